@@ -1,0 +1,76 @@
+"""What a read sees: segments as they are at one version."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from gpuvec.rows import VectorColumn
+from gpuvec.schema import Schema
+from gpuvec.types import RowMask, SegmentId, Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldStatistics:
+    """Bounds of one scalar field over all rows of a segment, deleted ones too.
+
+    `low` and `high` are Python values, None when every row is null. Strings may be cut: `low` down, `high` up.
+    """
+
+    low: Any
+    high: Any
+    null_count: int
+    row_count: int
+
+
+class SegmentView(Protocol):
+    """One segment at one version. Rows have positions 0 … `num_rows` - 1, the same in every column and mask.
+
+    Safe for use by several threads. Nothing returned may be changed.
+    """
+
+    @property
+    def segment_id(self) -> SegmentId:
+        """The segment's name; with `generation`, a key for caches of derived data."""
+
+    @property
+    def generation(self) -> int:
+        """Changes when rows are added (growing segments); 0 for immutable ones."""
+
+    @property
+    def num_rows(self) -> int:
+        """All rows, also hidden ones."""
+
+    def keep(self) -> RowMask | None:
+        """Return the rows visible at this version, (num_rows,); None when all are."""
+
+    def scalars(self, names: Sequence[str]) -> pa.Table:
+        """Return scalar columns of all rows, in the order of `names`."""
+
+    def vectors(self, name: str) -> VectorColumn:
+        """Return one vector column of all rows; memory mapped where the store allows it."""
+
+    def statistics(self, name: str) -> FieldStatistics | None:
+        """Return what is known of a scalar field without reading rows; None when nothing is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A collection (or an in-memory table) at one version. Held while a read runs, then closed.
+
+    Rows hidden by deletes, TTL, truncation and dropped partitions are already out of each view's `keep`.
+    """
+
+    name: str  # of the collection, for messages; "" for an in-memory table
+    version: Version
+    schema: Schema
+    segments: tuple[SegmentView, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all segments, hidden ones too."""
+        return sum(segment.num_rows for segment in self.segments)
+
+    def __iter__(self) -> Iterator[SegmentView]:
+        return iter(self.segments)

@@ -1,0 +1,183 @@
+"""The port to bytes: what a store can do, as methods and as operations that procedures yield.
+
+A *procedure* is a generator that yields operations and is sent their results; a failed operation is thrown into it.
+The same procedure runs on threads (`run`), on an event loop, on a virtual clock and on a store that fails on schedule,
+so what the simulation proves is the code that ships.
+"""
+
+import secrets
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gpuvec.clock import Clock
+
+Buffer = Any  # bytes, memoryview, or a C-contiguous array
+
+
+class ObjectStore(Protocol):
+    """Immutable objects under `/`-separated lower-case ASCII keys.
+
+    Every method may raise `StorageError`. When a call returns, its effect is durable; when it raises, the effect may
+    or may not have happened. Safe for use by several threads.
+    """
+
+    def get(self, key: str) -> bytes:
+        """Return the object's bytes; `CorruptError` GV-501 when there is none (`details["missing"]` is True)."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`; `CorruptError` when the object is missing or shorter."""
+
+    def size(self, key: str) -> int | None:
+        """Return the object's length in bytes, None when there is none."""
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Write an object from its parts, replacing any other of that name."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create a small, non-empty object in one step; False, and no change, when the key exists."""
+
+    def append(self, key: str, data: bytes) -> None:
+        """Append to a log file, creating it when missing. Only where `appendable`."""
+
+    def list(self, prefix: str, start_after: str = "") -> list[str]:
+        """Return the keys that begin with `prefix` and are larger than `start_after`, sorted."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that do not exist are passed over."""
+
+    def local_path(self, key: str) -> Path | None:
+        """Return a path that can be memory mapped, None when the store has no local files."""
+
+    @property
+    def appendable(self) -> bool:
+        """Whether `append` works; else logs are one object per group commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Yields the object's bytes."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetRange:
+    """Yields `length` bytes from `start`."""
+
+    key: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Yields the length in bytes, or None."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Yields None."""
+
+    key: str
+    parts: Sequence[Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class PutIfAbsent:
+    """Yields whether the object was created."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Yields None."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """Yields sorted keys."""
+
+    prefix: str
+    start_after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Yields None."""
+
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Yields None, later."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Yields wall-clock milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """Yields 32 random hex digits."""
+
+
+Operation = Get | GetRange | Size | Put | PutIfAbsent | Append | List | Delete | Sleep | Now | Nonce
+
+T = TypeVar("T")
+Procedure = Generator[Operation, Any, T]
+
+
+def perform(operation: Operation, store: ObjectStore, clock: Clock) -> Any:
+    """Do one operation and return its result."""
+    match operation:
+        case Get(key):
+            return store.get(key)
+        case GetRange(key, start, length):
+            return store.get_range(key, start, length)
+        case Size(key):
+            return store.size(key)
+        case Put(key, parts):
+            return store.put(key, parts)
+        case PutIfAbsent(key, data):
+            return store.put_if_absent(key, data)
+        case Append(key, data):
+            return store.append(key, data)
+        case List(prefix, start_after):
+            return store.list(prefix, start_after)
+        case Delete(keys):
+            return store.delete(keys)
+        case Sleep(seconds):
+            return clock.sleep(seconds)
+        case Now():
+            return clock.now_ms()
+        case Nonce():
+            return secrets.token_hex(16)
+
+
+def run(procedure: Procedure[T], store: ObjectStore, clock: Clock) -> T:
+    """Run a procedure to its end on the calling thread."""
+    try:
+        operation = next(procedure)
+        while True:
+            try:
+                result = perform(operation, store, clock)
+            except Exception as error:  # every failure belongs to the procedure
+                operation = procedure.throw(error)
+            else:
+                operation = procedure.send(result)
+    except StopIteration as done:
+        value: T = done.value
+        return value
