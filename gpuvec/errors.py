@@ -1,8 +1,9 @@
 """Every error a user can meet: the classes, and one builder per code.
 
-A class tells what the caller can do next; a code names the case. Codes: 1xx names and schemas, 2xx filters,
-3xx queries, 4xx memory, 5xx storage, 6xx writers and availability, 7xx rights and quotas, 8xx jobs,
-9xx not available here. A broken invariant is a bug and raises `AssertionError`, never one of these.
+A class tells what the caller can do next; a code names the case. Codes: 1xx names and schemas,
+2xx filters, 3xx queries, 4xx memory, 5xx storage, 6xx writers and availability, 7xx rights, quotas
+and settings, 8xx jobs, 9xx not available here. A broken invariant is a bug and raises
+`AssertionError`, never one of these.
 """
 
 import difflib
@@ -133,6 +134,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_field(name: str, known: Iterable[str], *, where: str = "the schema") -> NotFoundError:
+    """Return the error for a field that does not exist, with the nearest name."""
     names = list(known)
     return NotFoundError(
         "GV-104",
@@ -143,6 +145,7 @@ def unknown_field(name: str, known: Iterable[str], *, where: str = "the schema")
 
 
 def wrong_dimension(field: str, *, wanted: int, got: int, where: str = "") -> SchemaError:
+    """Return the error for query vectors of another dimension than their field."""
     place = f' of "{where}"' if where else ""
     return SchemaError(
         "GV-113",

@@ -1,7 +1,8 @@
 """Rows in memory: scalars in one Arrow table, every vector field in an array beside it.
 
-The one form in which rows travel inside gpuvec: from the door to the log, to segments, through queries and out.
-Vectors never live in list columns (a cuDF list column ends at 2**31 leaf values, and slicing one copies).
+The one form in which rows travel inside gpuvec: from the door to the log, to segments, through
+queries and out. Vectors never live in list columns (a cuDF list column ends at 2**31 leaf values,
+and slicing one copies).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +64,7 @@ class SparseVectors:
         offsets: (rows + 1,) int64, from 0.
         indices: (offsets[-1],) uint32, rising within a row.
         values: (offsets[-1],) float32.
-        valid: (rows,) bool, True = not null; None when no vector is null. A null vector has no entries.
+        valid: (rows,) bool, True = not null, None when no row is null; such rows have no entry.
     """
 
     offsets: NDArray[np.int64]
@@ -126,7 +127,7 @@ class Rows:
     Attributes:
         table: the scalar columns, in order; also holds the number of rows where there are none.
         vectors: the vector columns by name, each as long as `table`.
-        order: all column names in the order in which they leave; the scalars' order, then the vectors', by default.
+        order: all column names in the order in which they leave; by default scalars, then vectors.
     """
 
     table: pa.Table
@@ -138,7 +139,9 @@ class Rows:
             object.__setattr__(self, "order", (*self.table.column_names, *self.vectors))
         for name, column in self.vectors.items():
             if self.table.num_columns and len(column) != self.table.num_rows:
-                raise AssertionError(f"{name} has {len(column)} rows, the table {self.table.num_rows}")
+                raise AssertionError(
+                    f"{name} has {len(column)} rows, the table {self.table.num_rows}"
+                )
 
     def __len__(self) -> int:
         if self.table.num_columns or not self.vectors:

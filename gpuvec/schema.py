@@ -28,7 +28,7 @@ RESERVED_PREFIX = "_gv_"  # hidden columns: `_gv_ts`
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """The type of a field. A `nullable` field may hold nulls; `default` fills a column that is missing."""
+    """The type of a field: `nullable` allows nulls, `default` fills a column that is missing."""
 
     KIND: ClassVar[str] = ""
 
@@ -103,7 +103,7 @@ class Int32(_Scalar):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int64(_Scalar):
-    """64-bit signed integer; with `auto`, numbered by gpuvec when the column is missing (primary keys only)."""
+    """64-bit signed integer; an `auto` primary key is numbered by gpuvec where it is missing."""
 
     KIND = "int64"
     auto: bool = False
@@ -210,8 +210,8 @@ class Vector(FieldType):
         return self.dim
 
     def arrow_type(self) -> pa.DataType:
-        """See `FieldType.arrow_type`; float16 and bfloat16 leave as float32, which loses nothing."""
-        item = pa.from_numpy_dtype(self.dtype) if "int" in self.dtype else pa.float32()
+        """See `FieldType.arrow_type`; float16 and bfloat16 leave as float32: nothing is lost."""
+        item = pa.from_numpy_dtype(self.numpy_dtype) if "int" in self.dtype else pa.float32()
         return pa.list_(item, self.dim)
 
 
@@ -228,7 +228,9 @@ class BinaryVector(FieldType):
     def __post_init__(self) -> None:
         _check_vector(self, BINARY_METRICS)
         if self.dim % 8:
-            raise SchemaError("GV-102", f"a binary vector's dim must be divisible by 8, got {self.dim}")
+            raise SchemaError(
+                "GV-102", f"a binary vector's dim must be divisible by 8, got {self.dim}"
+            )
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -370,7 +372,9 @@ class Schema:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make the schema that `to_json` wrote."""
-        named = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in data["fields"]}
+        named = {
+            item["name"]: {k: v for k, v in item.items() if k != "name"} for item in data["fields"]
+        }
         return cls(
             {name: field_from_json(item) for name, item in named.items()},
             data["primary_key"],
@@ -394,7 +398,8 @@ def bad_option(option: str, got: object, known: Any) -> SchemaError:
 
 
 def _check_vector(kind: Vector | BinaryVector, metrics: tuple[Metric, ...]) -> None:
-    if not isinstance(kind.dim, int) or isinstance(kind.dim, bool) or kind.dim < 1:
+    dim: object = kind.dim
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise SchemaError("GV-102", f"dim must be a whole number of at least 1, got {kind.dim!r}")
     if kind.metric not in metrics:
         raise bad_option("metric", kind.metric, metrics)
@@ -402,17 +407,25 @@ def _check_vector(kind: Vector | BinaryVector, metrics: tuple[Metric, ...]) -> N
 
 
 def _check_schema(schema: Schema) -> None:
-    for name, kind in schema.fields.items():
+    fields: Mapping[Any, Any] = schema.fields
+    for name, kind in fields.items():
         if not isinstance(name, str) or not name or name.startswith(RESERVED_PREFIX):
             raise SchemaError(
-                "GV-101", f'a field cannot be named {name!r}', hint=f'names are not empty and do not begin with "{RESERVED_PREFIX}"'
+                "GV-101",
+                f"a field cannot be named {name!r}",
+                hint=f'names are not empty and do not begin with "{RESERVED_PREFIX}"',
             )
         if not isinstance(kind, FieldType):
-            raise SchemaError("GV-102", f'field "{name}" has {kind!r} for a type', hint="use a type such as gv.Int64()")
+            raise SchemaError(
+                "GV-102",
+                f'field "{name}" has {kind!r} for a type',
+                hint="use a type such as gv.Int64()",
+            )
     key = schema[schema.primary_key]
     if not isinstance(key, Int64 | String) or is_nullable(key):
         raise SchemaError(
-            "GV-103", f'primary key "{schema.primary_key}" must be Int64 or String and not nullable, is {key}'
+            "GV-103",
+            f'primary key "{schema.primary_key}" is {key}; it must be Int64 or String, not null',
         )
     for name, kind in schema.fields.items():
         if isinstance(kind, Int64) and kind.auto and name != schema.primary_key:

@@ -15,7 +15,8 @@ from gpuvec.types import RowMask, SegmentId, Version
 class FieldStatistics:
     """Bounds of one scalar field over all rows of a segment, deleted ones too.
 
-    `low` and `high` are Python values, None when every row is null. Strings may be cut: `low` down, `high` up.
+    `low` and `high` are Python values, None when every row is null. Strings may be cut: `low`
+    down, `high` up.
     """
 
     low: Any
@@ -25,7 +26,7 @@ class FieldStatistics:
 
 
 class SegmentView(Protocol):
-    """One segment at one version. Rows have positions 0 … `num_rows` - 1, the same in every column and mask.
+    """One segment at one version; a row has the same position in every column and mask.
 
     Safe for use by several threads. Nothing returned may be changed.
     """
@@ -59,7 +60,7 @@ class SegmentView(Protocol):
 class Snapshot:
     """A collection (or an in-memory table) at one version. Held while a read runs, then closed.
 
-    Rows hidden by deletes, TTL, truncation and dropped partitions are already out of each view's `keep`.
+    What deletes, TTL, truncation and dropped partitions hide is already out of each view's `keep`.
     """
 
     name: str  # of the collection, for messages; "" for an in-memory table

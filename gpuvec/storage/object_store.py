@@ -1,8 +1,8 @@
 """The port to bytes: what a store can do, as methods and as operations that procedures yield.
 
-A *procedure* is a generator that yields operations and is sent their results; a failed operation is thrown into it.
-The same procedure runs on threads (`run`), on an event loop, on a virtual clock and on a store that fails on schedule,
-so what the simulation proves is the code that ships.
+A *procedure* is a generator that yields operations and is sent their results; a failed operation is
+thrown into it. The same procedure runs on threads (`run`), on an event loop, on a virtual clock and
+on a store that fails on schedule, so what the simulation proves is the code that ships.
 """
 
 import secrets
@@ -19,15 +19,15 @@ Buffer = Any  # bytes, memoryview, or a C-contiguous array
 class ObjectStore(Protocol):
     """Immutable objects under `/`-separated lower-case ASCII keys.
 
-    Every method may raise `StorageError`. When a call returns, its effect is durable; when it raises, the effect may
-    or may not have happened. Safe for use by several threads.
+    Every method may raise `StorageError`. When a call returns, its effect is durable; when it
+    raises, the effect may or may not have happened. Safe for use by several threads.
     """
 
     def get(self, key: str) -> bytes:
-        """Return the object's bytes; `CorruptError` GV-501 when there is none (`details["missing"]` is True)."""
+        """Return the object's bytes; `CorruptError` GV-501 with `details["missing"]` if none."""
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start`; `CorruptError` when the object is missing or shorter."""
+        """Return `length` bytes from `start`; `CorruptError` if missing or shorter."""
 
     def size(self, key: str) -> int | None:
         """Return the object's length in bytes, None when there is none."""
@@ -36,7 +36,7 @@ class ObjectStore(Protocol):
         """Write an object from its parts, replacing any other of that name."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create a small, non-empty object in one step; False, and no change, when the key exists."""
+        """Create a small, non-empty object in one step; False, and no change, if the key exists."""
 
     def append(self, key: str, data: bytes) -> None:
         """Append to a log file, creating it when missing. Only where `appendable`."""
