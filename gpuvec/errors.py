@@ -173,4 +173,26 @@ def wrong_dimension(field: str, *, wanted: int, got: int, where: str = "") -> Sc
 # 7xx: rights, quotas, settings
 
 
+def unknown_setting(key: str, known: Iterable[str], *, where: str = "") -> NotFoundError:
+    """Return the error for a setting that does not exist, with the nearest name."""
+    names = sorted(known)
+    place = f" (in {where})" if where else ""
+    return NotFoundError(
+        "GV-701",
+        f'no setting "{key}"{place}.{did_you_mean(key, names)}',
+        hint=f"settings: {', '.join(names)}",
+        details={"setting": key, "known": names},
+    )
+
+
+def bad_setting(key: str, got: object, wanted: str, *, where: str) -> QueryError:
+    """Return the error for a setting whose value is of the wrong kind."""
+    return QueryError(
+        "GV-702",
+        f'setting "{key}" cannot be {got!r}: {wanted}',
+        hint=f"it came from {where}",
+        details={"setting": key, "got": got},
+    )
+
+
 # 9xx: not available here

@@ -39,7 +39,21 @@ def test_nothing_leaks_to_the_top_level(name: str, tmp_path: Path) -> None:
 
 
 def test_import_is_light(tmp_path: Path) -> None:
-    heavy = ["numba", "pandas", "polars", "faiss", "matplotlib", "torch", "dask", "distributed", "cupy"]
-    probe = f"import gpuvec, sys; raise SystemExit(', '.join(m for m in {heavy!r} if m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True)
+    heavy = [
+        "numba",
+        "pandas",
+        "polars",
+        "faiss",
+        "matplotlib",
+        "torch",
+        "dask",
+        "distributed",
+        "cupy",
+    ]
+    probe = (
+        f"import gpuvec, sys; raise SystemExit(', '.join(m for m in {heavy!r} if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"import gpuvec brings in {done.stderr.strip()}"

@@ -1,0 +1,209 @@
+"""Settings: `gv.config`. Each value knows where it came from.
+
+An argument of a call wins; then `config.set(...)`, the environment (`GPUVEC_DEVICE__MEMORY_LIMIT=0.8`),
+`./gpuvec.yaml`, the user's `~/.config/gpuvec/gpuvec.yaml`, the default.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from gpuvec.errors import bad_setting, unknown_setting
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+PREFIX = "GPUVEC_"
+
+
+class Config:
+    """The settings of this process. Read with `config["flush.rows"]`, change with `set`."""
+
+    def __init__(self) -> None:
+        self._chosen: dict[str, Any] = {}
+        self._found: dict[str, tuple[Any, str]] | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a setting by its dotted name; `NotFoundError` GV-701 names the nearest."""
+        return self._lookup(key)[0]
+
+    def origin(self, key: str) -> str:
+        """Return where the value of a setting came from: `set`, a variable, a file or `default`."""
+        return self._lookup(key)[1]
+
+    def items(self) -> list[tuple[str, Any, str]]:
+        """Return name, value and origin of every setting, by name."""
+        return [(key, *self._lookup(key)) for key in sorted(self._sources())]
+
+    def set(self, **changes: Any) -> "_Scope":
+        """Change settings, for the process or for a `with` block.
+
+        Nested names are written with two underscores: `config.set(device__memory_limit=0.8)`.
+
+        Raises:
+            NotFoundError: `GV-701`, an unknown name.
+            QueryError: `GV-702`, a value of the wrong kind.
+        """
+        named = {key.replace("__", "."): value for key, value in changes.items()}
+        before = dict(self._chosen)
+        for key in named:
+            self._lookup(key)
+        checked = _flatten(_validate(_nest({**self._chosen, **named})))
+        self._chosen.update({key: checked[key] for key in named})
+        return _Scope(self, before)
+
+    def reload(self) -> None:
+        """Read files and the environment again; values from `set` stay."""
+        self._found = None
+
+    def _lookup(self, key: str) -> tuple[Any, str]:
+        sources = self._sources()
+        if key not in sources:
+            raise unknown_setting(key, sources)
+        if key in self._chosen:
+            return self._chosen[key], "set"
+        return sources[key]
+
+    def _sources(self) -> dict[str, tuple[Any, str]]:
+        if self._found is None:
+            self._found = _read_sources()
+        return self._found
+
+
+class _Scope:
+    """Puts the settings back at the end of a `with` block."""
+
+    def __init__(self, owner: Config, before: dict[str, Any]) -> None:
+        self._owner = owner
+        self._before = before
+
+    def __enter__(self) -> Config:
+        return self._owner
+
+    def __exit__(self, *_: object) -> None:
+        self._owner._chosen = self._before
+
+
+def parse_memory(value: object) -> int | float | None:
+    """Return a memory limit as bytes (int) or as a share of what there is (float up to 1).
+
+    Args:
+        value: bytes, a share, a text such as "20GiB", "500 MB" or "0.8", or None for no limit.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is None:
+        return None
+    text = str(value).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text, re.IGNORECASE)
+    if match is None or isinstance(value, bool):
+        raise ValueError(f'wanted bytes, a share up to 1 or a text such as "20GiB", got {value!r}')
+    number, unit, binary = float(match[1]), (match[2] or "").lower(), match[3]
+    if not unit and 0 < number <= 1:
+        return number
+    return int(number * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
+
+
+def _settings_class() -> "type[BaseSettings]":
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+
+    Memory = Annotated[int | float | None, BeforeValidator(parse_memory)]
+
+    class Device(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        memory_limit: Memory = None  # a share up to 1, bytes, or "20GiB"
+
+    class Flush(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        size_bytes: int = Field(
+            default=96 * 2**20, ge=1
+        )  # a growing segment is sealed at this size
+        age_s: float = Field(default=60.0, gt=0)  # or when its oldest row is this old
+
+    class Settings(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore"
+        )
+        progress: bool | Callable[[dict[str, Any]], None] = True  # bars after 2 s, or a function
+        threads: int = Field(default=0, ge=0)  # 0: every core this process may use
+        memory_limit: Memory = None  # host: a share up to 1, bytes, or "20GiB"
+        durability: Literal["fsync", "os"] = "fsync"  # "os" survives a kill, not a power cut
+        device: Device = Device()
+        flush: Flush = Flush()
+
+    return Settings
+
+
+def _read_sources() -> dict[str, tuple[Any, str]]:
+    from pydantic_settings import EnvSettingsSource, YamlConfigSettingsSource
+
+    kind = _settings_class()
+    files = [Path("gpuvec.yaml"), user_file()]
+    layers = [(EnvSettingsSource(kind)(), "environment")]
+    layers += [
+        (YamlConfigSettingsSource(kind, file)(), str(file)) for file in files if file.is_file()
+    ]
+    defaults = _flatten(kind.model_construct().model_dump())
+    found: dict[str, tuple[Any, str]] = {key: (value, "default") for key, value in defaults.items()}
+    for values, origin in reversed(layers):
+        given = _flatten(values)
+        for key in given:
+            if key not in defaults:
+                raise unknown_setting(key, defaults, where=origin)
+        checked = _flatten(_validate(_nest(given), where=origin))
+        for key in given:
+            found[key] = (checked[key], _variable(key) if origin == "environment" else origin)
+    return found
+
+
+def _validate(values: dict[str, Any], *, where: str = "config.set") -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    kind = _settings_class()
+    try:
+        checked = kind.__pydantic_validator__.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(
+            str(part) for part in first["loc"] if not str(part).startswith(("function", "call"))
+        )
+        raise bad_setting(key, first["input"], first["msg"], where=where) from None
+    return checked.model_dump() if hasattr(checked, "model_dump") else dict(checked)
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def user_file() -> Path:
+    """Return the path of the user's settings file, which need not exist."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "gpuvec" / "gpuvec.yaml"
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return nested
+
+
+config = Config()
