@@ -1,6 +1,6 @@
 """Settings: `gv.config`. Each value knows where it came from.
 
-An argument of a call wins; then `config.set(...)`, the environment (`GPUVEC_DEVICE__MEMORY_LIMIT=0.8`),
+An argument of a call wins; then `config.set(...)`, a variable (`GPUVEC_DEVICE__MEMORY_LIMIT=0.8`),
 `./gpuvec.yaml`, the user's `~/.config/gpuvec/gpuvec.yaml`, the default.
 """
 

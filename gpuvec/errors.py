@@ -195,4 +195,23 @@ def bad_setting(key: str, got: object, wanted: str, *, where: str) -> QueryError
     )
 
 
+def no_such_file(path: str, *, what: str) -> NotFoundError:
+    """Return the error for a file, glob or database that is not there."""
+    return NotFoundError("GV-703", f"no {what} at {path}", details={"path": path})
+
+
+def not_a_collection_path(target: str) -> QueryError:
+    """Return the error for a command-line target that names no collection."""
+    return QueryError(
+        "GV-704",
+        f'"{target}" names no collection',
+        hint="wanted: database path, slash, collection: ./shop/items",
+    )
+
+
+def unknown_file_kind(path: str, known: Iterable[str]) -> QueryError:
+    """Return the error for a file whose ending is not understood."""
+    return QueryError("GV-705", f"cannot read {path}", hint=f"endings: {', '.join(known)}")
+
+
 # 9xx: not available here
