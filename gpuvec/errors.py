@@ -161,7 +161,81 @@ def wrong_dimension(field: str, *, wanted: int, got: int, where: str = "") -> Sc
 # 3xx: queries
 
 
+def bad_k(k: object) -> QueryError:
+    """Return the error for a number of neighbours that is not a positive integer."""
+    return QueryError(
+        "GV-310",
+        f"k must be an integer of at least 1, got {k!r}",
+        hint="to get every row within a distance, give a radius and no k",
+        details={"k": k},
+    )
+
+
+def mixed_devices() -> QueryError:
+    """Return the error for host and device arrays in one call."""
+    return QueryError(
+        "GV-311",
+        "arrays must lie all in host memory or all on the GPU; got both",
+        hint="bring them together with to_device() or to_host()",
+    )
+
+
+def metric_needs(metric: str, dtype: object, *, wanted: str) -> QueryError:
+    """Return the error for a metric over vectors of a kind that it does not measure."""
+    return QueryError(
+        "GV-312",
+        f'metric "{metric}" measures {wanted} vectors; these are {dtype}',
+        hint="choose hamming or jaccard for packed bits; cosine, l2, sqeuclidean or ip for numbers",
+        details={"metric": str(metric), "dtype": str(dtype)},
+    )
+
+
+def wrong_width(*, wanted: int, got: int) -> QueryError:
+    """Return the error for queries and rows whose arrays have different widths."""
+    return QueryError(
+        "GV-313",
+        f"queries have {got} columns, rows have {wanted}",
+        hint="both must come from the same model, packed alike",
+        details={"wanted": wanted, "got": got},
+    )
+
+
+def wrong_length(what: str, *, wanted: int, got: int) -> QueryError:
+    """Return the error for a mask, rank or bound that is not as long as what it goes with."""
+    return QueryError(
+        "GV-314",
+        f"{what} must have {wanted} entries, got {got}",
+        details={"what": what, "wanted": wanted, "got": got},
+    )
+
+
+def unknown_index(kind: object, known: Iterable[str]) -> QueryError:
+    """Return the error for an index type that does not exist, with the nearest name."""
+    names = sorted(known)
+    return QueryError(
+        "GV-315",
+        f'no index type "{kind}".{did_you_mean(str(kind), names)}',
+        hint=f"index types: {', '.join(names)}",
+        details={"kind": kind, "known": names},
+    )
+
+
 # 4xx: memory
+
+
+def device_memory_exceeded(
+    what: str, *, needed: int, free: int, parts: Mapping[str, int], where: str
+) -> DeviceMemoryError:
+    """Return the error for work that does not fit into a memory budget, with who holds what."""
+    held = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in parts.items())
+    return DeviceMemoryError(
+        "GV-400",
+        f"{what} needs {needed / 2**20:,.1f} MiB of {where} memory; "
+        f"{free / 2**20:,.1f} MiB of the budget are free" + (f" (held: {held})" if held else ""),
+        hint="raise the memory limit, close other databases or results, search fewer queries at "
+        "once, or choose float16 or int8 vectors",
+        details={"what": what, "needed": needed, "free": free, "parts": dict(parts)},
+    )
 
 
 # 5xx: storage
@@ -215,3 +289,33 @@ def unknown_file_kind(path: str, known: Iterable[str]) -> QueryError:
 
 
 # 9xx: not available here
+
+
+def no_gpu(reason: str) -> UnsupportedError:
+    """Return the error for `device="gpu"` where no GPU can be used."""
+    return UnsupportedError(
+        "GV-900",
+        f'device="gpu" was asked for, but {reason}',
+        hint='use device="auto" to take a GPU only where there is one, or run `nvidia-smi` and '
+        "check the driver and CUDA_VISIBLE_DEVICES",
+        details={"reason": reason},
+    )
+
+
+def gpu_package_missing(package: str) -> UnsupportedError:
+    """Return the error for GPU work without the Python package that it needs."""
+    return UnsupportedError(
+        "GV-901",
+        f'GPU work needs the package "{package}", which is not installed',
+        hint='pip install "gpuvec[gpu-cu12]" (CUDA 12) or "gpuvec[gpu-cu13]" (CUDA 13)',
+        details={"package": package},
+    )
+
+
+def unknown_device(device: object) -> QueryError:
+    """Return the error for a device name that does not exist."""
+    return QueryError(
+        "GV-902",
+        f'device must be "auto", "cpu" or "gpu"; got {device!r}',
+        details={"device": device},
+    )

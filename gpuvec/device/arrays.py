@@ -1,0 +1,87 @@
+"""Arrays on host or device behind one face: which namespace, which side, which dtype.
+
+Device arrays are CuPy's. Nothing here imports CuPy unless an array of it, or a wish for one, came in.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from gpuvec.errors import gpu_package_missing, mixed_devices
+from gpuvec.types import Array
+
+
+def is_device_array(x: Array) -> bool:
+    """Return whether `x` is a CuPy array; never imports CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def array_namespace(*arrays: Array) -> Any:
+    """Return `numpy` or `cupy`, the module whose functions take these arrays. None counts as host.
+
+    Raises:
+        QueryError: `GV-311`, arrays of both sides.
+    """
+    sides = {is_device_array(x) for x in arrays if x is not None}
+    if len(sides) > 1:
+        raise mixed_devices()
+    return cupy_module() if sides == {True} else np
+
+
+def cupy_module() -> Any:
+    """Import and return CuPy.
+
+    Raises:
+        UnsupportedError: `GV-901`, it is not installed.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise gpu_package_missing("cupy") from error
+    return cupy
+
+
+def to_host(x: Array) -> Any:
+    """Return `x` as a NumPy array; host arrays are returned as they are."""
+    return x.get() if is_device_array(x) else np.asarray(x)
+
+
+def to_device(x: Array) -> Array:
+    """Return `x` as a CuPy array on the current device; device arrays are returned as they are.
+
+    CuPy has no bfloat16: such an array arrives as its uint16 bits (see `kernels.pairwise`).
+    """
+    if is_device_array(x):
+        return x
+    host = np.asarray(x)
+    return cupy_module().asarray(host.view(np.uint16) if is_bfloat16(host) else host)
+
+
+def is_bfloat16(x: Array) -> bool:
+    """Return whether `x` holds bfloat16, whatever library defined it."""
+    return x.dtype.name == "bfloat16"
+
+
+def as_float32(x: Array) -> Array:
+    """Return float16, bfloat16, int8 or uint8 values as float32, without loss; C-contiguous."""
+    xp = array_namespace(x)
+    return xp.ascontiguousarray(x.astype(xp.float32, copy=False))
+
+
+def from_dlpack(x: Any) -> Array:
+    """Take an array of any library (torch, JAX, CuPy, NumPy) without copying, on its own device.
+
+    Raises:
+        UnsupportedError: `GV-901`, it lies on a GPU and CuPy is missing.
+        TypeError, BufferError: it is no DLPack exporter, or is of a dtype that DLPack lacks.
+    """
+    if is_device_array(x) or isinstance(x, np.ndarray):
+        return x
+    kind, _ = x.__dlpack_device__()
+    on_host = int(kind) in _HOST_KINDS
+    return np.from_dlpack(x) if on_host else cupy_module().from_dlpack(x)
+
+
+_HOST_KINDS = (1, 3)  # DLPack device types: CPU, CPU memory pinned by CUDA

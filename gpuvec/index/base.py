@@ -1,0 +1,88 @@
+"""The face of every index: distances smaller for nearer, masks True for keep, gaps as row -1."""
+
+from typing import Any, Protocol
+
+from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
+from gpuvec.rows import SparseVectors
+from gpuvec.types import Array, Metric, RowMask
+
+__all__ = ["Neighbors", "Queries", "RangeNeighbors", "VectorIndex"]
+
+Queries = Array | SparseVectors  # (queries, dim) float32, (queries, dim / 8) uint8, or sparse
+
+
+class VectorIndex(Protocol):
+    """Finds near rows among the vectors of one segment. Safe for use by several threads."""
+
+    @property
+    def metric(self) -> Metric:
+        """What `distance` means."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, null vectors included."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data derived from the vectors, without the vectors themselves."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether an answer is always complete and in order."""
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        bound: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> Neighbors:
+        """Return the `k` nearest rows of each query.
+
+        Args:
+            queries: as wide as the rows; dense ones float32, binary ones packed uint8.
+            k: at least 1; more than there are rows is allowed.
+            keep: (rows,) bool, True = may be found; None: every row.
+            tie_rank: (rows,) int64, order of rows at equal distance; None: row order.
+            bound: (queries,) float32; rows farther than a query's bound are not wanted.
+            threads: of the host; 0: all cores this process may use.
+            memory_limit: bytes for temporary data; None: the process's budget.
+
+        Returns:
+            On the device of the rows. Rows that are masked or null never come back.
+
+        Raises:
+            QueryError: `GV-310` k below 1, `GV-312` wrong kind of queries, `GV-313` wrong width,
+                `GV-314` wrong length of `keep`, `tie_rank` or `bound`.
+        """
+
+    def range_search(
+        self,
+        queries: Queries,
+        low: Array | None,
+        high: Array,
+        *,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> RangeNeighbors:
+        """Return every row with `low < distance <= high`, nearest first.
+
+        Args:
+            queries: see `search`.
+            low: a number, (queries,) numbers, or None for no lower limit.
+            high: a number or (queries,) numbers.
+            keep: see `search`.
+            tie_rank: see `search`.
+            threads: see `search`.
+            memory_limit: see `search`.
+        """
+
+    @property
+    def last_stats(self) -> Any:
+        """What the last search of this thread did (strategy, candidates, rescans), or None."""
