@@ -63,7 +63,7 @@ def doctor(
     path: Annotated[Path, typer.Argument(help="a folder whose disk to try")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Tell what works here: processor, memory, GPU, libraries, disk; and what to do about the rest."""
+    """Tell what works here: processor, memory, GPU, libraries, disk; what to do about the rest."""
     from gpuvec.doctor import examine
 
     findings = examine(path)

@@ -45,7 +45,7 @@ def count_rows(pattern: str) -> int:
 def read_batches(
     pattern: str, batch_rows: int, renames: Mapping[str, str] | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the rows of the files, in order, as tables of `batch_rows` rows (the last may be shorter).
+    """Yield the rows of the files, in order, as tables of `batch_rows` rows; the last may be short.
 
     Args:
         pattern: see `open_files`.
