@@ -220,3 +220,7 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+if __name__ == "__main__":
+    main()
