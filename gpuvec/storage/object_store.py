@@ -41,6 +41,9 @@ class ObjectStore(Protocol):
     def append(self, key: str, data: bytes) -> None:
         """Append to a log file, creating it when missing. Only where `appendable`."""
 
+    def sync(self, key: str) -> None:
+        """Make durable what a read of a log file returned, whoever wrote it. Nothing to do where not `appendable`."""
+
     def list(self, prefix: str, start_after: str = "") -> list[str]:
         """Return the keys that begin with `prefix` and are larger than `start_after`, sorted."""
 
@@ -103,6 +106,13 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """Yields None."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class List:
     """Yields sorted keys."""
 
@@ -134,7 +144,9 @@ class Nonce:
     """Yields 32 random hex digits."""
 
 
-Operation = Get | GetRange | Size | Put | PutIfAbsent | Append | List | Delete | Sleep | Now | Nonce
+Operation = (
+    Get | GetRange | Size | Put | PutIfAbsent | Append | Sync | List | Delete | Sleep | Now | Nonce
+)
 
 T = TypeVar("T")
 Procedure = Generator[Operation, Any, T]
@@ -155,6 +167,8 @@ def perform(operation: Operation, store: ObjectStore, clock: Clock) -> Any:
             return store.put_if_absent(key, data)
         case Append(key, data):
             return store.append(key, data)
+        case Sync(key):
+            return store.sync(key)
         case List(prefix, start_after):
             return store.list(prefix, start_after)
         case Delete(keys):
