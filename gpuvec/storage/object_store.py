@@ -42,7 +42,7 @@ class ObjectStore(Protocol):
         """Append to a log file, creating it when missing. Only where `appendable`."""
 
     def sync(self, key: str) -> None:
-        """Make durable what a read of a log file returned, whoever wrote it. Nothing to do where not `appendable`."""
+        """Make durable what a read of a log file returned, whoever wrote it."""
 
     def list(self, prefix: str, start_after: str = "") -> list[str]:
         """Return the keys that begin with `prefix` and are larger than `start_after`, sorted."""
