@@ -7,6 +7,7 @@ and settings, 8xx jobs, 9xx not available here. A broken invariant is a bug and 
 """
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -144,6 +145,88 @@ def unknown_field(name: str, known: Iterable[str], *, where: str = "the schema")
     )
 
 
+def unknown_column(name: str, known: Iterable[str]) -> NotFoundError:
+    """Return the error for a column that no field of the schema takes, with the nearest name."""
+    names = list(known)
+    return NotFoundError(
+        "GV-105",
+        f'column "{name}" is no field of the schema.{did_you_mean(name, names)}',
+        hint=f"fields: {', '.join(names)}; Schema(..., dynamic=True) keeps unknown columns as JSON",
+        details={"column": name, "known": names},
+    )
+
+
+def missing_column(field: str, columns: Iterable[str]) -> SchemaError:
+    """Return the error for rows without a column that their schema needs."""
+    names = list(columns)
+    return SchemaError(
+        "GV-106",
+        f'the rows have no column for field "{field}".{did_you_mean(field, names)}',
+        hint=f"columns: {', '.join(names)}; a nullable field, or one with a default, may be left out",
+        details={"field": field, "columns": names},
+    )
+
+
+def wrong_type(field: str, *, wanted: str, got: object, hint: str = "") -> SchemaError:
+    """Return the error for a column of a type that its field does not take."""
+    return SchemaError(
+        "GV-107",
+        f'field "{field}" is {wanted}, got {got}',
+        hint=hint or "convert the column, or declare the field with the type that it has",
+        details={"field": field, "wanted": wanted, "got": str(got)},
+    )
+
+
+def value_does_not_fit(field: str, row: int, *, wanted: str, got: object) -> SchemaError:
+    """Return the error for a value that its field's type cannot hold."""
+    return SchemaError(
+        "GV-108",
+        f'field "{field}", row {row}: wanted {wanted}, got {got!r}',
+        hint="rows count from 0; correct the value, or declare the field with a wider type",
+        details={"field": field, "row": row, "wanted": wanted, "got": got},
+    )
+
+
+def null_value(field: str, row: int, *, why: str = "may not be null") -> SchemaError:
+    """Return the error for a null where none may be."""
+    return SchemaError(
+        "GV-109",
+        f'field "{field}", row {row}: {why}, got null',
+        hint="rows count from 0; give a value, or declare the field nullable=True",
+        details={"field": field, "row": row},
+    )
+
+
+def duplicate_key(field: str, row: int, first_row: int, key: object) -> SchemaError:
+    """Return the error for a primary key that comes twice in one write."""
+    return SchemaError(
+        "GV-110",
+        f'primary key "{field}": rows {first_row} and {row} both have {key!r}',
+        hint="rows count from 0; drop one of them, or use upsert, where the last row wins",
+        details={"field": field, "rows": [first_row, row], "key": key},
+    )
+
+
+def vector_not_finite(field: str, row: int, place: int, got: object) -> SchemaError:
+    """Return the error for a vector with a NaN, an infinite or a missing number."""
+    return SchemaError(
+        "GV-111",
+        f'field "{field}", row {row}: wanted finite numbers, got {got} at position {place}',
+        hint='rows count from 0; on_bad_vectors="drop" leaves such rows out, "null" empties the vector',
+        details={"field": field, "row": row, "position": place, "got": str(got)},
+    )
+
+
+def vector_dimension(field: str, row: int, *, wanted: int, got: int) -> SchemaError:
+    """Return the error for a row whose vector has another dimension than the field."""
+    return SchemaError(
+        "GV-112",
+        f'field "{field}", row {row}: wanted {wanted} dimensions, got {got}',
+        hint="rows count from 0; embed with the model that the field was made for; null means no vector",
+        details={"field": field, "row": row, "wanted": wanted, "got": got},
+    )
+
+
 def wrong_dimension(field: str, *, wanted: int, got: int, where: str = "") -> SchemaError:
     """Return the error for query vectors of another dimension than their field."""
     place = f' of "{where}"' if where else ""
@@ -152,6 +235,294 @@ def wrong_dimension(field: str, *, wanted: int, got: int, where: str = "") -> Sc
         f'queries have {got} dimensions; field "{field}"{place} has {wanted}',
         hint="embed the queries with the model that filled the field",
         details={"field": field, "wanted": wanted, "got": got},
+    )
+
+
+def bad_json(field: str, row: int, reason: str) -> SchemaError:
+    """Return the error for text that is no JSON."""
+    return SchemaError(
+        "GV-115",
+        f'field "{field}", row {row}: wanted JSON text, got {reason}',
+        hint="rows count from 0; give objects, or the text that json.dumps returns",
+        details={"field": field, "row": row},
+    )
+
+
+def bad_sparse(field: str, row: int, reason: str) -> SchemaError:
+    """Return the error for a sparse vector whose positions make no sense."""
+    return SchemaError(
+        "GV-116",
+        f'field "{field}", row {row}: {reason}',
+        hint="rows count from 0; a sparse vector has distinct positions from 0 to 4294967295",
+        details={"field": field, "row": row},
+    )
+
+
+def uneven_columns(lengths: Mapping[str, int]) -> SchemaError:
+    """Return the error for columns of different lengths."""
+    found = ", ".join(f'"{name}" has {rows}' for name, rows in lengths.items())
+    return SchemaError(
+        "GV-117", f"all columns must have as many rows: {found}", details={"rows": dict(lengths)}
+    )
+
+
+def unreadable_data(got: object) -> SchemaError:
+    """Return the error for an object that is no rows in any form we know."""
+    return SchemaError(
+        "GV-118",
+        f"cannot read rows from {type(got).__module__}.{type(got).__qualname__}",
+        hint="give a pandas, polars, Dask, cuDF or Arrow table, a DuckDB relation, anything with "
+        "__arrow_c_stream__, a dict of columns or a list of dicts",
+        details={"type": type(got).__qualname__},
+    )
+
+
+def unreadable_column(name: object, reason: str) -> SchemaError:
+    """Return the error for a column whose values are not of one type that we know."""
+    return SchemaError(
+        "GV-119",
+        f"cannot read column {name!r}: {reason}",
+        hint="a column holds values of one type: numbers, text, times, lists, vectors or dicts",
+        details={"column": str(name)},
+    )
+
+
+def cannot_infer(name: str, got: object, hint: str) -> SchemaError:
+    """Return the error for a column from which no field type follows."""
+    return SchemaError(
+        "GV-120",
+        f'no field type follows from column "{name}" of type {got}',
+        hint=hint,
+        details={"column": name, "type": str(got)},
+    )
+
+
+def needs_primary_key(columns: Iterable[str], known: object) -> SchemaError:
+    """Return the error for a schema that is to be inferred without a usable primary key."""
+    names = list(columns)
+    wanted = f"no column is named {known!r}." if known else "which column is the primary key?"
+    near = did_you_mean(known, names) if isinstance(known, str) else ""
+    return SchemaError(
+        "GV-121",
+        wanted + near,
+        hint=f"give primary_key=; columns: {', '.join(names)}",
+        details={"columns": names},
+    )
+
+
+def unclear_query_column(vectors: Iterable[str]) -> QueryError:
+    """Return the error for a query frame from which the vector column does not follow."""
+    names = list(vectors)
+    found = f"several vector columns: {', '.join(names)}" if names else "no vector column"
+    return QueryError(
+        "GV-122",
+        f"the queries have {found}",
+        hint="name the one to use: query_on=...",
+        details={"vectors": names},
+    )
+
+
+def unreadable_queries(got: object, wanted: str) -> QueryError:
+    """Return the error for queries that are no vectors."""
+    return QueryError(
+        "GV-123",
+        f"queries must be {wanted}, got {got}",
+        details={"wanted": wanted, "got": str(got)},
+    )
+
+
+def no_room_for_nulls(field: str) -> SchemaError:
+    """Return the error for emptying bad vectors of a field that may not be null."""
+    return SchemaError(
+        "GV-124",
+        f'on_bad_vectors="null" needs a nullable field; "{field}" is not',
+        hint='use on_bad_vectors="drop", or declare the field nullable=True',
+        details={"field": field},
+    )
+
+
+def no_tensor(columns: Iterable[str]) -> UnsupportedError:
+    """Return the error for columns that have no form as a tensor."""
+    names = list(columns)
+    return UnsupportedError(
+        "GV-125",
+        f"no tensor can hold {', '.join(names)}",
+        hint="select the numeric and vector columns without nulls first",
+        details={"columns": names},
+    )
+
+
+def no_data_set(folder: object) -> NotFoundError:
+    """Return the error for a folder without the debian-packages files."""
+    return NotFoundError(
+        "GV-126",
+        f"no debian-packages data set in {folder}",
+        hint="set GPUVEC_DATA to a folder with packages.parquet, or run from a clone of the project, "
+        "whose benchmarks/data holds a sample",
+        details={"folder": str(folder)},
+    )
+
+
+def unknown_truth(name: str, known: Iterable[str]) -> NotFoundError:
+    """Return the error for a filter that the data set has no truth for."""
+    names = list(known)
+    return NotFoundError(
+        "GV-127",
+        f'no truth for filter "{name}".{did_you_mean(name, names)}',
+        hint=f"filters: {', '.join(names)}",
+        details={"filter": name, "known": names},
+    )
+
+
+def unknown_collection(name: str, known: Iterable[str], *, where: str) -> NotFoundError:
+    """Return the error for a collection that does not exist, with the nearest name."""
+    names = sorted(known)
+    return NotFoundError(
+        "GV-150",
+        f'no collection "{name}" in {where}.{did_you_mean(name, names)}',
+        hint=f"collections: {', '.join(names) or 'none yet; create_collection makes one'}",
+        details={"collection": name, "known": names},
+    )
+
+
+def collection_exists(name: str, *, alias_of: str | None = None) -> AlreadyExistsError:
+    """Return the error for creating or renaming to a name that is taken."""
+    what = f'"{name}" is an alias of "{alias_of}"' if alias_of else f'collection "{name}" exists'
+    return AlreadyExistsError(
+        "GV-151",
+        what,
+        hint=f'open it with db["{name}"], pass exist_ok=True, or choose another name',
+        details={"collection": name},
+    )
+
+
+def bad_name(what: str, name: object) -> SchemaError:
+    """Return the error for a collection, alias or partition name that cannot be used."""
+    return SchemaError(
+        "GV-152",
+        f"{what} must be text of 1 to 255 characters without / or control characters; got {name!r}",
+        details={"what": what, "name": name},
+    )
+
+
+def unknown_partition(name: str, known: Iterable[str], *, where: str) -> NotFoundError:
+    """Return the error for a partition that does not exist, with the nearest name."""
+    names = sorted(known)
+    return NotFoundError(
+        "GV-153",
+        f'no partition "{name}" in collection "{where}".{did_you_mean(name, names)}',
+        hint=f"partitions: {', '.join(names) or 'none; insert(..., partition=name) makes one'}",
+        details={"partition": name, "known": names},
+    )
+
+
+def field_exists(name: str, *, where: str) -> AlreadyExistsError:
+    """Return the error for adding a field whose name is taken."""
+    return AlreadyExistsError(
+        "GV-154",
+        f'field "{name}" exists in collection "{where}"',
+        hint="drop_field first, or choose another name",
+        details={"field": name},
+    )
+
+
+def field_needs_filling(name: str) -> SchemaError:
+    """Return the error for adding a field that the rows already there could not have."""
+    return SchemaError(
+        "GV-155",
+        f'field "{name}" is not nullable and has no default, so existing rows would have no value',
+        hint="give default=..., or make the type nullable=True",
+        details={"field": name},
+    )
+
+
+def field_in_use(name: str, role: str) -> SchemaError:
+    """Return the error for dropping or changing a field that the collection depends on."""
+    return SchemaError(
+        "GV-156",
+        f'field "{name}" is the {role}; it can neither be dropped nor updated',
+        hint="create a collection with another schema and insert the rows there",
+        details={"field": name, "role": role},
+    )
+
+
+def key_exists(field: str, row: int, key: object, count: int, *, where: str) -> SchemaError:
+    """Return the error for inserting keys that exist; nothing of the batch was written."""
+    others = f" (and {count - 1:,} more)" if count > 1 else ""
+    return SchemaError(
+        "GV-157",
+        f'{field} {key!r} of row {row} exists in collection "{where}"{others}',
+        hint='use upsert, or insert(..., on_conflict="skip" or "replace")',
+        details={"field": field, "row": row, "key": key, "count": count},
+    )
+
+
+def bad_choice(option: str, got: object, known: Iterable[str]) -> QueryError:
+    """Return the error for an option with a value that does not exist."""
+    names = [str(name) for name in known]
+    return QueryError(
+        "GV-158",
+        f"{option} must be one of {', '.join(names)}; got {got!r}.{did_you_mean(str(got), names)}",
+        details={"option": option, "got": got, "known": names},
+    )
+
+
+def one_of_needed(options: Iterable[str], given: Iterable[str]) -> QueryError:
+    """Return the error for options of which exactly one must be given."""
+    names, got = list(options), list(given)
+    return QueryError(
+        "GV-159",
+        f"give exactly one of {', '.join(names)}; got {', '.join(got) or 'none'}",
+        hint="to delete every row, use truncate()",
+        details={"options": names, "given": got},
+    )
+
+
+def partition_not_allowed(key: str) -> QueryError:
+    """Return the error for naming a partition where a partition key decides."""
+    return QueryError(
+        "GV-160",
+        f'the partition of a row is the value of its partition key "{key}"; partition= is not taken',
+        hint="leave partition out",
+        details={"partition_key": key},
+    )
+
+
+def schema_or_data_needed() -> QueryError:
+    """Return the error for creating a collection from nothing."""
+    return QueryError(
+        "GV-161",
+        "create_collection needs a schema, or data and primary_key to infer one",
+        hint='db.create_collection("items", data=df, primary_key="id")',
+    )
+
+
+def another_schema(name: str) -> AlreadyExistsError:
+    """Return the error for `exist_ok=True` where the collection has another schema."""
+    return AlreadyExistsError(
+        "GV-162",
+        f'collection "{name}" exists with another schema',
+        hint=f'open it with db["{name}"] and look at .schema, or choose another name',
+        details={"collection": name},
+    )
+
+
+def bad_ttl(got: object) -> QueryError:
+    """Return the error for a time to live that is no positive span."""
+    return QueryError(
+        "GV-163",
+        f'a time to live is seconds, a timedelta or text as "7d", "12h", "30m", "45s"; got {got!r}',
+        hint="None keeps rows for ever",
+        details={"ttl": got},
+    )
+
+
+def ids_do_not_fit(field: str, wanted: str, why: str) -> SchemaError:
+    """Return the error for ids of another type than the primary key."""
+    return SchemaError(
+        "GV-164",
+        f'ids must be {wanted}, the type of the primary key "{field}": {why}',
+        details={"field": field, "wanted": wanted},
     )
 
 
@@ -241,7 +612,221 @@ def device_memory_exceeded(
 # 5xx: storage
 
 
+def missing_object(where: str) -> CorruptError:
+    return CorruptError(
+        "GV-501",
+        f"{where} is missing",
+        hint="files of a database are never removed by hand: restore it from a copy",
+        details={"path": where, "missing": True},
+    )
+
+
+def object_too_short(where: str, *, wanted: int, got: int) -> CorruptError:
+    return CorruptError(
+        "GV-502",
+        f"{where} should have {wanted:,} bytes, it has {got:,}",
+        hint="it was cut short after it was written: restore it from a copy",
+        details={"path": where, "wanted": wanted, "got": got, "missing": False},
+    )
+
+
+def wrong_checksum(where: str, *, wanted: int, got: int) -> CorruptError:
+    return CorruptError(
+        "GV-503",
+        f"{where} should have checksum {wanted:08x}, it has {got:08x}",
+        hint="its bytes changed after they were written: check the disk, restore it from a copy",
+        details={"path": where, "wanted": wanted, "got": got, "missing": False},
+    )
+
+
+def storage_failed(action: str, where: str, cause: OSError) -> StorageError:
+    """Name the case by what the operating system answered."""
+    code, hint = (
+        "GV-504",
+        "check the disk and the system's log; gpuvec acknowledged nothing of this",
+    )
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        code, hint = "GV-505", "make room on the disk and try again; what was acknowledged is safe"
+    elif cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        code, hint = "GV-506", "give this user the right to do so, or work on a copy"
+    elif cause.errno in (errno.ENFILE, errno.EMFILE):
+        hint = "raise the limit of open files (ulimit -n)"
+    elif cause.errno in (errno.ENOTDIR, errno.EEXIST):
+        hint = "a file stands where a folder should be: choose another path"
+    elif cause.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+        hint = "gpuvec needs hard links and locks: choose a POSIX file system"
+    return StorageError(
+        code,
+        f"cannot {action} {where}: {cause.strerror or cause}",
+        hint=hint,
+        details={"path": where, "errno": cause.errno},
+    )
+
+
+def log_failed_before(where: str) -> StorageError:
+    return StorageError(
+        "GV-507",
+        f"cannot append to {where}: an earlier append failed, so its end is unknown",
+        hint="reopen the database: it finds what the disk holds and goes on in a new file",
+        details={"path": where},
+    )
+
+
+def unknown_store(url: str, scheme: str) -> UnsupportedError:
+    return UnsupportedError(
+        "GV-508",
+        f'"{url}" should be a path, file:// and a path, or memory://; got {scheme}://',
+        hint="copy the data to a local path",
+        details={"url": url, "scheme": scheme},
+    )
+
+
+def locked(where: str, pid: int | None) -> UnavailableError:
+    owner = "another process" if pid is None else f"process {pid}"
+    return UnavailableError(
+        "GV-510",
+        f"{where} is held by {owner}, which writes to this database",
+        hint="one process writes, any number read: close the other one, or write through it",
+        details={"path": where, "pid": pid, "retryable": True, "outcome": "none"},
+    )
+
+
+def unknown_storage_options(scheme: str, options: Iterable[str]) -> UnsupportedError:
+    names = sorted(options)
+    return UnsupportedError(
+        "GV-511",
+        f"{scheme}:// takes no storage_options; got {', '.join(names)}",
+        hint="leave storage_options out",
+        details={"options": names},
+    )
+
+
+def unknown_durability(got: object, known: Iterable[str]) -> QueryError:
+    names = list(known)
+    return QueryError(
+        "GV-512",
+        f'durability must be one of {", ".join(names)}; got "{got}"',
+        hint='"fsync" survives power cuts, "os" only the death of the process',
+        details={"got": got, "known": names},
+    )
+
+
+def unreadable_file(where: str, cause: object) -> CorruptError:
+    return CorruptError(
+        "GV-513",
+        f"{where} has the right checksum but cannot be read: {cause}",
+        hint="it may come from a newer gpuvec: read it with that version",
+        details={"path": where, "missing": False},
+    )
+
+
 # 6xx: writers and availability
+
+
+def database_closed(where: str) -> UnavailableError:
+    """Return the error for using a database after `close()`."""
+    return UnavailableError(
+        "GV-600",
+        f"the database {where} was closed",
+        hint="open it again with gv.connect",
+        details={"retryable": False, "outcome": "none"},
+    )
+
+
+def forked(where: str) -> UnavailableError:
+    """Return the error for using a database in a child process made by fork."""
+    return UnavailableError(
+        "GV-601",
+        f"the database {where} was opened before this process was forked",
+        hint="call gv.connect in the child; a child reads what the parent acknowledged",
+        details={"retryable": False, "outcome": "none"},
+    )
+
+
+def written_elsewhere(where: str, owner: str) -> ConflictError:
+    """Return the error for writing to a database that another process is writing to."""
+    return ConflictError(
+        "GV-602",
+        f"{owner} is writing to the database {where}; one process writes at a time",
+        hint="nothing was written; reading works here. Write from that process, or close it there",
+        details={"path": where, "owner": owner, "retryable": True},
+    )
+
+
+def write_outcome_unknown(where: str, cause: BaseException) -> UnavailableError:
+    """Return the error for a write of which nobody can tell whether it became durable."""
+    return UnavailableError(
+        "GV-603",
+        f'the log of "{where}" could neither be written nor read back: {cause}',
+        hint="make the store writable again; a retry tells whether the write is there",
+        details={"retryable": True, "outcome": "unknown"},
+    )
+
+
+def write_failed(where: str, cause: BaseException) -> UnavailableError:
+    """Return the error for a write that certainly did not happen."""
+    return UnavailableError(
+        "GV-604",
+        f'nothing was written to "{where}": {cause}',
+        hint="make the store writable again and retry",
+        details={"retryable": True, "outcome": "none"},
+    )
+
+
+def not_a_database(where: str, found: Iterable[str]) -> StorageError:
+    """Return the error for a directory that holds other things."""
+    names = sorted(found)
+    return StorageError(
+        "GV-605",
+        f"{where} is not a gpuvec database: it has no gpuvec.json, but holds "
+        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
+        hint="nothing was changed. Give an empty or a new directory",
+        details={"path": where, "found": names[:100]},
+    )
+
+
+def newer_format(where: str, got: object, known: int) -> UnsupportedError:
+    """Return the error for a database that a later gpuvec wrote."""
+    return UnsupportedError(
+        "GV-606",
+        f"the database {where} has format {got}; this gpuvec reads up to {known}",
+        hint="upgrade gpuvec. Nothing was changed",
+        details={"path": where, "format": got, "known": known},
+    )
+
+
+def not_a_directory(where: str) -> StorageError:
+    """Return the error for a database path that is a file."""
+    return StorageError(
+        "GV-607",
+        f"{where} is a file; a database is a directory",
+        hint="give a directory; gv.frame reads single files",
+        details={"path": where},
+    )
+
+
+def collection_gone(name: str) -> NotFoundError:
+    """Return the error for using a collection that was dropped since."""
+    return NotFoundError("GV-608", f'collection "{name}" was dropped', details={"collection": name})
+
+
+def no_such_node(node: str) -> UnavailableError:
+    """Return the error for a call to a node that is not there."""
+    return UnavailableError(
+        "GV-610",
+        f'no node "{node}" answers',
+        details={"node": node, "retryable": True, "outcome": "none"},
+    )
+
+
+def deadline_passed(what: str, seconds: float) -> DeadlineError:
+    """Return the error for a call that got no answer in time."""
+    return DeadlineError(
+        "GV-611",
+        f"no answer within {seconds:g} s from {what}",
+        hint="the outcome is unknown; look before you write again",
+        details={"waited_for": what, "seconds": seconds, "outcome": "unknown"},
+    )
 
 
 # 7xx: rights, quotas, settings
@@ -289,6 +874,16 @@ def unknown_file_kind(path: str, known: Iterable[str]) -> QueryError:
 
 
 # 9xx: not available here
+
+
+def package_missing(package: str, purpose: str) -> UnsupportedError:
+    """Return the error for a conversion to a library that is not installed."""
+    return UnsupportedError(
+        "GV-930",
+        f"{purpose} needs {package}, which is not installed",
+        hint=f"install {package}, or use to_arrow(), which needs nothing",
+        details={"package": package},
+    )
 
 
 def no_gpu(reason: str) -> UnsupportedError:

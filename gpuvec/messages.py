@@ -1,0 +1,77 @@
+"""What roles say to each other: frozen, one class per request and reply, never a dict.
+
+Filters and values are expression trees of `gpuvec.expr`, a higher floor; messages only carry them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from gpuvec.rows import Rows
+from gpuvec.types import RequestId, Version
+
+
+class OnConflict(StrEnum):
+    """What an insert does with a key that exists."""
+
+    ERROR = "error"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsertRows:
+    """Add rows that were validated. Keys are unique within them."""
+
+    rows: Rows
+    partition: str
+    on_conflict: OnConflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRows:
+    """Set fields of the rows that pass a filter to the values of expressions."""
+
+    values: Mapping[str, Any]
+    filter: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRows:
+    """Delete the rows that pass a filter, or those with the given keys; exactly one is not None."""
+
+    filter: Any = None
+    keys: pa.Array | None = None
+
+
+Change = InsertRows | UpdateRows | DeleteRows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRequest:
+    """One atomic write to one channel of a collection. A retry carries the same `request_id`."""
+
+    collection_id: str
+    request_id: RequestId
+    operation: str  # what the caller called it: insert, upsert, update, delete
+    change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReply:
+    """The write is durable and readable.
+
+    Attributes:
+        version: the timestamp of the write.
+        keys: the primary keys that were written or deleted; None in the answer to a retry that was
+            made after the owner had restarted.
+    """
+
+    version: Version
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    keys: pa.Array | None = field(default=None, compare=False)
