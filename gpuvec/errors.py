@@ -162,7 +162,7 @@ def missing_column(field: str, columns: Iterable[str]) -> SchemaError:
     return SchemaError(
         "GV-106",
         f'the rows have no column for field "{field}".{did_you_mean(field, names)}',
-        hint=f"columns: {', '.join(names)}; a nullable field, or one with a default, may be left out",
+        hint=f"columns: {', '.join(names)}; only nullable fields and those with a default may lack",
         details={"field": field, "columns": names},
     )
 
@@ -212,7 +212,7 @@ def vector_not_finite(field: str, row: int, place: int, got: object) -> SchemaEr
     return SchemaError(
         "GV-111",
         f'field "{field}", row {row}: wanted finite numbers, got {got} at position {place}',
-        hint='rows count from 0; on_bad_vectors="drop" leaves such rows out, "null" empties the vector',
+        hint='rows count from 0; on_bad_vectors="drop" leaves such rows out, "null" drops the vector',
         details={"field": field, "row": row, "position": place, "got": str(got)},
     )
 
@@ -222,7 +222,7 @@ def vector_dimension(field: str, row: int, *, wanted: int, got: int) -> SchemaEr
     return SchemaError(
         "GV-112",
         f'field "{field}", row {row}: wanted {wanted} dimensions, got {got}',
-        hint="rows count from 0; embed with the model that the field was made for; null means no vector",
+        hint="rows count from 0; embed with the model of the field; null means no vector",
         details={"field": field, "row": row, "wanted": wanted, "got": got},
     )
 
@@ -357,7 +357,7 @@ def no_data_set(folder: object) -> NotFoundError:
     return NotFoundError(
         "GV-126",
         f"no debian-packages data set in {folder}",
-        hint="set GPUVEC_DATA to a folder with packages.parquet, or run from a clone of the project, "
+        hint="set GPUVEC_DATA to a folder with packages.parquet, or run from a clone, "
         "whose benchmarks/data holds a sample",
         details={"folder": str(folder)},
     )
