@@ -613,6 +613,7 @@ def device_memory_exceeded(
 
 
 def missing_object(where: str) -> CorruptError:
+    """Return the error for a file that a manifest or a caller names and that is not there."""
     return CorruptError(
         "GV-501",
         f"{where} is missing",
@@ -622,6 +623,7 @@ def missing_object(where: str) -> CorruptError:
 
 
 def object_too_short(where: str, *, wanted: int, got: int) -> CorruptError:
+    """Return the error for a file that ends too early."""
     return CorruptError(
         "GV-502",
         f"{where} should have {wanted:,} bytes, it has {got:,}",
@@ -631,6 +633,7 @@ def object_too_short(where: str, *, wanted: int, got: int) -> CorruptError:
 
 
 def wrong_checksum(where: str, *, wanted: int, got: int) -> CorruptError:
+    """Return the error for a file whose bytes changed."""
     return CorruptError(
         "GV-503",
         f"{where} should have checksum {wanted:08x}, it has {got:08x}",
@@ -664,6 +667,7 @@ def storage_failed(action: str, where: str, cause: OSError) -> StorageError:
 
 
 def log_failed_before(where: str) -> StorageError:
+    """Return the error for a log whose end is unknown since an append failed."""
     return StorageError(
         "GV-507",
         f"cannot append to {where}: an earlier append failed, so its end is unknown",
@@ -673,6 +677,7 @@ def log_failed_before(where: str) -> StorageError:
 
 
 def unknown_store(url: str, scheme: str) -> UnsupportedError:
+    """Return the error for a URL of a kind that gpuvec does not open."""
     return UnsupportedError(
         "GV-508",
         f'"{url}" should be a path, file:// and a path, or memory://; got {scheme}://',
@@ -682,6 +687,7 @@ def unknown_store(url: str, scheme: str) -> UnsupportedError:
 
 
 def locked(where: str, pid: int | None) -> UnavailableError:
+    """Return the error for a second process that wants to write."""
     owner = "another process" if pid is None else f"process {pid}"
     return UnavailableError(
         "GV-510",
@@ -692,6 +698,7 @@ def locked(where: str, pid: int | None) -> UnavailableError:
 
 
 def unknown_storage_options(scheme: str, options: Iterable[str]) -> UnsupportedError:
+    """Return the error for options that a kind of store does not have."""
     names = sorted(options)
     return UnsupportedError(
         "GV-511",
@@ -702,6 +709,7 @@ def unknown_storage_options(scheme: str, options: Iterable[str]) -> UnsupportedE
 
 
 def unknown_durability(got: object, known: Iterable[str]) -> QueryError:
+    """Return the error for a durability that does not exist."""
     names = list(known)
     return QueryError(
         "GV-512",
@@ -712,6 +720,7 @@ def unknown_durability(got: object, known: Iterable[str]) -> QueryError:
 
 
 def unreadable_file(where: str, cause: object) -> CorruptError:
+    """Return the error for an intact file that is not in the format wanted."""
     return CorruptError(
         "GV-513",
         f"{where} has the right checksum but cannot be read: {cause}",

@@ -18,14 +18,14 @@ def crc32c(parts: Iterable[Buffer]) -> int:
     """
     found = 0
     for part in parts:
-        flat = as_bytes(part)
+        flat = np.frombuffer(as_bytes(part), np.uint8)
         for start in range(0, flat.size, _BLOCK_BYTES):
             found = google_crc32c.extend(found, flat[start : start + _BLOCK_BYTES])
     return found
 
 
-def as_bytes(part: Buffer) -> np.ndarray:
-    """Return the bytes of a buffer as a flat uint8 array over the same memory."""
-    if isinstance(part, np.ndarray):
-        return part.reshape(-1).view(np.uint8)
-    return np.frombuffer(part, np.uint8)
+def as_bytes(part: Buffer) -> memoryview:
+    """Return the bytes of a buffer or array, over the same memory."""
+    if isinstance(part, np.ndarray):  # of a dtype that memoryview may not know, such as bfloat16
+        part = part.reshape(-1).view(np.uint8)
+    return memoryview(part).cast("B")

@@ -17,7 +17,7 @@
 
 Keys are lower-case ASCII: letters, digits and `._-~=` between slashes. No component begins with a
 dot, which is how stores mark their own temporary files. Every name is a log slot, created once, or
-contains a ULID, never reused.
+contains a ULID, never reused. Prefixes and folders have no slash at their end: add it for listing.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from gpuvec.types import ChannelName, SegmentId
 
 FORMAT = "gpuvec.json"
 LOCK = "gpuvec.lock"
-CATALOG = "catalog/"
-COLLECTIONS = "collections/"
+CATALOG = "catalog"
+COLLECTIONS = "collections"
 
 NUMBER_DIGITS = 20
 _EPOCH_DIGITS = 6
@@ -41,9 +41,14 @@ _WAL_FILE = re.compile(r"e(\d{6,})-(\d{20})\.log\Z")
 _NUMBER = re.compile(r"(\d{20})(\.[a-z]+)?\Z")
 
 
+def is_key(text: str) -> bool:
+    """Return whether stores may use `text` as a key."""
+    return _KEY.match(text) is not None
+
+
 def check_key(key: str) -> str:
     """Return `key` when stores may use it; any other is a bug."""
-    if not _KEY.match(key):
+    if not is_key(key):
         raise AssertionError(f"{key!r} is no key of a store")
     return key
 
@@ -56,59 +61,58 @@ def check_prefix(prefix: str) -> str:
 
 
 def collection(collection_id: str) -> str:
-    """Return the prefix under which everything of a collection lies, with its slash."""
-    return f"{COLLECTIONS}{collection_id}/"
+    """Return the prefix under which everything of a collection lies."""
+    return f"{COLLECTIONS}/{collection_id}"
 
 
 def manifest_folder(prefix: str) -> str:
-    """Return the prefix of a log's entries; `prefix` is `CATALOG` or `collection(id)`."""
-    return f"{prefix}manifest/"
+    """Return the folder of a log's entries; `prefix` is `CATALOG` or `collection(id)`."""
+    return f"{prefix}/manifest"
 
 
 def manifest_entry(prefix: str, number: int) -> str:
     """Return the key of one entry."""
-    return f"{prefix}manifest/{number:0{NUMBER_DIGITS}d}.json"
+    return f"{prefix}/manifest/{number:0{NUMBER_DIGITS}d}.json"
 
 
 def manifest_hint(prefix: str) -> str:
     """Return the key of the newest known entry's number."""
-    return f"{prefix}manifest/hint"
+    return f"{prefix}/manifest/hint"
 
 
 def checkpoint_folder(prefix: str) -> str:
-    """Return the prefix of a log's checkpoints, for listing."""
-    return f"{prefix}checkpoint/"
+    """Return the folder of a log's checkpoints."""
+    return f"{prefix}/checkpoint"
 
 
 def checkpoint(prefix: str, number: int) -> str:
     """Return the key of the state after entry `number`."""
-    return f"{prefix}checkpoint/{number:0{NUMBER_DIGITS}d}.json"
+    return f"{prefix}/checkpoint/{number:0{NUMBER_DIGITS}d}.json"
 
 
 def manifest_mark_folder(prefix: str) -> str:
-    """Return the prefix of the marks below which entries may be gone."""
-    return f"{prefix}gc/man/"
+    """Return the folder of the marks below which entries may be gone."""
+    return f"{prefix}/gc/man"
 
 
 def manifest_mark(prefix: str, number: int) -> str:
     """Return the key of one such mark."""
-    return f"{prefix}gc/man/{number:0{NUMBER_DIGITS}d}"
+    return f"{prefix}/gc/man/{number:0{NUMBER_DIGITS}d}"
 
 
 def wal_folder(prefix: str, channel: ChannelName) -> str:
-    """Return the prefix of a channel's log files and slots, for listing."""
-    return f"{prefix}wal/{channel}/"
+    """Return the folder of a channel's log files and slots."""
+    return f"{prefix}/wal/{channel}"
 
 
-def wal_slot(prefix: str, channel: ChannelName, lsn: int) -> str:
-    """Return the key of one group commit, where a store cannot append."""
-    return f"{wal_folder(prefix, channel)}{lsn:0{NUMBER_DIGITS}d}.wal"
+def wal_slot(folder: str, lsn: int) -> str:
+    """Return the key of one group commit, where a store cannot append; see `wal_folder`."""
+    return f"{folder}/{lsn:0{NUMBER_DIGITS}d}.wal"
 
 
-def wal_file(prefix: str, channel: ChannelName, epoch: int, first_lsn: int) -> str:
+def wal_file(folder: str, epoch: int, first_lsn: int) -> str:
     """Return the key of one append file. Keys sort by epoch, then by first lsn."""
-    name = f"e{epoch:0{_EPOCH_DIGITS}d}-{first_lsn:0{NUMBER_DIGITS}d}.log"
-    return f"{wal_folder(prefix, channel)}{name}"
+    return f"{folder}/e{epoch:0{_EPOCH_DIGITS}d}-{first_lsn:0{NUMBER_DIGITS}d}.log"
 
 
 def parse_wal_file(key: str) -> tuple[int, int] | None:
@@ -117,50 +121,51 @@ def parse_wal_file(key: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def wal_mark_folder(prefix: str, channel: ChannelName) -> str:
-    """Return the prefix of the marks below which a channel's slots may be gone."""
-    return f"{prefix}gc/wal-{channel}/"
+def wal_mark_folder(folder: str) -> str:
+    """Return the folder of the marks below which the slots of a `wal_folder` may be gone."""
+    prefix, _, channel = folder.rpartition("/wal/")
+    return f"{prefix}/gc/wal-{channel}"
 
 
-def wal_mark(prefix: str, channel: ChannelName, lsn: int) -> str:
+def wal_mark(folder: str, lsn: int) -> str:
     """Return the key of one such mark."""
-    return f"{wal_mark_folder(prefix, channel)}{lsn:0{NUMBER_DIGITS}d}"
+    return f"{wal_mark_folder(folder)}/{lsn:0{NUMBER_DIGITS}d}"
 
 
 def parse_number(key: str) -> int | None:
-    """Return the number that names an entry, checkpoint, slot or mark, None for any other key."""
+    """Return the number of an entry, checkpoint, slot or mark, None for any other key."""
     found = _NUMBER.match(key.rpartition("/")[2])
     return int(found[1]) if found else None
 
 
 def segments_folder(prefix: str) -> str:
-    """Return the prefix of all segment files of a collection, for listing."""
-    return f"{prefix}seg/"
+    """Return the folder of all segments of a collection."""
+    return f"{prefix}/seg"
 
 
 def segment_folder(prefix: str, segment: SegmentId) -> str:
-    """Return the prefix of one segment's files."""
-    return f"{prefix}seg/{segment}/"
+    """Return the folder of one segment's files."""
+    return f"{prefix}/seg/{segment}"
 
 
 def scalar_file(prefix: str, segment: SegmentId) -> str:
     """Return the key of a segment's scalars."""
-    return f"{segment_folder(prefix, segment)}scalar.parquet"
+    return f"{segment_folder(prefix, segment)}/scalar.parquet"
 
 
 def vector_file(prefix: str, segment: SegmentId, field: str) -> str:
     """Return the key of one vector field of a segment."""
-    return f"{segment_folder(prefix, segment)}vec-{escape(field)}.arrow"
+    return f"{segment_folder(prefix, segment)}/vec-{escape(field)}.arrow"
 
 
 def deletes_folder(prefix: str) -> str:
-    """Return the prefix of all deletion files of a collection, for listing."""
-    return f"{prefix}dv/"
+    """Return the folder of all deletion files of a collection."""
+    return f"{prefix}/dv"
 
 
 def delete_file(prefix: str, segment: SegmentId, ulid: str) -> str:
     """Return the key of one list of rows deleted from a segment."""
-    return f"{prefix}dv/{segment}/{ulid}.arrow"
+    return f"{prefix}/dv/{segment}/{ulid}.arrow"
 
 
 def parse_segment(key: str) -> SegmentId | None:

@@ -1,0 +1,48 @@
+"""From a user's URL to a store."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.storage.local import LocalStore
+from gpuvec.storage.memory import MemoryStore
+
+Store = LocalStore | MemoryStore
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_named: dict[str, MemoryStore] = {}
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    durability: str = "fsync",
+) -> Store:
+    """Return the store of a path or URL. Nothing is read or written yet.
+
+    Args:
+        url: a path, in which `~` is the home; `file://` and a path; `memory://` for a new store in
+            memory; `memory://name` for one that this process keeps under that name.
+        storage_options: none exist for these stores.
+        durability: see `LocalStore`; stores in memory know no difference.
+
+    Raises:
+        UnsupportedError: `GV-508`, another kind of store; `GV-511`, an option that it does not have.
+        QueryError: `GV-512`, another durability.
+    """
+    text = os.fspath(url)
+    found = _URL.match(text)
+    scheme, rest = (found[1].lower(), found[2]) if found else ("file", text)
+    if scheme not in ("file", "memory"):
+        raise errors.unknown_store(text, scheme)
+    if storage_options:
+        raise errors.unknown_storage_options(scheme, storage_options)
+    if scheme == "file":
+        if not rest:
+            raise errors.unknown_store(text, scheme)
+        return LocalStore(Path(rest).expanduser(), durability=durability)
+    return _named.setdefault(rest, MemoryStore()) if rest else MemoryStore()
