@@ -1,4 +1,4 @@
-"""The engine's own figures: insert, group commit, open, one query, memory; each beside its reference.
+"""The engine's figures: insert, group commit, open, one query, memory; each beside a reference.
 
 Run: env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python benchmarks/bench_engine.py [--rows 1000000]
 Prints a table and writes benchmarks/results/engine.json. Medians over interleaved rounds.
@@ -39,7 +39,7 @@ def vectors_table(count: int, dim: int, *, start: int = 0, seed: int = 0) -> pa.
 
 
 def insert_against_sequential_write(folder: Path) -> dict:
-    """Bandwidth of durable 10k-row inserts over that of one fsynced write of the same bytes each."""
+    """Bandwidth of durable 10k-row inserts over that of one fsynced write of the same bytes."""
     batches = [vectors_table(10_000, 384, start=i * 10_000, seed=i) for i in range(2 * ROUNDS)]
     raw = [
         np.ascontiguousarray(b["embedding"].combine_chunks().flatten().to_numpy()) for b in batches
@@ -105,7 +105,8 @@ start = time.perf_counter(); items.search(q, k=10).collect(); again = time.perf_
 def rss():
     return int(open('/proc/self/statm').read().split()[1]) * 4096
 before = rss()
-items.search(np.random.default_rng(2).standard_normal((1000, 128)).astype(np.float32), k=10).collect()
+batch = np.random.default_rng(2).standard_normal((1000, 128)).astype(np.float32)
+items.search(batch, k=10).collect()
 print(opened, first, again, before, rss())
 """
 

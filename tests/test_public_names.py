@@ -10,8 +10,10 @@ from gpuvec.api.frame import Frame
 import gpuvec as gv
 
 SIGNATURES = {
-    gv.connect: '(path, *, cluster=None, storage_options=None, device="auto", memory_limit=None, durability=…)',
-    Database.create_collection: "(name, schema=None, *, data=None, external=None, primary_key=None, exist_ok=False)",
+    gv.connect: '(path, *, cluster=None, storage_options=None, device="auto", '
+    "memory_limit=None, durability=…)",
+    Database.create_collection: "(name, schema=None, *, data=None, external=None, "
+    "primary_key=None, exist_ok=False)",
     Database.alias: "(name, collection)",
     Database.rename: "(old, new)",
     Collection.insert: '(data, *, partition=None, on_conflict="error", on_bad_vectors="error")',
@@ -19,14 +21,18 @@ SIGNATURES = {
     Collection.update: "(values, *, filter)",
     Collection.delete: "(frame=None, *, filter=None, ids=None)",
     Collection.add_field: "(name, type, default=None)",
-    Frame.search: "(queries, k=10, *, on=None, query_on=None, query_id=None, radius=None, group_by=None, group_size=1, "
-    "exclude_self=False, metric=None, recall=None, exact=False, params=None)",
+    Frame.search: "(queries, k=10, *, on=None, query_on=None, query_id=None, radius=None, "
+    "group_by=None, group_size=1, exclude_self=False, metric=None, recall=None, exact=False, "
+    "params=None)",
     Frame.evaluate: "(sample=1000, *, seed=0)",
     Frame.explain: "(*, analyze=False)",
     Frame.collect: '(*, engine="auto")',
 }
 
-FIELD_TYPES = "Bool Int8 Int16 Int32 Int64 Float32 Float64 String Timestamp JSON List Vector BinaryVector SparseVector"
+FIELD_TYPES = (
+    "Bool Int8 Int16 Int32 Int64 Float32 Float64 String Timestamp JSON List "
+    "Vector BinaryVector SparseVector"
+)
 
 
 def written(function) -> str:
