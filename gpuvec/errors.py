@@ -754,7 +754,7 @@ def object_too_short(where: str, *, wanted: int, got: int) -> CorruptError:
     return CorruptError(
         "GV-502",
         f"{where} should have {wanted:,} bytes, it has {got:,}",
-        hint="it was cut short after it was written: restore it from a copy",
+        hint="its length changed after it was written: restore it from a copy",
         details={"path": where, "wanted": wanted, "got": got, "missing": False},
     )
 
@@ -853,6 +853,116 @@ def unreadable_file(where: str, cause: object) -> CorruptError:
         f"{where} has the right checksum but cannot be read: {cause}",
         hint="it may come from a newer gpuvec: read it with that version",
         details={"path": where, "missing": False},
+    )
+
+
+def missing_entry(where: str) -> CorruptError:
+    """Return the error for a gap in a manifest log."""
+    return CorruptError(
+        "GV-520",
+        f"{where} is missing from the history that later entries continue",
+        hint="files of a database are never removed by hand: restore it from a copy",
+        details={"path": where, "missing": True},
+    )
+
+
+def damaged_entry(where: str, why: str) -> CorruptError:
+    """Return the error for a manifest entry or checkpoint whose bytes are not what was written."""
+    return CorruptError(
+        "GV-521",
+        f"{where} is damaged: {why}",
+        hint="restore this file from a copy; nothing was read past it",
+        details={"path": where, "why": why},
+    )
+
+
+def newer_format(where: str, *, wanted: int, got: object) -> UnsupportedError:
+    """Return the error for a file that a newer gpuvec wrote."""
+    return UnsupportedError(
+        "GV-522",
+        f"{where} was written by a newer gpuvec: format {got}, this one reads up to {wanted}",
+        hint="upgrade gpuvec; nothing was changed",
+        details={"path": where, "wanted": wanted, "got": got},
+    )
+
+
+def generation_lost(*, mine: int, newest: int) -> UnavailableError:
+    """Return the error for a commit by a coordinator that another has replaced."""
+    return UnavailableError(
+        "GV-523",
+        f"another coordinator took over: this one has generation {mine}, the log has {newest}",
+        hint="nothing was changed; open the database again",
+        details={"mine": mine, "newest": newest, "retryable": False, "outcome": "none"},
+    )
+
+
+def commit_unknown(where: str) -> UnavailableError:
+    """Return the error for a commit whose outcome the store would not tell."""
+    return UnavailableError(
+        "GV-524",
+        f"the store failed while {where} was committed, and does not say whether it was",
+        hint="read again once the store answers; a retry with the same request id is safe",
+        details={"path": where, "retryable": True, "outcome": "unknown"},
+    )
+
+
+def manifest_conflict(why: str) -> ConflictError:
+    """Return the error for a change that another change made impossible."""
+    return ConflictError(
+        "GV-525",
+        f"another change came first: {why}",
+        hint="nothing was changed; look again and retry",
+        details={"why": why},
+    )
+
+
+def damaged_log(where: str, why: str) -> CorruptError:
+    """Return the error for a write-ahead log whose bytes are not what was written."""
+    return CorruptError(
+        "GV-526",
+        f"write-ahead log {where} is damaged: {why}",
+        hint="restore the file from a copy; nothing was read past the damage and nothing was cut",
+        details={"path": where, "why": why},
+    )
+
+
+def channel_fenced(channel: str, *, mine: int, newest: int, outcome: str) -> UnavailableError:
+    """Return the error for a write by an owner whose channel another process took."""
+    return UnavailableError(
+        "GV-527",
+        f"channel {channel} was taken by another writer: epoch {newest}, this one has {mine}",
+        hint="open the database again to write; a retry with the same request id is safe",
+        details={"mine": mine, "newest": newest, "retryable": True, "outcome": outcome},
+    )
+
+
+def append_unknown(channel: str, cause: object) -> UnavailableError:
+    """Return the error for a write whose outcome the store would not tell."""
+    return UnavailableError(
+        "GV-528",
+        f"the log of channel {channel} could not be written: {cause}",
+        hint="the write may be in the log; a retry with the same request id is safe",
+        details={"retryable": True, "outcome": "unknown"},
+    )
+
+
+def claim_lost(channel: str, *, mine: int, newest: int) -> UnavailableError:
+    """Return the error for a claim that a later claim overtook."""
+    return UnavailableError(
+        "GV-529",
+        f"channel {channel} was claimed with epoch {newest} while epoch {mine} was being set up",
+        hint="another process writes to this database; close it there, or write there",
+        details={"mine": mine, "newest": newest, "retryable": True, "outcome": "none"},
+    )
+
+
+def log_undecided(where: str) -> UnavailableError:
+    """Return the error for a log whose next owner has begun a take-over and not finished it."""
+    return UnavailableError(
+        "GV-530",
+        f"a writer is taking over {where}; whether its last write counts is not decided yet",
+        hint="retry shortly; if it goes on, open the database for writing once",
+        details={"path": where, "retryable": True, "outcome": "none"},
     )
 
 

@@ -31,7 +31,7 @@ def open_store(
         durability: see `LocalStore`; stores in memory know no difference.
 
     Raises:
-        UnsupportedError: `GV-508`, another kind of store; `GV-511`, an option that it does not have.
+        UnsupportedError: `GV-508`, another kind of store; `GV-511`, an option that it lacks.
         QueryError: `GV-512`, another durability.
     """
     text = os.fspath(url)
