@@ -718,6 +718,174 @@ def unknown_index(kind: object, known: Iterable[str]) -> QueryError:
     )
 
 
+def options_in_conflict(options: Iterable[str], reason: str, *, instead: str) -> QueryError:
+    """Return the error for options that contradict one another."""
+    names = list(options)
+    return QueryError(
+        "GV-350",
+        f"{' and '.join(names)} cannot be combined: {reason}",
+        hint=f"{instead}",
+        details={"options": names},
+    )
+
+
+def params_without_index(params: object, field: str) -> QueryError:
+    """Return the error for index parameters where there is no index."""
+    return QueryError(
+        "GV-351",
+        f'params={params!r} set an index, and field "{field}" has none: the scan is exact',
+        hint="leave params out",
+        details={"field": field, "params": params},
+    )
+
+
+def which_vector(option: str, vectors: Iterable[str], *, where: str) -> QueryError:
+    """Return the error for a search that does not say which vector column it means."""
+    names = list(vectors)
+    if not names:
+        message = f"{where} has no vector column to search"
+        hint = "add one, or search the frame it came from"
+    else:
+        message = f"{where} has several vector columns; {option} must name one"
+        hint = f"vector columns: {', '.join(names)}"
+    return QueryError("GV-352", message, hint=hint, details={"known": names})
+
+
+def not_a_vector(name: str, kind: object, vectors: Iterable[str], *, option: str) -> QueryError:
+    """Return the error for searching a column that holds no vectors."""
+    names = list(vectors)
+    return QueryError(
+        "GV-352",
+        f'{option}="{name}" is {kind}, not a vector column',
+        hint=f"vector columns: {', '.join(names) or 'none'}",
+        details={"field": name, "known": names},
+    )
+
+
+def metric_not_for(metric: object, field: str, known: Iterable[str]) -> QueryError:
+    """Return the error for a metric that a field's vectors do not have."""
+    names = [str(name) for name in known]
+    return QueryError(
+        "GV-353",
+        f'metric "{metric}" does not measure field "{field}".{did_you_mean(str(metric), names)}',
+        hint=f"metrics of this field: {', '.join(names)}",
+        details={"metric": str(metric), "field": field, "known": names},
+    )
+
+
+def bad_number(option: str, got: object, wanted: str) -> QueryError:
+    """Return the error for an option that must be another number."""
+    return QueryError(
+        "GV-354", f"{option} must be {wanted}, got {got!r}", details={"option": option, "got": got}
+    )
+
+
+def no_own_key(reason: str) -> QueryError:
+    """Return the error for `exclude_self` with queries that have no primary key in common."""
+    return QueryError(
+        "GV-355",
+        f"exclude_self needs queries that are rows with a primary key: {reason}",
+        hint="search(items.get([...]), exclude_self=True), or filter the answer",
+    )
+
+
+def only_for_frames(options: Iterable[str]) -> QueryError:
+    """Return the error for options that name columns of queries which have none."""
+    names = list(options)
+    return QueryError(
+        "GV-356",
+        f"{' and '.join(names)} name columns of a query frame; these queries are vectors only",
+        hint="leave them out, or give a frame with the vectors in a column",
+        details={"options": names},
+    )
+
+
+def cannot_compare_column(name: str, *, what: str = "be compared") -> QueryError:
+    """Return the error for ordering or grouping by values that have no order or equality."""
+    return QueryError(
+        "GV-357",
+        f'the values of column "{name}" cannot {what}',
+        hint="name scalar columns: numbers, texts, times, booleans",
+        details={"column": name},
+    )
+
+
+def not_an_aggregate(name: str, expression: str) -> QueryError:
+    """Return the error for an output of `agg` that does not aggregate."""
+    return QueryError(
+        "GV-358",
+        f'"{name}" = {expression} does not say one value per group',
+        hint='use gv.count(), or .min() .max() .sum() .mean() .count() of a column',
+        details={"name": name},
+    )
+
+
+def bad_column_name(name: object, reason: str) -> QueryError:
+    """Return the error for an output column that cannot have its name."""
+    return QueryError("GV-359", f"a column cannot be named {name!r}: {reason}")
+
+
+def keys_of_two_types(left: str, right: str, kinds: Iterable[object] = ()) -> QueryError:
+    """Return the error for joining columns whose types differ."""
+    names = " and ".join(map(str, kinds))
+    return QueryError(
+        "GV-360",
+        f'"{left}" and "{right}" cannot be equal: {names or "their types differ"}',
+        hint="join on columns of one scalar type",
+        details={"left": left, "right": right},
+    )
+
+
+def frames_differ(first: Iterable[str], other: Iterable[str], reason: str) -> QueryError:
+    """Return the error for putting frames one after the other that have other columns."""
+    return QueryError(
+        "GV-361",
+        f"frames to concatenate must have the same columns: {reason}",
+        hint=f"first: {', '.join(first)}\n  other: {', '.join(other)}",
+    )
+
+
+def nothing_to_evaluate() -> QueryError:
+    """Return the error for measuring the recall of a frame without search."""
+    return QueryError(
+        "GV-362", "evaluate() measures a search; this frame has none", hint="frame.search(...) first"
+    )
+
+
+def needs_key(what: str, where: str) -> QueryError:
+    """Return the error for asking rows by key where there is no key."""
+    return QueryError(
+        "GV-363",
+        f"{what} needs a primary key, and {where} has none",
+        hint='name one: gv.frame(data, primary_key="id")',
+    )
+
+
+def wrong_query_kind(field: str, *, wanted: object, got: object) -> QueryError:
+    """Return the error for queries that are vectors of another kind."""
+    return QueryError(
+        "GV-364",
+        f'field "{field}" is {wanted}; the queries are {got}',
+        hint="queries and field must both be dense, both binary or both sparse",
+        details={"field": field},
+    )
+
+
+def frame_is_lazy(what: str, instead: str) -> QueryError:
+    """Return the error for using a frame as if its rows were there."""
+    return QueryError("GV-365", f"a frame is a query, not yet rows: {what}", hint=instead)
+
+
+def output_exists(path: str) -> AlreadyExistsError:
+    """Return the error for writing where something already is."""
+    return AlreadyExistsError(
+        "GV-366",
+        f'"{path}" exists and is not empty',
+        hint="choose another path, or remove it first",
+        details={"path": path},
+    )
+
+
 # 4xx: memory
 
 
@@ -733,6 +901,18 @@ def device_memory_exceeded(
         hint="raise the memory limit, close other databases or results, search fewer queries at "
         "once, or choose float16 or int8 vectors",
         details={"what": what, "needed": needed, "free": free, "parts": dict(parts)},
+    )
+
+
+def result_too_large(rows: int, size_bytes: int, limit_bytes: int) -> ResultTooLargeError:
+    """Return the error for an answer that host memory cannot hold."""
+    return ResultTooLargeError(
+        "GV-420",
+        f"the answer has about {rows:,} rows and {size_bytes / 2**30:,.2f} GiB; "
+        f"{limit_bytes / 2**30:,.2f} GiB of memory may be used",
+        hint="write it with to_parquet(path), read it with to_batches(n), select fewer columns, "
+        "or give less k",
+        details={"rows": rows, "size_bytes": size_bytes, "limit_bytes": limit_bytes},
     )
 
 

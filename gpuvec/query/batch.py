@@ -1,0 +1,144 @@
+"""Queries in tiles: as many at once as memory allows, since every tile reads all the rows once."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuvec.device.arrays import as_float32
+from gpuvec.index.base import Queries
+from gpuvec.query.part import Part, chunks_of, take_column
+from gpuvec.query.plan import QueryArray, QueryFrame
+from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
+from gpuvec.schema import BinaryVector, FieldType
+
+MOST_QUERIES = 65_536
+LEAST_QUERIES = 256
+HIT_BYTES = 20  # part, row, distance
+HIT_COPIES = 4  # two answers while they are merged, and their sorted copy
+OUTPUT_BYTES = 128 << 20  # of one piece of a streamed answer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """Some queries, in order.
+
+    Attributes:
+        vectors: as `VectorIndex.search` takes them.
+        ids: (queries,) what leaves as `query_id`.
+        keys: (queries,) primary keys, when the queries' own rows must not answer.
+    """
+
+    vectors: Queries
+    ids: pa.Array
+    keys: pa.Array | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slice(self, start: int, stop: int) -> "Tile":
+        """Return queries `start` to `stop`."""
+        vectors: Any = self.vectors
+        part = (
+            vectors.slice(start, stop)
+            if isinstance(vectors, SparseVectors)
+            else vectors[start:stop]
+        )
+        keys = None if self.keys is None else self.keys.slice(start, stop - start)
+        return Tile(part, self.ids.slice(start, stop - start), keys)
+
+
+def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int) -> int:
+    """Return how many queries one tile should have.
+
+    Args:
+        k: neighbours per query; None: unknown, a first small tile will tell.
+        row_bytes: size of one row of the answer.
+        total_rows: that could be found; never more than these come per query.
+        memory_limit: bytes for hits and answer together; the scan has its own share.
+    """
+    if k is None:
+        return LEAST_QUERIES if total_rows * HIT_BYTES * HIT_COPIES < 1 << 20 else 8
+    per_query = max(1, min(k, total_rows)) * (HIT_BYTES * HIT_COPIES + row_bytes)
+    most = min(memory_limit // 4, max(OUTPUT_BYTES, LEAST_QUERIES * per_query))
+    return int(min(MOST_QUERIES, max(1, most // per_query)))
+
+
+def array_blocks(queries: QueryArray) -> Iterator[Tile]:
+    """Yield queries in memory as one block; their ids are row numbers."""
+    vectors, numbers = _usable(queries.vectors, np.arange(len(queries)))
+    yield Tile(vectors, pa.array(numbers), None)
+
+
+def frame_blocks(
+    queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool
+) -> Iterator[Tile]:
+    """Yield the queries of each part of a query frame; rows with a null vector are left out."""
+    before = 0
+    for part in parts:
+        numbers = np.arange(before, before + part.num_rows)
+        before += part.num_rows
+        vectors, kept = _usable(part.column(queries.vector), numbers)
+        rows = kept - (before - part.num_rows)
+        ids = pa.array(kept) if queries.query_id is None else _flat(part, queries.query_id, rows)
+        keys = _flat(part, queries.key, rows) if with_keys and queries.key is not None else None
+        yield Tile(vectors, ids, keys)
+
+
+def _flat(part: Part, name: str, rows: Any) -> pa.Array:
+    column = part.column(name)
+    found = column if len(rows) == part.num_rows else take_column(column, rows)
+    chunks = chunks_of(found)
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks or [pa.nulls(0, found.type)])
+
+
+def _usable(column: VectorColumn, numbers: Any) -> tuple[Queries, Any]:
+    """Return the vectors that are not null, as queries, and their numbers."""
+    if column.valid is not None and not column.valid.all():
+        rows = np.flatnonzero(column.valid)
+        column, numbers = column.take(rows), numbers[rows]
+    return (column if isinstance(column, SparseVectors) else column.values), numbers
+
+
+def tiles(blocks: Iterable[Tile], size: int) -> Iterator[Tile]:
+    """Cut and join blocks into tiles of `size` queries; the last may be shorter."""
+    waiting: list[Tile] = []
+    count = 0
+    for block in blocks:
+        start = 0
+        while len(block) - start >= size - count:
+            stop = start + size - count
+            yield _join([*waiting, block.slice(start, stop)])
+            waiting, count, start = [], 0, stop
+        if start < len(block):
+            waiting.append(block.slice(start, len(block)))
+            count += len(block) - start
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(blocks: list[Tile]) -> Tile:
+    if len(blocks) == 1:
+        return blocks[0]
+    first = blocks[0]
+    if isinstance(first.vectors, SparseVectors):
+        vectors: Any = SparseVectors.concat([block.vectors for block in blocks])
+    else:
+        vectors = np.concatenate([block.vectors for block in blocks])
+    keys = None if first.keys is None else pa.concat_arrays([block.keys for block in blocks])
+    return Tile(vectors, pa.concat_arrays([block.ids for block in blocks]), keys)
+
+
+def as_queries(vectors: Queries, kind: FieldType) -> Queries:
+    """Return the vectors of a tile in the dtype that the field's index wants."""
+    if isinstance(vectors, SparseVectors) or isinstance(kind, BinaryVector):
+        return vectors
+    return as_float32(vectors)
+
+
+def query_bytes(queries: QueryArray) -> int:
+    """Return the size of queries in memory."""
+    column = queries.vectors
+    return column.nbytes if isinstance(column, DenseVectors | SparseVectors) else 0

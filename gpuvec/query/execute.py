@@ -1,0 +1,224 @@
+"""From a plan to rows: each node takes the parts of its inputs and yields parts of its own.
+
+Nodes that can, stream: scan, filter, projections, limit, concat, search (tile by tile). The others gather
+their input first, but columns are still read only when something asks for them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuvec.expr.prune import can_match
+from gpuvec.query import plan as p
+from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
+from gpuvec.query.evaluate import evaluate_part, mask_part
+from gpuvec.query.join import join_parts
+from gpuvec.query.metrics import Metrics
+from gpuvec.query.part import (
+    Column,
+    Part,
+    computed_part,
+    concat_parts,
+    gather,
+    null_column,
+    segment_part,
+)
+from gpuvec.query.searches import run_search
+from gpuvec.query.session import Session
+from gpuvec.schema import FieldType
+from gpuvec.segment.view import SegmentView, Snapshot
+
+
+class Run:
+    """One execution: every source is read at one version, held until the run is closed."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.metrics = Metrics()
+        self._stack = ExitStack()
+        self._snapshots: dict[int, Snapshot] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.close()
+        self.session.cache.trim()
+
+    def snapshot(self, source: p.Source) -> Snapshot:
+        """Return the source at the version of this run."""
+        if id(source) not in self._snapshots:
+            with self.metrics.stage("snapshot"):
+                self._snapshots[id(source)] = self._stack.enter_context(source.snapshot())
+        return self._snapshots[id(source)]
+
+    def parts(self, node: p.Plan) -> Iterator[Part]:
+        """Yield the rows of a node."""
+        return _RUNNERS[type(node)](self, node)
+
+    def whole(self, node: p.Plan) -> Part:
+        """Return all rows of a node as one part."""
+        found = [part for part in self.parts(node) if part.num_rows]
+        return concat_parts(found) if found else empty_part(node.columns)
+
+
+def empty_part(columns: p.Columns) -> Part:
+    """Return no rows with the columns of a plan."""
+    return computed_part(0, {name: null_column(kind, 0) for name, kind in columns.fields.items()})
+
+
+def read_stored(view: SegmentView, session: Session, name: str, kind: FieldType) -> Column:
+    """Return one column of all rows of a segment; scalars are kept for the next query."""
+    if kind.is_vector:
+        return view.vectors(name)
+
+    def make() -> pa.Array | pa.ChunkedArray:
+        column = view.scalars([name]).column(0)
+        return column.chunk(0) if column.num_chunks == 1 else column
+
+    key = (view.segment_id, view.generation, "column", name, repr(kind))
+    return session.cache.get(key, make, lambda column: column.nbytes)
+
+
+def _scan(run: Run, node: p.Scan) -> Iterator[Part]:
+    fields = node.columns.fields
+
+    def reader(view: SegmentView) -> Callable[[str], Column]:
+        return lambda name: read_stored(view, run.session, name, fields[name])
+
+    for view in run.snapshot(node.source):
+        if view.num_rows:
+            part = segment_part(view, reader(view))
+            run.metrics.segments += 1
+            run.metrics.rows += part.num_rows
+            yield part
+
+
+def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
+    for part in run.parts(node.input):
+        origin = part.origin
+        if origin is not None and not can_match(node.predicate, origin.statistics):
+            run.metrics.segments_pruned += 1
+            continue
+        with run.metrics.stage("filter"):
+            kept = part.keep(mask_part(node.predicate, part))
+        if kept.num_rows:
+            yield kept
+
+
+def _get(run: Run, node: p.Get) -> Iterator[Part]:
+    key = str(node.input.columns.primary_key)
+    wanted = node.ids.unique()
+    parts, places, whose, rows = [], [], [], []
+    for part in run.parts(node.input):
+        place = pc.index_in(part.column(key), value_set=wanted)
+        found = np.flatnonzero(np.asarray(place.is_valid()))
+        if len(found):
+            places.append(np.asarray(place.drop_null()).astype(np.int64))
+            whose.append(np.full(len(found), len(parts)))
+            rows.append(found)
+            parts.append(part)
+    if not parts:
+        return
+    where = np.full(len(wanted), -1)
+    where[np.concatenate(places)] = np.arange(sum(map(len, rows)))
+    order = where[np.asarray(pc.index_in(node.ids, value_set=wanted))]
+    order = order[order >= 0]
+    yield gather(parts, np.concatenate(whose)[order], np.concatenate(rows)[order])
+
+
+def _project(run: Run, node: p.Project) -> Iterator[Part]:
+    return run.parts(node.input)
+
+
+def _with_columns(run: Run, node: p.WithColumns) -> Iterator[Part]:
+    def make(part: Part, name: str) -> Column:
+        return evaluate_part(node.computed[name], part)
+
+    for part in run.parts(node.input):
+        yield part.derive(node.computed, make)
+
+
+def _sort(run: Run, node: p.Sort) -> Iterator[Part]:
+    part = run.whole(node.input)
+    table = part.table([name for name, _ in node.keys])
+    keys = [(name, "descending" if down else "ascending") for name, down in node.keys]
+    table = table.append_column("_gv_row", pa.array(np.arange(part.num_rows)))
+    order = pc.sort_indices(table, sort_keys=[*keys, ("_gv_row", "ascending")])
+    yield part.take(np.asarray(order).astype(np.int64))
+
+
+def _limit(run: Run, node: p.Limit) -> Iterator[Part]:
+    left = node.count
+    if not left:
+        return
+    for part in run.parts(node.input):
+        yield part.slice(0, min(left, part.num_rows))
+        left -= part.num_rows
+        if left <= 0:
+            return
+
+
+def _sample(run: Run, node: p.Sample) -> Iterator[Part]:
+    part = run.whole(node.input)
+    if node.count >= part.num_rows:
+        yield part
+        return
+    chosen = np.random.default_rng(node.seed).choice(part.num_rows, node.count, replace=False)
+    yield part.take(np.sort(chosen))
+
+
+def _join(run: Run, node: p.Join) -> Iterator[Part]:
+    yield join_parts(node, run.whole(node.left), run.whole(node.right))
+
+
+def _concat(run: Run, node: p.Concat) -> Iterator[Part]:
+    for part in node.parts:
+        yield from run.parts(part)
+
+
+def _distinct(run: Run, node: p.Distinct) -> Iterator[Part]:
+    yield distinct_part(run.whole(node.input), node.names)
+
+
+def _group(run: Run, node: p.Group) -> Iterator[Part]:
+    yield group_part(run.whole(node.input), node.keys, node.aggregates)
+
+
+def _group_head(run: Run, node: p.GroupHead) -> Iterator[Part]:
+    yield head_part(run.whole(node.input), node.keys, node.count)
+
+
+def _describe(run: Run, node: p.Describe) -> Iterator[Part]:
+    yield describe_part(node, run.whole(node.input))
+
+
+def _search(run: Run, node: p.Search) -> Iterator[Part]:
+    def query_parts() -> Iterator[Part]:
+        assert isinstance(node.queries, p.QueryFrame)
+        return run.parts(node.queries.plan)
+
+    return run_search(node, list(run.parts(node.input)), query_parts, run.session, run.metrics)
+
+
+_RUNNERS: dict[type[p.Plan], Callable[[Run, Any], Iterator[Part]]] = {
+    p.Scan: _scan,
+    p.Filter: _filter,
+    p.Get: _get,
+    p.Project: _project,
+    p.WithColumns: _with_columns,
+    p.Sort: _sort,
+    p.Limit: _limit,
+    p.Sample: _sample,
+    p.Join: _join,
+    p.Concat: _concat,
+    p.Distinct: _distinct,
+    p.Group: _group,
+    p.GroupHead: _group_head,
+    p.Describe: _describe,
+    p.Search: _search,
+}

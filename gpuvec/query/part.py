@@ -1,0 +1,252 @@
+"""Parts: rows on their way through a plan, whose columns are read only when something asks for them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
+from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
+from gpuvec.segment.view import FieldStatistics, SegmentView
+from gpuvec.types import RowMask
+
+Column = Any  # pa.Array, pa.ChunkedArray, DenseVectors or SparseVectors
+ReadColumn = Callable[[str], Column]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """Some rows. Columns are read once, when first asked for.
+
+    Attributes:
+        num_rows: how many.
+        read: gives a column of all these rows by name.
+        origin: set when the rows are those of one segment that a mask keeps, in row order.
+    """
+
+    num_rows: int
+    read: ReadColumn
+    origin: "Origin | None" = None
+    _seen: dict[str, Column] = field(default_factory=dict, repr=False)
+
+    def column(self, name: str) -> Column:
+        """Return a column of all rows."""
+        if name not in self._seen:
+            self._seen[name] = self.read(name)
+        return self._seen[name]
+
+    def table(self, names: Iterable[str]) -> pa.Table:
+        """Return scalar columns; a table without columns still has the number of rows."""
+        found = {name: self.column(name) for name in names}
+        if not found:
+            return pa.table({"_gv_row": pa.nulls(self.num_rows)})
+        return pa.table(found)
+
+    def take(self, rows: IntArray) -> "Part":
+        """Return the given rows, in that order. Columns are read from this part when needed."""
+        return Part(len(rows), lambda name: take_column(self.column(name), rows))
+
+    def slice(self, start: int, stop: int) -> "Part":
+        """Return rows `start` to `stop`, without copying."""
+        if start == 0 and stop >= self.num_rows:
+            return self
+        return Part(stop - start, lambda name: slice_column(self.column(name), start, stop))
+
+    def keep(self, mask: RowMask) -> "Part":
+        """Return the rows whose bit is set; `mask` counts the rows of this part."""
+        if self.origin is None:
+            return self.take(np.flatnonzero(mask))
+        return self.origin.part(mask if self.origin.keep is None else self.origin.scatter(mask))
+
+    def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
+        """Return the same rows with columns that `make(part, name)` computes when they are asked for."""
+        own = frozenset(names)
+        plain = self if self.origin is None else Part(self.num_rows, self.read, None, self._seen)
+
+        def read(name: str) -> Column:
+            return make(plain, name) if name in own else self.column(name)
+
+        origin = None if self.origin is None else self.origin.derive(own, make)
+        return Part(self.num_rows, read, origin)
+
+    def to_rows(self, names: Sequence[str], vectors: Iterable[str]) -> Rows:
+        """Read columns and return them; `vectors` names those that are vector columns."""
+        outside = frozenset(vectors)
+        table = pa.table({name: self.column(name) for name in names if name not in outside})
+        held = {name: self.column(name) for name in names if name in outside}
+        return Rows(table, held, tuple(names))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """The segment behind a part: `base` holds all its rows, `keep` those in the part (None: all).
+
+    Attributes:
+        computed: columns that are not the segment's own.
+    """
+
+    view: SegmentView
+    base: Part
+    keep: RowMask | None
+    computed: frozenset[str] = frozenset()
+
+    def statistics(self, name: str) -> FieldStatistics | None:
+        """Return what is known of a column without reading it."""
+        return None if name in self.computed else self.view.statistics(name)
+
+    def part(self, keep: RowMask | None) -> Part:
+        """Return the part of the same segment that another mask keeps."""
+        origin = Origin(self.view, self.base, keep, self.computed)
+        base = self.base
+        if keep is None:
+            return Part(base.num_rows, base.column, origin)
+        rows = np.flatnonzero(keep)
+        return Part(len(rows), lambda name: take_column(base.column(name), rows), origin)
+
+    def scatter(self, mask: RowMask) -> RowMask:
+        """Return a mask over all rows from a mask over the kept ones."""
+        assert self.keep is not None
+        whole = np.zeros(self.base.num_rows, bool)
+        whole[self.keep] = mask
+        return whole
+
+    def derive(self, names: frozenset[str], make: Callable[[Part, str], Column]) -> "Origin":
+        """See `Part.derive`."""
+        base = self.base.derive(names, make)
+        return Origin(self.view, base, self.keep, self.computed | names)
+
+
+def segment_part(view: SegmentView, read: ReadColumn) -> Part:
+    """Return the visible rows of a segment; `read` gives its columns with all rows."""
+    base = Part(view.num_rows, read)
+    return Origin(view, base, None).part(view.keep())
+
+
+def rows_part(rows: Rows) -> Part:
+    """Return rows in memory as a part."""
+    table, vectors = rows.table, rows.vectors
+
+    def read(name: str) -> Column:
+        return vectors[name] if name in vectors else table.column(name)
+
+    return Part(len(rows), read)
+
+
+def computed_part(num_rows: int, columns: Mapping[str, Column]) -> Part:
+    """Return columns in memory as a part."""
+    return Part(num_rows, columns.__getitem__)
+
+
+def gather(parts: Sequence[Part], part_index: NDArray[np.integer[Any]], rows: IntArray) -> Part:
+    """Return rows picked from several parts.
+
+    Args:
+        parts: where the rows are.
+        part_index: (n,) which part each row comes from.
+        rows: (n,) its position there.
+    """
+    if len(parts) == 1:
+        return parts[0].take(rows)
+    counts = np.bincount(part_index, minlength=len(parts))
+    used = np.flatnonzero(counts)
+    if len(used) == 1:
+        return parts[used[0]].take(rows)
+    order = np.argsort(part_index, kind="stable")
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    pieces = np.split(rows[order], np.cumsum(counts)[:-1])
+
+    def read(name: str) -> Column:
+        taken = [take_column(parts[p].column(name), pieces[p]) for p in used]
+        return take_column(concat_columns(taken), back)
+
+    return Part(len(rows), read)
+
+
+def concat_parts(parts: Sequence[Part]) -> Part:
+    """Return the rows of all parts, in order, as one part; there must be at least one part."""
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(part.num_rows for part in parts)
+    return Part(total, lambda name: concat_columns([part.column(name) for part in parts]))
+
+
+def take_column(column: Column, rows: IntArray) -> Column:
+    """Return the given rows of a column; row -1 gives null."""
+    if isinstance(column, DenseVectors | SparseVectors):
+        return column.take(rows)
+    return column.take(pa.array(rows))
+
+
+def take_or_null(column: Column, rows: IntArray) -> Column:
+    """Return the given rows of a column; row -1 gives null."""
+    missing = rows < 0
+    if not missing.any():
+        return take_column(column, rows)
+    if not isinstance(column, DenseVectors | SparseVectors):
+        return column.take(pa.array(rows, mask=missing))
+    return _vectors_or_null(column, rows, missing)
+
+
+def _vectors_or_null(column: VectorColumn, rows: IntArray, missing: RowMask) -> VectorColumn:
+    if len(column) == 0:
+        return null_vectors(column, len(rows))
+    found = column.take(np.where(missing, 0, rows))
+    valid = ~missing if found.valid is None else found.valid & ~missing
+    if isinstance(found, DenseVectors):
+        values = found.values
+        values[missing] = 0
+        return DenseVectors(values, valid)
+    lengths = np.where(missing, 0, np.diff(found.offsets))
+    entries = np.repeat(~missing, np.diff(found.offsets))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return SparseVectors(offsets, found.indices[entries], found.values[entries], valid)
+
+
+def null_vectors(like: VectorColumn, count: int) -> VectorColumn:
+    """Return `count` null vectors of the kind of another column."""
+    none = np.zeros(count, bool)
+    if isinstance(like, DenseVectors):
+        return DenseVectors(np.zeros((count, like.values.shape[1]), like.values.dtype), none)
+    empty = np.zeros(count + 1, np.int64)
+    return SparseVectors(empty, like.indices[:0], like.values[:0], none)
+
+
+def null_column(kind: FieldType, count: int) -> Column:
+    """Return `count` nulls of a field type."""
+    if isinstance(kind, Vector | BinaryVector):
+        return DenseVectors(
+            np.zeros((count, kind.width), kind.numpy_dtype), np.zeros(count, bool)
+        )
+    if isinstance(kind, SparseVector):
+        empty = np.zeros(count + 1, np.int64)
+        none: tuple[Any, Any] = (np.empty(0, np.uint32), np.empty(0, np.float32))
+        return SparseVectors(empty, *none, np.zeros(count, bool))
+    return pa.nulls(count, kind.arrow_type())
+
+
+def slice_column(column: Column, start: int, stop: int) -> Column:
+    """Return rows `start` to `stop` of a column."""
+    if isinstance(column, DenseVectors | SparseVectors):
+        return column.slice(start, stop)
+    return column.slice(start, stop - start)
+
+
+def concat_columns(columns: Sequence[Column]) -> Column:
+    """Return columns of one type, one after the other."""
+    if len(columns) == 1:
+        return columns[0]
+    first: Any = columns[0]
+    if isinstance(first, DenseVectors | SparseVectors):
+        return type(first).concat(columns)  # type: ignore[arg-type]
+    chunks = [chunk for column in columns for chunk in chunks_of(column)]
+    return pa.chunked_array(chunks, type=first.type)
+
+
+def chunks_of(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """Return the chunks of a scalar column."""
+    return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]

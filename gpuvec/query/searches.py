@@ -1,0 +1,119 @@
+"""A search node at work: tiles of queries against all parts, each tile's answer as one part."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, tile_size, tiles
+from gpuvec.query.estimate import row_bytes
+from gpuvec.query.groups import Groups, grouped_hits, make_groups
+from gpuvec.query.metrics import Metrics
+from gpuvec.query.part import Column, Part, gather
+from gpuvec.query.plan import QueryArray, Search
+from gpuvec.query.reduce import Hits
+from gpuvec.query.search import Searcher, make_target
+from gpuvec.query.session import Session
+
+FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
+
+
+def run_search(
+    node: Search,
+    parts: Sequence[Part],
+    query_parts: Callable[[], Iterator[Part]],
+    session: Session,
+    metrics: Metrics,
+) -> Iterator[Part]:
+    """Yield the answers, in query order.
+
+    Args:
+        node: what to search.
+        parts: the rows of its input.
+        query_parts: gives the rows of the query frame.
+        session: memory, threads and caches.
+        metrics: where counts go.
+    """
+    searcher = Searcher(node, [make_target(part, node, session) for part in parts], session, metrics)
+    metrics.rows_passed += searcher.total
+    metrics.recall = 1.0
+    groups = None
+    if node.group_by is not None and searcher.total:
+        groups = make_groups(searcher, node.group_by)
+    for tile in _tiles(searcher, query_parts):
+        metrics.queries += len(tile)
+        yield from _answer(searcher, groups, tile, metrics)
+
+
+def _tiles(searcher: Searcher, query_parts: Callable[[], Iterator[Part]]) -> Iterator[Tile]:
+    node = searcher.node
+    if isinstance(node.queries, QueryArray):
+        blocks = array_blocks(node.queries)
+        if len(node.queries) == 1:
+            return blocks
+    else:
+        blocks = frame_blocks(node.queries, query_parts(), with_keys=node.exclude_self)
+    k = None if node.k is None else node.k * node.group_size
+    limit = searcher.session.memory_limit
+    size = tile_size(k, row_bytes(node.columns), searcher.total, limit)
+    return tiles(blocks, size)
+
+
+def _answer(
+    searcher: Searcher, groups: Groups | None, tile: Tile, metrics: Metrics
+) -> Iterator[Part]:
+    node = searcher.node
+    if groups is None and node.k is None and node.high is None:
+        yield from _endless(searcher, tile)
+        return
+    queries: Any = as_queries(tile.vectors, node.input.columns.fields[node.field])
+    with metrics.stage("search"):
+        if groups is None:
+            hits = searcher.hits(queries, tile.keys, node.k)
+        else:
+            hits = grouped_hits(searcher, groups, queries, tile.keys)
+    if len(hits):
+        yield output_part(searcher, tile, hits)
+
+
+def _endless(searcher: Searcher, tile: Tile) -> Iterator[Part]:
+    """Yield all rows in order of distance, query by query, searching deeper only when read on."""
+    for number in range(len(tile)):
+        one = tile.slice(number, number + 1)
+        query = as_queries(one.vectors, searcher.node.input.columns.fields[searcher.node.field])
+        seen, depth = 0, FIRST_DEPTH
+        while seen < searcher.total:
+            depth = min(depth, searcher.total + 1)
+            hits = searcher.hits(query, one.keys, depth)
+            if len(hits) <= seen:
+                break
+            fresh = hits.where(np.arange(len(hits)) >= seen)
+            yield output_part(searcher, one, fresh, before=seen)
+            seen, depth = len(hits), depth * 8
+
+
+def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) -> Part:
+    """Return hits as rows: `query_id, rank, primary key, distance`, then the other fields.
+
+    Args:
+        searcher: whose hits they are.
+        tile: the queries.
+        hits: their answers.
+        before: hits of the only query that went before these.
+    """
+    renamed = searcher.node.renamed
+    found = gather([target.base for target in searcher.targets], hits.part, hits.row)
+
+    def read(name: str) -> Column:
+        if name == "query_id":
+            return tile.ids.take(pa.array(hits.query))
+        if name == "rank":
+            return pa.array((hits.rank + (before + 1)).astype(np.int32))
+        if name == "distance":
+            return pa.array(hits.distance)
+        if name == searcher.node.place:
+            return pa.array(searcher.places(hits))
+        return found.column(renamed.get(name, name))
+
+    return Part(len(hits), read)

@@ -1,0 +1,45 @@
+"""Where a query runs: its memory, threads and caches."""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from gpuvec.query.cache import DerivedCache
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Session:
+    """What queries of one database share.
+
+    Attributes:
+        memory_limit: bytes that one query may hold for results and temporary data, beside the caches.
+        threads: of the host; 0: all cores this process may use.
+        cache: what is derived from segments: columns, key orders, packed vectors.
+    """
+
+    memory_limit: int
+    threads: int = 0
+    cache: DerivedCache = field(default_factory=lambda: DerivedCache(1 << 30))
+
+
+def new_session(memory_limit: int | None = None, threads: int | None = None) -> Session:
+    """Return a session within a budget of host memory; a third of it is for caches.
+
+    Args:
+        memory_limit: bytes; None: the setting `memory_limit`, or what the machine lets this process have.
+        threads: None: the setting `threads`.
+    """
+    from gpuvec.config import config
+    from gpuvec.device.memory import host_limit_bytes
+
+    total = host_limit_bytes() if memory_limit is None else memory_limit
+    return Session(
+        memory_limit=total - total // 3,
+        threads=int(config["threads"]) if threads is None else threads,
+        cache=DerivedCache(total // 3),
+    )
+
+
+@cache
+def default_session() -> Session:
+    """Return the session of frames that belong to no database."""
+    return new_session()
