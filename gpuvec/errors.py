@@ -1056,7 +1056,7 @@ def damaged_entry(where: str, why: str) -> CorruptError:
     )
 
 
-def newer_format(where: str, *, wanted: int, got: object) -> UnsupportedError:
+def newer_file(where: str, *, wanted: int, got: object) -> UnsupportedError:
     """Return the error for a file that a newer gpuvec wrote."""
     return UnsupportedError(
         "GV-522",
