@@ -30,16 +30,16 @@ def pack_dynamic(columns: Mapping[str, Column], num_rows: int) -> Column:
     if not columns:
         return pa.chunked_array([pa.nulls(num_rows, pa.string())])
     members = [_member(name, column) for name, column in columns.items()]
-    body = pc.binary_join_element_wise(*members, ",", null_handling="skip")
-    text = pc.binary_join_element_wise("{", body, "}", "")
+    body = pc.binary_join_element_wise(*members, "")
+    text = pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(body, 1), "}", "")
     found = pc.if_else(pc.equal(body, ""), pa.scalar(None, pa.string()), text)
     return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
 
 
 def _member(name: str, column: Column) -> Column:
-    """Return `"name":value` as text, null for nulls."""
-    value = _json_value(name, column)
-    return pc.binary_join_element_wise(json.dumps(name) + ":", value, "")
+    """Return `,"name":value` as text, empty for nulls."""
+    prefix = f",{json.dumps(name)}:"
+    return pc.binary_join_element_wise(prefix, _json_value(name, column), "").fill_null("")
 
 
 def _json_value(name: str, column: Column) -> Column:
