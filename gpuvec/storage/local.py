@@ -293,7 +293,7 @@ class LocalStore:
                 self._make_folder(folder)  # 1
                 return self._system.open(path, flags, 0o666)
             except FileNotFoundError:  # swept away in between
-                self._made.discard(folder)
+                self._made.clear()
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
@@ -318,21 +318,24 @@ class LocalStore:
         if folder in self._made:
             return
         parent = os.path.dirname(folder)
-        if folder.startswith(os.path.join(self._root, "")):
+        is_ours = folder.startswith(os.path.join(self._root, ""))
+        if is_ours or not self._exists(parent):
             self._make_folder(parent)
-        try:
-            self._system.mkdir(folder)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            self._make_folder(parent)
+        with suppress(FileExistsError):
             self._system.mkdir(folder)
         try:
             self._sync_folder(parent)
         except PermissionError:
-            if folder.startswith(os.path.join(self._root, "")):
-                raise  # else: above the root is not ours to open
+            if is_ours:
+                raise  # else: what lies above the root is not ours to open
         self._made.add(folder)
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._system.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _sync_folder(self, folder: str) -> None:
         if not self._durable:
