@@ -95,8 +95,14 @@ def select_columns(
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def select_segments(
-    offsets: Any, distances: Any, rows: Any, ranks: Any, use_ranks: bool, bound: Any,
-    out_rows: Any, out_distances: Any,
+    offsets: Any,
+    distances: Any,
+    rows: Any,
+    ranks: Any,
+    use_ranks: bool,
+    bound: Any,
+    out_rows: Any,
+    out_distances: Any,
 ) -> None:
     """Fill (m, k) outputs with the first k of each query's candidates, none beyond its bound."""
     k = out_rows.shape[1]

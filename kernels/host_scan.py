@@ -56,6 +56,27 @@ def interval(metric: int, sum_: float, row_square: float, query_square: float, s
 
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def cutoff(metric: int, query_square: float, slack: float, limit: float) -> Any:
+    """Return (a, b): a pair with `a + b * |r| > s` is surely farther than `limit`.
+
+    `s` is the pair's float32 sum, negated where a larger one is farther; `|r|` is the row's length
+    for cosine and ip, 0 for the others, NaN where float32 may have lost it.
+    """
+    never = (-math.inf, 0.0)
+    if metric == COSINE or metric == IP:
+        if not (SMALLEST < query_square < LARGEST and limit < LARGEST):
+            return never
+        length = math.sqrt(query_square)
+        if metric == COSINE:
+            return (0.0, (1.0 - limit - 5 * slack) * length)
+        return (-limit - 2 * SMALLEST, -1.01 * slack * length)
+    square = limit * limit * (1.0 + 3 * slack) if metric == L2 else limit
+    if not square < LARGEST:
+        return never
+    return (-(square + 2 * SMALLEST) * (1.0 + 3 * slack), 0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scan(
     queries: Any,
     query_squares: Any,
@@ -86,30 +107,42 @@ def scan(
     counts = np.zeros(m, np.int64)
     found = np.empty((m, capacity), np.int64)
     lows = np.empty((m, capacity), np.float64)
+    cuts = np.empty((m, 2))
+    for i in range(m):
+        cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
+    by_angle = metric == COSINE or metric == IP
     zero_row = False
+    row_square = 0.0
+    length = 0.0
+    sum_ = 0.0
     for place in range(start, stop):
         j = listed[place] if use_list else place
-        row_square = 0.0
         for i in range(m):
-            if metric == COSINE or metric == IP:
-                if i == 0:
-                    first, row_sum = fast_dot_norm(queries, 0, rows, j)
-                    row_square = float(row_sum)
-                    zero_row = row_square == 0.0 and is_zero(rows, j)
-                    sum_ = float(first)
-                else:
-                    sum_ = float(fast_dot(queries, i, rows, j))
+            if by_angle and i == 0:
+                first, row_sum = fast_dot_norm(queries, 0, rows, j)
+                sum_ = float(first)
+                row_square = float(row_sum)
+                safe = SMALLEST < row_square < LARGEST
+                length = math.sqrt(row_square) if safe else math.nan
+                zero_row = metric == COSINE and row_square == 0.0 and is_zero(rows, j)
+            elif by_angle:
+                sum_ = float(fast_dot(queries, i, rows, j))
             else:
-                sum_ = float(fast_square(queries, i, rows, j))
-            if zero_row and metric == COSINE:
+                sum_ = -float(fast_square(queries, i, rows, j))
+            if cuts[i, 0] + cuts[i, 1] * length > sum_:
+                continue
+            if zero_row:
                 low, high = 1.0, 1.0
             else:
-                low, high = interval(metric, sum_, row_square, query_squares[i], slack)
+                low, high = interval(
+                    metric, abs(sum_) if not by_angle else sum_, row_square, query_squares[i], slack
+                )
             if low > limit[i] or high <= floor[i]:
                 continue
             if heap_size > 0 and high < heaps[i, 0]:
                 push_low(heaps[i], high)
                 limit[i] = min(limit[i], heaps[i, 0])
+                cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
             count = counts[i]
             if count == capacity:
                 count = compact(found[i], lows[i], count, limit[i])
@@ -192,8 +225,6 @@ def scan_bits(
                     continue
                 rank = ranks[j] if use_ranks else j
                 if nearer(distance, rank, heap_distances[i, 0], heap_ranks[i, 0]):
-                    push_nearest(
-                        heap_distances[i], heap_ranks[i], heap_rows[i], distance, rank, j
-                    )
+                    push_nearest(heap_distances[i], heap_ranks[i], heap_rows[i], distance, rank, j)
     for i in range(m):
         drain_heap(heap_distances[i], heap_ranks[i], heap_rows[i], out_rows[i], out_distances[i])
