@@ -2,7 +2,7 @@
 
 An object appears whole or not at all:
 
-1. make the folder, and sync every folder above it that got a new name;
+1. make the folder, and sync the folders above it (once in a process);
 2. write a temporary file in the same folder;
 3. sync the file;
 4. give it its name: `link` where it must be new, `rename` where it may replace;
@@ -40,6 +40,7 @@ from gpuvec.storage.system import System
 DURABILITY = ("fsync", "os")
 _WRITE_BYTES = 64 << 20  # one call; Linux ends at 2 GiB
 _READ_BYTES = 1 << 30
+_NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS)  # to sync, above the root
 _TRIES = 10  # to write into a folder that a sweep may remove at the same time
 
 
@@ -315,27 +316,23 @@ class LocalStore:
                 rest = rest[self._system.write(fd, rest[:_WRITE_BYTES]) :]
 
     def _make_folder(self, folder: str) -> None:
-        if folder in self._made:
-            return
+        """Make a folder, and make its name and those above durable, whoever made them."""
         parent = os.path.dirname(folder)
-        is_ours = folder.startswith(os.path.join(self._root, ""))
-        if is_ours or not self._exists(parent):
-            self._make_folder(parent)
-        with suppress(FileExistsError):
+        if folder in self._made or folder == parent:
+            return
+        self._make_folder(parent)
+        is_new = True
+        try:
             self._system.mkdir(folder)
+        except FileExistsError:
+            is_new = False
         try:
             self._sync_folder(parent)
-        except PermissionError:
-            if is_ours:
-                raise  # else: what lies above the root is not ours to open
+        except OSError as error:
+            is_ours = is_new or folder.startswith(os.path.join(self._root, ""))
+            if is_ours or error.errno not in _NOT_FOR_US:
+                raise
         self._made.add(folder)
-
-    def _exists(self, path: str) -> bool:
-        try:
-            self._system.stat(path)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _sync_folder(self, folder: str) -> None:
         if not self._durable:
