@@ -66,22 +66,34 @@ def validate_rows(
         NotFoundError: `GV-105`, a column that no field takes.
         SchemaError: `GV-102` no such option, `GV-106` to `GV-117`: the message names field and row.
     """
-    if on_bad_vectors not in ON_BAD_VECTORS:
-        raise bad_option("on_bad_vectors", on_bad_vectors, ON_BAD_VECTORS)
     if on_duplicate not in ON_DUPLICATE:
         raise bad_option("on_duplicate", on_duplicate, ON_DUPLICATE)
-    given: dict[str, Column | VectorColumn] = {n: rows.table[n] for n in rows.table.column_names}
-    given.update(rows.vectors)
+    given = _columns(rows)
     extra = _unknown_columns(schema, given)
-    scalars = _scalars(schema, given, len(rows))
+    scalars = _scalars(schema.fields, given, len(rows))
     if schema.dynamic:
         scalars[DYNAMIC_COLUMN] = pack_dynamic(extra, len(rows))
-    vectors, dropped = _vectors(schema, given, len(rows), on_bad_vectors)
-    names = [name for name in schema.fields if name in scalars or name in vectors]
-    order = (*names, DYNAMIC_COLUMN) if schema.dynamic else tuple(names)
-    found = Rows(_table(schema, scalars), vectors, order)
+    vectors, dropped = _vectors(schema.fields, given, len(rows), on_bad_vectors)
     keep = _kept(schema, scalars, dropped, on_duplicate)
+    found = _assemble(schema.fields, scalars, vectors)
     return found if keep is None else found.filter(keep)
+
+
+def cast_rows(
+    fields: Mapping[str, FieldType], rows: Rows, *, on_bad_vectors: str = "error"
+) -> Rows:
+    """Bring rows that need no primary key to the given fields, as `validate_rows` does.
+
+    Columns that no field takes are left out.
+
+    Raises:
+        SchemaError: `GV-102` no such option, `GV-106` to `GV-117`: the message names field and row.
+    """
+    given = _columns(rows)
+    scalars = _scalars(fields, given, len(rows))
+    vectors, dropped = _vectors(fields, given, len(rows), on_bad_vectors)
+    found = _assemble(fields, scalars, vectors)
+    return found if dropped is None else found.filter(~dropped)
 
 
 def with_auto_ids(schema: Schema, rows: Rows, first_id: int) -> Rows:
@@ -95,9 +107,31 @@ def with_auto_ids(schema: Schema, rows: Rows, first_id: int) -> Rows:
         return rows
     ids = pa.chunked_array([pa.array(np.arange(first_id, first_id + len(rows), dtype=np.int64))])
     scalars = {name: ids, **{n: rows.table[n] for n in rows.table.column_names}}
-    names = (*schema.fields, DYNAMIC_COLUMN)
-    order = tuple(n for n in names if n in scalars or n in rows.vectors)
-    return Rows(_table(schema, scalars), rows.vectors, order)
+    return _assemble(schema.fields, scalars, rows.vectors)
+
+
+def _columns(rows: Rows) -> dict[str, Column | VectorColumn]:
+    table: dict[str, Column] = {name: rows.table[name] for name in rows.table.column_names}
+    return {**table, **rows.vectors}
+
+
+def _assemble(
+    fields: Mapping[str, FieldType],
+    scalars: Mapping[str, Column],
+    vectors: Mapping[str, VectorColumn],
+) -> Rows:
+    """Return the columns in the order of the fields, the hidden column last."""
+    order = [name for name in fields if name in scalars or name in vectors]
+    types = [
+        pa.field(name, fields[name].arrow_type(), nullable=is_nullable(fields[name]))
+        for name in order
+        if name in scalars
+    ]
+    if DYNAMIC_COLUMN in scalars:
+        order.append(DYNAMIC_COLUMN)
+        types.append(pa.field(DYNAMIC_COLUMN, pa.string()))
+    table = pa.table([scalars[field.name] for field in types], schema=pa.schema(types))
+    return Rows(table, vectors, tuple(order))
 
 
 def _unknown_columns(
@@ -114,10 +148,12 @@ def _unknown_columns(
 
 
 def _scalars(
-    schema: Schema, given: Mapping[str, Column | VectorColumn], num_rows: int
+    fields: Mapping[str, FieldType], given: Mapping[str, Column | VectorColumn], num_rows: int
 ) -> dict[str, Column]:
     found: dict[str, Column] = {}
-    for name, kind in schema.scalar_fields.items():
+    for name, kind in fields.items():
+        if kind.is_vector:
+            continue
         column = given.get(name)
         auto = isinstance(kind, Int64) and kind.auto
         if isinstance(column, DenseVectors | SparseVectors):
@@ -138,15 +174,19 @@ def _missing(name: str, kind: FieldType, given: Mapping[str, Any], num_rows: int
 
 
 def _vectors(
-    schema: Schema,
+    fields: Mapping[str, FieldType],
     given: Mapping[str, Column | VectorColumn],
     num_rows: int,
     on_bad_vectors: str,
 ) -> tuple[dict[str, VectorColumn], NDArray[np.bool_] | None]:
     """Return the vector columns, and which rows must be dropped."""
+    if on_bad_vectors not in ON_BAD_VECTORS:
+        raise bad_option("on_bad_vectors", on_bad_vectors, ON_BAD_VECTORS)
     found: dict[str, VectorColumn] = {}
     dropped: NDArray[np.bool_] | None = None
-    for name, kind in schema.vector_fields.items():
+    for name, kind in fields.items():
+        if not kind.is_vector:
+            continue
         if name not in given and not is_nullable(kind):
             raise missing_column(name, given)
         column = given.get(name, pa.chunked_array([pa.nulls(num_rows)]))
@@ -206,14 +246,6 @@ def _without(column: VectorColumn, bad: NDArray[np.bool_]) -> VectorColumn:
     values = column.values.copy()
     values[bad] = 0
     return DenseVectors(values, ~bad if column.valid is None else column.valid & ~bad)
-
-
-def _table(schema: Schema, scalars: Mapping[str, Column]) -> pa.Table:
-    """Return the scalars in the schema's order, the hidden column last."""
-    fields = [field for field in schema.arrow_schema() if field.name in scalars]
-    if DYNAMIC_COLUMN in scalars:
-        fields.append(pa.field(DYNAMIC_COLUMN, pa.string()))
-    return pa.table([scalars[field.name] for field in fields], schema=pa.schema(fields))
 
 
 def _kept(

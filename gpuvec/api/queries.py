@@ -1,0 +1,198 @@
+"""Queries in whatever form, as the vectors that a field is searched with."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuvec.api.intake import AnyColumn, as_host_array, read_column
+from gpuvec.api.tables import columns_of, to_rows
+from gpuvec.device.arrays import array_namespace, is_device_array
+from gpuvec.errors import (
+    null_not_allowed,
+    unclear_query_column,
+    unknown_field,
+    unreadable_queries,
+    vector_not_finite,
+    wrong_dimension,
+)
+from gpuvec.rows import DenseVectors, Rows, SparseVectors
+from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector, bad_option
+from gpuvec.sparse import sparse_from_arrow, sparse_not_finite_error, sparse_not_finite_rows
+from gpuvec.types import Array
+from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVectors:
+    """The queries of a search.
+
+    Attributes:
+        vectors: (queries, dim) float32 on host or device, (queries, dim / 8) uint8 for binary
+            fields, or sparse rows.
+        ids: the `query_id` of each; None for row numbers.
+    """
+
+    vectors: Array | SparseVectors
+    ids: pa.ChunkedArray | None = None
+
+
+def to_queries(
+    queries: Any, kind: FieldType, *, field: str, where: str = "", query_on: str | None = None
+) -> Array | SparseVectors:
+    """Return the vectors of `read_queries`."""
+    return read_queries(queries, kind, field=field, where=where, query_on=query_on).vectors
+
+
+def read_queries(
+    queries: Any,
+    kind: FieldType,
+    *,
+    field: str,
+    where: str = "",
+    query_on: str | None = None,
+    query_id: str | None = None,
+) -> QueryVectors:
+    """Return queries in the form in which a field is searched.
+
+    Args:
+        queries: one vector; a 2-D array (CuPy's stay on the device), a vector column or a list of
+            vectors; or a table, see `to_rows`.
+        kind: the type of the searched field.
+        field: its name, for messages.
+        where: the collection's name, for messages.
+        query_on: the vector column of a table; its only one by default.
+        query_id: the column of a table that identifies a query; None for row numbers.
+
+    Raises:
+        SchemaError: `GV-113` another dimension, `GV-109` a null and `GV-111` a NaN among them.
+        QueryError: `GV-122` which column?, `GV-123` no vectors.
+        NotFoundError: `GV-104`, no such column.
+    """
+    if not _is_table(queries):
+        if query_on is not None or query_id is not None:
+            option = "query_on" if query_on is not None else "query_id"
+            raise bad_option(option, query_on or query_id, ["a column of a query frame"])
+        return QueryVectors(_query_matrix(_query_column(queries, kind), kind, field, where))
+    columns = columns_of(to_rows(queries))
+    for name in (query_on, query_id):
+        if name is not None and name not in columns:
+            raise unknown_field(name, columns, where="the queries")
+    on = query_on or _only_vector(columns)
+    ids = None if query_id is None else columns[query_id]
+    if isinstance(ids, DenseVectors | SparseVectors):
+        raise unreadable_queries("a vector column", "identified by numbers or text")
+    return QueryVectors(_query_matrix(columns[on], kind, field, where), ids)
+
+
+def _only_vector(columns: Mapping[str, AnyColumn]) -> str:
+    vectors = [n for n, c in columns.items() if isinstance(c, DenseVectors | SparseVectors)]
+    if len(vectors) != 1:
+        raise unclear_query_column(vectors)
+    return vectors[0]
+
+
+def _is_table(queries: Any) -> bool:
+    """Return whether queries are a table, not a vector or a column of them."""
+    if isinstance(queries, str | os.PathLike | Rows):
+        return True
+    if isinstance(getattr(queries, "rows", None), Rows):
+        return True
+    first = queries[0] if isinstance(queries, list | tuple) and queries else queries
+    if isinstance(first, Mapping):
+        return any(isinstance(key, str) for key in first) or not first
+    if isinstance(queries, pa.Array | pa.ChunkedArray):
+        return False
+    return (
+        hasattr(queries, "columns")
+        or hasattr(queries, "column_names")
+        or (hasattr(queries, "__arrow_c_stream__") and not hasattr(queries, "__len__"))
+    )
+
+
+def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
+    """Return queries that are no table as a column; one vector as a column of one."""
+    if is_device_array(queries):
+        return queries if queries.ndim == 2 else queries.reshape(1, -1)
+    if isinstance(kind, SparseVector):
+        return read_column("queries", [queries] if isinstance(queries, Mapping) else queries, kind)
+    array = as_host_array(queries)
+    if array is None and isinstance(queries, list | tuple) and queries and np.ndim(queries[0]) == 0:
+        array = np.asarray(queries)
+    if array is not None and array.ndim == 1 and array.dtype != object:
+        return DenseVectors(array.reshape(1, -1))
+    column = read_column("queries", queries)
+    if isinstance(column, pa.ChunkedArray) and not pa.types.is_nested(column.type):
+        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if numeric and not column.null_count:  # a pandas, polars or Arrow column that is one vector
+            return DenseVectors(column.to_numpy().reshape(1, -1))
+    return column
+
+
+def _query_matrix(
+    column: AnyColumn | Array, kind: FieldType, field: str, where: str
+) -> Array | SparseVectors:
+    if isinstance(kind, SparseVector):
+        return _sparse_queries(column)
+    if isinstance(column, SparseVectors) or not isinstance(kind, Vector | BinaryVector):
+        raise unreadable_queries("sparse vectors", f"vectors like those of {field}")
+    if is_device_array(column):
+        column = DenseVectors(column)
+    elif isinstance(column, pa.ChunkedArray):
+        if not _may_hold_vectors(column.type):
+            raise unreadable_queries(column.type, "vectors")
+        column = dense_from_arrow("queries", column)
+    if column.valid is not None and not column.valid.all():
+        raise null_not_allowed(
+            "queries", int(np.argmin(column.valid)), why="every query needs a vector"
+        )
+    width = column.values.shape[1]
+    if width != kind.width and (isinstance(kind, Vector) or width != kind.dim):
+        raise wrong_dimension(field, wanted=kind.dim, got=width, where=where)
+    if is_device_array(column.values):
+        return _device_queries(column.values)
+    if isinstance(kind, BinaryVector):
+        return cast_dense("queries", kind, column).values
+    found = cast_dense("queries", Vector(kind.dim), column).values
+    bad = not_finite_rows(found)
+    if bad is not None:
+        row = int(np.argmax(bad))
+        place = int(np.argmin(np.isfinite(found[row])))
+        got = column.values[row, place]
+        raise vector_not_finite("queries", row, place, wanted="float32", got=got)
+    return found
+
+
+def _may_hold_vectors(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _device_queries(values: Array) -> Array:
+    xp = array_namespace(values)
+    found = xp.ascontiguousarray(values.astype(xp.float32, copy=False))
+    bad = ~xp.isfinite(found).all(axis=1)
+    if bool(bad.any()):
+        row = int(xp.argmax(bad))
+        place = int(xp.argmin(xp.isfinite(found[row])))
+        raise vector_not_finite("queries", row, place, wanted="float32", got=found[row, place])
+    return found
+
+
+def _sparse_queries(column: AnyColumn | Array) -> SparseVectors:
+    if isinstance(column, pa.ChunkedArray):
+        column = sparse_from_arrow("queries", column)
+    if not isinstance(column, SparseVectors):
+        raise unreadable_queries("an array", "sparse vectors: dicts of position to number")
+    if column.valid is not None and not column.valid.all():
+        raise null_not_allowed(
+            "queries", int(np.argmin(column.valid)), why="every query needs a vector"
+        )
+    bad = sparse_not_finite_rows(column)
+    if bad is not None:
+        raise sparse_not_finite_error("queries", column, int(np.argmax(bad)))
+    return column
