@@ -508,6 +508,16 @@ def another_schema(name: str) -> AlreadyExistsError:
     )
 
 
+def two_primary_keys(schema: str, argument: str) -> QueryError:
+    """Return the error for a primary key beside a schema that has another."""
+    return QueryError(
+        "GV-165",
+        f'the schema has the primary key "{schema}", primary_key says "{argument}"',
+        hint="leave primary_key out",
+        details={"schema": schema, "argument": argument},
+    )
+
+
 def bad_ttl(got: object) -> QueryError:
     """Return the error for a time to live that is no positive span."""
     return QueryError(
@@ -715,6 +725,17 @@ def unknown_index(kind: object, known: Iterable[str]) -> QueryError:
         f'no index type "{kind}".{did_you_mean(str(kind), names)}',
         hint=f"index types: {', '.join(names)}",
         details={"kind": kind, "known": names},
+    )
+
+
+def unknown_index_option(kind: str, name: str, known: Iterable[str]) -> QueryError:
+    """Return the error for a parameter that an index type does not have."""
+    names = list(known)
+    return QueryError(
+        "GV-316",
+        f'index type "{kind}" has no parameter "{name}".{did_you_mean(name, names)}',
+        hint=f"parameters: {', '.join(names)}" if names else "it takes none",
+        details={"kind": kind, "parameter": name, "known": names},
     )
 
 
@@ -1236,6 +1257,26 @@ def collection_gone(name: str) -> NotFoundError:
     return NotFoundError("GV-608", f'collection "{name}" was dropped', details={"collection": name})
 
 
+def damaged_format(where: str) -> CorruptError:
+    """Return the error for a database whose gpuvec.json cannot be read."""
+    return CorruptError(
+        "GV-609",
+        f"gpuvec.json of the database {where} is damaged",
+        hint='if it was a database of this gpuvec, write {"format": 1} into it',
+        details={"path": where},
+    )
+
+
+def opened_otherwise(where: str, durability: str) -> QueryError:
+    """Return the error for opening a database twice in one process, with different durability."""
+    return QueryError(
+        "GV-612",
+        f'{where} is open in this process with durability="{durability}"',
+        hint="close it first, or open it the same way",
+        details={"path": where, "durability": durability},
+    )
+
+
 def no_such_node(node: str) -> UnavailableError:
     """Return the error for a call to a node that is not there."""
     return UnavailableError(
@@ -1309,6 +1350,24 @@ def package_missing(package: str, purpose: str) -> UnsupportedError:
         f"{purpose} needs {package}, which is not installed",
         hint=f"install {package}, or use to_arrow(), which needs nothing",
         details={"package": package},
+    )
+
+
+def no_cluster_yet() -> UnsupportedError:
+    """Return the error for a cluster, which this version cannot use."""
+    return UnsupportedError(
+        "GV-640",
+        "this version runs in one process; cluster= is not available",
+        hint="leave cluster out: the same files can be opened by a cluster later",
+    )
+
+
+def no_external_yet() -> UnsupportedError:
+    """Return the error for an external collection, which this version cannot make."""
+    return UnsupportedError(
+        "GV-641",
+        "external collections are not available",
+        hint='gv.frame("…/*.parquet") reads files in place; create_collection(data="…") copies them',
     )
 
 

@@ -63,13 +63,14 @@ def float_scan_topk(
     Cost: one read of the rows; per pair about dim / 16 fused multiply-adds of 16 lanes.
     """
     from gpuvec.kernels import host_heap
+    from gpuvec.kernels.lanes import kernel_view
 
     m = len(queries)
-    limit = np.full(m, np.inf) if bound is None else np.asarray(bound, np.float64)
+    limit = np.full(m, np.inf) if bound is None else np.array(bound, np.float64)
     floor = np.full(m, -np.inf)
     pairs = _candidates(rows, queries, k, metric, listed, floor, limit, threads)
     out = Neighbors(np.empty((m, k), np.int64), np.empty((m, k), np.float32))
-    ranks = np.zeros(1, np.int64) if tie_rank is None else np.asarray(tie_rank, np.int64)
+    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
     host_heap.select_segments(
         pairs.offsets, pairs.distances, pairs.rows, ranks, tie_rank is not None, limit,
         out.rows, out.distances,
@@ -94,17 +95,18 @@ def float_scan_range(
     12 bytes a row, is also the only large temporary.
     """
     from gpuvec.kernels import host_heap
+    from gpuvec.kernels.lanes import kernel_view
 
     m = len(queries)
-    floor = np.full(m, -np.inf) if low is None else np.asarray(low, np.float64)
-    limit = np.asarray(high, np.float64)
+    floor = np.full(m, -np.inf) if low is None else np.array(low, np.float64)
+    limit = np.array(high, np.float64)
     pairs = _candidates(rows, queries, 0, metric, listed, floor, limit, threads)
     owner = np.repeat(np.arange(m), np.diff(pairs.offsets))
     inside = (pairs.distances > floor[owner]) & (pairs.distances <= limit[owner])
     counts = np.bincount(owner[inside], minlength=m)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     found, distances = pairs.rows[inside], pairs.distances[inside]
-    ranks = np.zeros(1, np.int64) if tie_rank is None else np.asarray(tie_rank, np.int64)
+    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
     host_heap.sort_segments(offsets, distances, found, ranks, tie_rank is not None)
     return RangeNeighbors(offsets, found, distances)
 

@@ -17,7 +17,7 @@ SMALLEST = 1e-30
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def is_zero(rows: Any, j: int) -> bool:
     """Return whether a stored row is all zeros; bits of -0.0 do not count as zero."""
-    for c in range(rows.shape[1]):
+    for c in range(rows.shape[1]):  # noqa: SIM110 -- Numba compiles no generators
         if rows[j, c] != 0:
             return False
     return True
@@ -30,7 +30,7 @@ def interval(metric: int, sum_: float, row_square: float, query_square: float, s
     `slack` bounds the relative error of a float32 sum of terms of one sign, against the exact one.
     """
     unsure = (-math.inf, math.inf)
-    if metric == IP or metric == COSINE:
+    if metric in (IP, COSINE):
         square = row_square * query_square
         if query_square == 0.0:
             return (0.0, 0.0) if metric == IP else (1.0, 1.0)
@@ -63,7 +63,7 @@ def cutoff(metric: int, query_square: float, slack: float, limit: float) -> Any:
     for cosine and ip, 0 for the others, NaN where float32 may have lost it.
     """
     never = (-math.inf, 0.0)
-    if metric == COSINE or metric == IP:
+    if metric in (COSINE, IP):
         if not (SMALLEST < query_square < LARGEST and limit < LARGEST):
             return never
         length = math.sqrt(query_square)
@@ -110,7 +110,7 @@ def scan(
     cuts = np.empty((m, 2))
     for i in range(m):
         cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
-    by_angle = metric == COSINE or metric == IP
+    by_angle = metric in (COSINE, IP)
     zero_row = False
     row_square = 0.0
     length = 0.0

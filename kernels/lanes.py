@@ -1,10 +1,9 @@
 """Sums over the columns of two vectors, in a fixed number of lanes, as compiled building blocks.
 
-`sums(query, i, rows, j)` gives `(q·r, r·r, |q - r|²)` pieces for one pair, accumulated lane by lane:
-column c goes to lane c % LANES, the missing columns of the last step count as zero, and the lanes
-are added halves upon halves. The order is part of the meaning, so the float64 sums are the same on
-every machine and thread count. The float32 sums may fuse multiply and add; their callers allow for
-the error (`kernels.float_scan`).
+`sums(queries, i, rows, j)` adds up one pair lane by lane: column c goes to lane c % LANES, missing
+columns of the last step count as zero, and the lanes are added halves upon halves. The order is
+part of the meaning, so the float64 sums are the same on every machine and thread count. The float32
+sums may fuse multiply and add; their callers allow for the error (`kernels.float_scan`).
 
 Numba knows neither float16 nor bfloat16: float16 comes as its uint16 bits, bfloat16 as int16
 (`kernel_view`), and both are widened in registers.
@@ -87,9 +86,7 @@ def _load_tail(builder: Any, base: Any, at: Any, left: Any, item: Any, lanes: in
     mask = builder.icmp_signed("<", ir.Constant(index, list(range(lanes))), spread)
     pointer = builder.bitcast(builder.gep(base, [at]), wide.as_pointer())
     kind = {"float": "f32"}.get(str(_STORED[item]), str(_STORED[item]))
-    signature = ir.FunctionType(
-        wide, [wide.as_pointer(), ir.IntType(32), mask.type, wide]
-    )
+    signature = ir.FunctionType(wide, [wide.as_pointer(), ir.IntType(32), mask.type, wide])
     load = cgutils.get_or_insert_function(
         builder.module, signature, f"llvm.masked.load.v{lanes}{kind}.p0"
     )

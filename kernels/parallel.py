@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def split(size: int, parts: int, *, least: int = 1) -> list[tuple[int, int]]:
     """Cut `range(size)` into at most `parts` near-equal ranges of about `least` or more items."""
     parts = max(1, min(parts, size // max(1, least)))
     edges = [size * part // parts for part in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def run_parallel(work: Callable[[T], R], items: Sequence[T], threads: int = 0) -> list[R]:
@@ -65,7 +66,7 @@ def run_parallel(work: Callable[[T], R], items: Sequence[T], threads: int = 0) -
 
 
 def _shared_pool() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603 -- one pool per process
+    global _pool
     with _lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, core_count() - 1), thread_name_prefix="gpuvec-kernel")
@@ -74,7 +75,7 @@ def _shared_pool() -> ThreadPoolExecutor:
 
 def _forget_pool() -> None:
     """A forked child has none of its parent's threads."""
-    global _pool, _lock  # noqa: PLW0603
+    global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
 

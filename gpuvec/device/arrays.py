@@ -1,6 +1,6 @@
 """Arrays on host or device behind one face: which namespace, which side, which dtype.
 
-Device arrays are CuPy's. Nothing here imports CuPy unless an array of it, or a wish for one, came in.
+Device arrays are CuPy's. Nothing here imports CuPy unless an array of it, or a wish for one, came.
 """
 
 import sys
@@ -61,7 +61,7 @@ def to_device(x: Array) -> Array:
 
 def is_bfloat16(x: Array) -> bool:
     """Return whether `x` holds bfloat16, whatever library defined it."""
-    return x.dtype.name == "bfloat16"
+    return bool(x.dtype.name == "bfloat16")
 
 
 def as_float32(x: Array) -> Array:

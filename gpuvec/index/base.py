@@ -1,14 +1,34 @@
 """The face of every index: distances smaller for nearer, masks True for keep, gaps as row -1."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
 from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
 
-__all__ = ["Neighbors", "Queries", "RangeNeighbors", "VectorIndex"]
+__all__ = ["Neighbors", "Queries", "RangeNeighbors", "SearchStats", "VectorIndex"]
 
 Queries = Array | SparseVectors  # (queries, dim) float32, (queries, dim / 8) uint8, or sparse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStats:
+    """What one search did.
+
+    Attributes:
+        strategy: name of the way taken, as `explain` prints it.
+        queries: asked.
+        candidates: pairs measured a second time, for their final distance.
+        rescanned: queries whose first pass could not prove its answer complete.
+        seconds: of wall time.
+    """
+
+    strategy: str
+    queries: int
+    candidates: int
+    rescanned: int = 0
+    seconds: float
 
 
 class VectorIndex(Protocol):
@@ -63,8 +83,8 @@ class VectorIndex(Protocol):
     def range_search(
         self,
         queries: Queries,
-        low: Array | None,
-        high: Array,
+        low: Array | float | None,
+        high: Array | float,
         *,
         keep: RowMask | None = None,
         tie_rank: Array | None = None,
@@ -84,5 +104,5 @@ class VectorIndex(Protocol):
         """
 
     @property
-    def last_stats(self) -> Any:
-        """What the last search of this thread did (strategy, candidates, rescans), or None."""
+    def last_stats(self) -> SearchStats | None:
+        """What the last search of the calling thread did; None before its first."""

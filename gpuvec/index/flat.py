@@ -1,0 +1,170 @@
+"""Exact search of one segment's vectors: any metric, any dtype, host or device."""
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from gpuvec.device.arrays import array_namespace, is_device_array, to_host
+from gpuvec.device.memory import host_limit_bytes
+from gpuvec.errors import metric_needs, wrong_length
+from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
+from gpuvec.index.flat_scans import BitScan, DenseScan, Request, RowScan, SparseScan
+from gpuvec.kernels.pairwise import check_pair, is_binary
+from gpuvec.kernels.select_k import check_k
+from gpuvec.kernels.sparse_scan import check_sparse
+from gpuvec.rows import SparseVectors
+from gpuvec.types import Array, Metric, RowMask
+
+_SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
+
+
+class FlatIndex:
+    """Measures every row that may be found; answers are complete and in order.
+
+    On the host, final distances and ties are those of `kernels.pairwise.paired_distances`, whatever
+    way is taken. On a GPU rows whose distances differ by less than 1e-6 relative may swap.
+
+    Args:
+        vectors: (n, dim) float32, float16, bfloat16, int8 or uint8, or (n, dim / 8) packed uint8,
+            on host or device, memory mapped or not; or `SparseVectors`. Held, never copied.
+        metric: one that measures such vectors.
+        valid: (n,) bool, False = null vector, never found; None: none is null.
+
+    Raises:
+        QueryError: `GV-312`, the metric does not measure such vectors; `GV-314`, `valid` is of
+            another length.
+    """
+
+    exact = True
+
+    def __init__(
+        self, vectors: Array | SparseVectors, metric: Metric | str, *, valid: RowMask | None = None
+    ) -> None:
+        self.metric = Metric(metric)
+        self.vectors = vectors
+        self.num_rows = len(vectors) if isinstance(vectors, SparseVectors) else vectors.shape[0]
+        if valid is not None and len(valid) != self.num_rows:
+            raise wrong_length("valid", wanted=self.num_rows, got=len(valid))
+        self._valid = None if valid is None or bool(valid.all()) else valid
+        self._scan = _scan_of(vectors, self.metric)
+        self._local = threading.local()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes derived from the vectors, or, before the first batch, those a batch will derive."""
+        return self._scan.nbytes
+
+    @property
+    def last_stats(self) -> SearchStats | None:
+        """See `VectorIndex.last_stats`."""
+        found: SearchStats | None = getattr(self._local, "stats", None)
+        return found
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        bound: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> Neighbors:
+        """See `VectorIndex.search`."""
+        check_k(k)
+        request = self._request(queries, keep, tie_rank, threads, memory_limit)
+        if bound is not None:
+            bound = self._per_query("bound", bound, len(queries))
+        start = time.perf_counter()
+        found, strategy, candidates, rescanned = self._scan.topk(request, int(k), bound)
+        self._note(strategy, len(queries), candidates, rescanned, start)
+        return found
+
+    def range_search(
+        self,
+        queries: Queries,
+        low: Array | float | None,
+        high: Array | float,
+        *,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> RangeNeighbors:
+        """See `VectorIndex.range_search`."""
+        request = self._request(queries, keep, tie_rank, threads, memory_limit)
+        lows = None if low is None else self._per_query("low", low, len(queries))
+        highs = self._per_query("high", high, len(queries))
+        start = time.perf_counter()
+        found, strategy = self._scan.range(request, lows, highs)
+        self._note(strategy, len(queries), len(found.rows), 0, start)
+        return found
+
+    def _request(
+        self,
+        queries: Queries,
+        keep: RowMask | None,
+        tie_rank: Array | None,
+        threads: int,
+        memory_limit: int | None,
+    ) -> Request:
+        """Check what was asked, and put both masks into one."""
+        self._check(queries)
+        for what, given in (("keep", keep), ("tie_rank", tie_rank)):
+            if given is not None and len(given) != self.num_rows:
+                raise wrong_length(what, wanted=self.num_rows, got=len(given))
+        mask = None if keep is None else to_host(keep).astype(bool, copy=False)
+        if self._valid is not None:
+            mask = self._valid if mask is None else mask & self._valid
+        return Request(
+            queries=queries,
+            keep=mask,
+            count=self.num_rows if mask is None else int(np.count_nonzero(mask)),
+            tie_rank=None if tie_rank is None else tie_rank.astype(np.int64, copy=False),
+            threads=threads,
+            memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+        )
+
+    def _check(self, queries: Queries) -> None:
+        if isinstance(self.vectors, SparseVectors) != isinstance(queries, SparseVectors):
+            kinds = ["sparse" if isinstance(x, SparseVectors) else "dense"
+                     for x in (queries, self.vectors)]  # fmt: skip
+            raise metric_needs(self.metric, " queries of ".join(kinds) + " rows", wanted="alike")
+        if not isinstance(queries, SparseVectors):
+            check_pair(queries, self.vectors, self.metric)
+
+    def _per_query(self, what: str, value: Any, count: int) -> Array:
+        """Return one float32 a query, on the side of the rows."""
+        xp = np if isinstance(self.vectors, SparseVectors) else array_namespace(self.vectors)
+        given = xp.asarray(value, xp.float32)
+        if given.ndim and len(given) != count:
+            raise wrong_length(what, wanted=count, got=len(given))
+        return xp.ascontiguousarray(xp.broadcast_to(given, (count,)))
+
+    def _note(
+        self, strategy: str, queries: int, candidates: int, rescanned: int, start: float
+    ) -> None:
+        self._local.stats = SearchStats(
+            strategy=strategy,
+            queries=queries,
+            candidates=candidates,
+            rescanned=rescanned,
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _scan_of(vectors: Array | SparseVectors, metric: Metric) -> RowScan:
+    """Choose how vectors of this kind are scanned."""
+    if isinstance(vectors, SparseVectors):
+        check_sparse(metric)
+        return SparseScan(vectors, metric)
+    sample = vectors[:0] if is_binary(metric) else vectors[:0].astype(np.float32)
+    check_pair(sample, vectors, metric)
+    if is_device_array(vectors):
+        from gpuvec.index.flat_device import DeviceScan
+
+        return DeviceScan(vectors, metric)
+    return BitScan(vectors, metric) if is_binary(metric) else DenseScan(vectors, metric)

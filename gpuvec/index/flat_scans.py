@@ -1,0 +1,259 @@
+"""The ways in which `FlatIndex` scans rows in host memory."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.index.base import Neighbors, Queries, RangeNeighbors
+from gpuvec.kernels.exact_scan import bit_scan_range, bit_scan_topk
+from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
+from gpuvec.kernels.sparse_scan import (
+    SparsePack,
+    pack_sparse,
+    sparse_scan_range,
+    sparse_scan_topk,
+)
+from gpuvec.rows import SparseVectors
+from gpuvec.types import Array, Metric, RowMask
+
+BATCH = 8  # queries from which the batch engine is asked
+PACK_AFTER = 64  # queries that pay for deriving the batch engine's codes
+FEW_ROWS = 512  # rows from which it pays to set the batch engine up
+_FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
+
+Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One checked call of an index.
+
+    Attributes:
+        queries: (m, width), or sparse.
+        keep: (n,) bool on the host, masks of caller and index together; None: every row.
+        count: rows that may be found.
+        tie_rank: (n,) int64 or None.
+        threads: 0: all cores.
+        memory_limit: bytes for temporary data.
+    """
+
+    queries: Queries
+    keep: RowMask | None
+    count: int
+    tie_rank: Array | None
+    threads: int
+    memory_limit: int
+
+    def listed(self) -> NDArray[np.int64] | None:
+        """Return the rows that may be found, rising; None: all."""
+        return None if self.keep is None else np.flatnonzero(self.keep)
+
+
+class RowScan(Protocol):
+    """Scans the rows of one index."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes derived from the rows, or expected to be."""
+
+    def topk(self, request: Request, k: int, bound: Array | None) -> Found:
+        """Return the `k` nearest rows of each query within its bound."""
+
+    def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
+        """Return every row with `low < distance <= high`, and the strategy's name."""
+
+
+class DenseScan:
+    """Dense rows: few queries or few rows in float32, batches by `kernels.scan_topk`."""
+
+    def __init__(self, rows: Array, metric: Metric) -> None:
+        self._rows = rows
+        self._metric = metric
+        self._pack: Any = None
+        self._asked = 0
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """See `RowScan.nbytes`: one byte a value and some words a row."""
+        pack = self._pack
+        return int(pack.nbytes) if pack is not None else self._rows.size + 16 * len(self._rows)
+
+    def topk(self, request: Request, k: int, bound: Array | None) -> Found:
+        """See `RowScan.topk`."""
+        if self._is_batch(request):
+            return self._batch(request, k, bound)
+        listed = request.listed()
+        answers, candidates = [], 0
+        for start in range(0, max(1, len(request.queries)), _FLOAT_TILE):
+            at = slice(start, start + _FLOAT_TILE)
+            found, measured = float_scan_topk(
+                self._rows,
+                request.queries[at],
+                k,
+                self._metric,
+                listed=listed,
+                tie_rank=request.tie_rank,
+                bound=None if bound is None else bound[at],
+                threads=request.threads,
+            )
+            answers.append(found)
+            candidates += measured
+        return Neighbors.concat(answers), "float32 scan", candidates, 0
+
+    def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
+        """See `RowScan.range`."""
+        listed = request.listed()
+
+        def search(at: slice) -> RangeNeighbors:
+            return float_scan_range(
+                self._rows,
+                request.queries[at],
+                None if low is None else low[at],
+                high[at],
+                self._metric,
+                listed=listed,
+                tie_rank=request.tie_rank,
+                threads=request.threads,
+            )
+
+        return join_ranges(search, len(request.queries), _FLOAT_TILE), "float32 scan"
+
+    def _is_batch(self, request: Request) -> bool:
+        """Return whether codes exist, or so many queries came that deriving them pays."""
+        self._asked += len(request.queries)
+        if len(request.queries) < BATCH or request.count < FEW_ROWS:
+            return False
+        if find_spec("gpuvec.kernels.scan_topk") is None:
+            return False
+        return self._pack is not None or self._asked >= PACK_AFTER
+
+    def _batch(self, request: Request, k: int, bound: Array | None) -> Found:
+        from gpuvec.kernels.scan_topk import pack_rows, scan_topk
+
+        with self._lock:
+            if self._pack is None:
+                self._pack = pack_rows(self._rows, self._metric, threads=request.threads)
+        found, stats = scan_topk(
+            self._pack,
+            self._rows,
+            request.queries,
+            k,
+            keep=request.keep,
+            tie_rank=request.tie_rank,
+            bound=bound,
+            threads=request.threads,
+            memory_limit=request.memory_limit,
+        )
+        return found, stats.strategy, stats.candidates, stats.rescanned
+
+
+class BitScan:
+    """Packed bits, by word operations."""
+
+    nbytes = 0
+
+    def __init__(self, rows: Array, metric: Metric) -> None:
+        self._rows = rows
+        self._metric = metric
+
+    def topk(self, request: Request, k: int, bound: Array | None) -> Found:
+        """See `RowScan.topk`."""
+        found = bit_scan_topk(
+            self._rows,
+            request.queries,
+            k,
+            self._metric,
+            listed=request.listed(),
+            tie_rank=request.tie_rank,
+            bound=bound,
+            threads=request.threads,
+        )
+        return found, "popcount scan", 0, 0
+
+    def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
+        """See `RowScan.range`."""
+        found = bit_scan_range(
+            self._rows,
+            request.queries,
+            low,
+            high,
+            self._metric,
+            listed=request.listed(),
+            tie_rank=request.tie_rank,
+            threads=request.threads,
+            memory_limit=request.memory_limit,
+        )
+        return found, "popcount scan"
+
+
+class SparseScan:
+    """Sparse rows, entry by entry."""
+
+    def __init__(self, rows: SparseVectors, metric: Metric) -> None:
+        self._rows = rows
+        self._metric = metric
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _pack(self) -> SparsePack:
+        return pack_sparse(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """See `RowScan.nbytes`."""
+        return 4 * len(self._rows.indices) + 8 * len(self._rows)
+
+    def topk(self, request: Request, k: int, bound: Array | None) -> Found:
+        """See `RowScan.topk`."""
+        with self._lock:
+            pack = self._pack
+        found = sparse_scan_topk(
+            pack,
+            request.queries,
+            k,
+            self._metric,
+            listed=request.listed(),
+            tie_rank=request.tie_rank,
+            bound=bound,
+            threads=request.threads,
+        )
+        return found, "sparse scan", 0, 0
+
+    def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
+        """See `RowScan.range`."""
+        with self._lock:
+            pack = self._pack
+        found = sparse_scan_range(
+            pack,
+            request.queries,
+            low,
+            high,
+            self._metric,
+            listed=request.listed(),
+            tie_rank=request.tie_rank,
+            threads=request.threads,
+            memory_limit=request.memory_limit,
+        )
+        return found, "sparse scan"
+
+
+def join_ranges(
+    search: Callable[[slice], RangeNeighbors], num_queries: int, tile: int
+) -> RangeNeighbors:
+    """Answer tiles of queries one after the other and join what they found."""
+    found = [search(slice(at, at + tile)) for at in range(0, max(1, num_queries), tile)]
+    if len(found) == 1:
+        return found[0]
+    counts = np.concatenate([np.zeros(1, np.int64), *(part.counts for part in found)])
+    return RangeNeighbors(
+        np.cumsum(counts).astype(np.int64),
+        np.concatenate([part.rows for part in found]),
+        np.concatenate([part.distances for part in found]),
+    )
