@@ -198,13 +198,13 @@ class ManifestLog(Generic[S]):
         yield Delete((yield from self._numbered(keys.manifest_mark_folder(self._prefix), last)))
 
     def _numbered(self, folder: str, below: int) -> Procedure[list[str]]:
-        found = yield List(folder)
+        found = yield List(f"{folder}/")
         return [key for key in found if (number := keys.parse_number(key)) and number < below]
 
     def _advance(self, view: LogView[S]) -> Procedure[tuple[LogView[S], CorruptError | None]]:
         """Fold the entries after `view`, up to a gap: an error, unless a checkpoint covers it."""
         after = keys.manifest_entry(self._prefix, view.entry_id)
-        found = yield List(keys.manifest_folder(self._prefix), after)
+        found = yield List(f"{keys.manifest_folder(self._prefix)}/", after)
         for key in found:
             number = keys.parse_number(key)
             if number is None:
@@ -229,7 +229,7 @@ class ManifestLog(Generic[S]):
 
     def _newest_checkpoint(self) -> Procedure[LogView[S]]:
         """Return the newest readable checkpoint; entries hold all that a damaged one held."""
-        found = yield List(keys.checkpoint_folder(self._prefix))
+        found = yield List(f"{keys.checkpoint_folder(self._prefix)}/")
         for key in reversed(found):
             try:
                 read = decode_checkpoint(key, (yield Get(key)))
@@ -283,7 +283,7 @@ class ManifestLog(Generic[S]):
         """Return the highest collected number."""
         for _ in range(ATTEMPTS):
             try:
-                found = yield List(keys.manifest_mark_folder(self._prefix))
+                found = yield List(f"{keys.manifest_mark_folder(self._prefix)}/")
             except StorageError:
                 yield Sleep(RETRY_S)
             else:
