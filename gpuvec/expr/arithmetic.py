@@ -1,0 +1,151 @@
+"""Arithmetic and comparisons that lose no digits, on Arrow arrays.
+
+int64 with int64 gives int64, except `/` and `**`, which give float64; anything with a float gives float64. A whole
+result beyond 64 bits is null, and so is a division, or remainder, by zero. A remainder has the sign of the
+dividend, as in C and SQL. Floats follow IEEE 754 otherwise.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Value = pa.Array | pa.Scalar
+
+_LOWEST = np.int64(-(2**63))
+_COMPARE = {
+    "==": pc.equal, "!=": pc.not_equal, "<": pc.less,
+    "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
+}  # fmt: skip
+
+
+def compute(op: str, left: Value, right: Value, rows: int) -> pa.Array:
+    """Return `left op right` as int64 or float64, (rows,); op is one of `+ - * / % **`."""
+    a, a_null = _numbers(left, rows)
+    b, b_null = _numbers(right, rows)
+    null = _either(a_null, b_null)
+    with np.errstate(all="ignore"):
+        if op in ("/", "**") or a.dtype.kind == "f" or b.dtype.kind == "f":
+            found, wrong = _float_result(op, a.astype(np.float64), b.astype(np.float64))
+        else:
+            found, wrong = _whole_result(op, a.astype(np.int64), b.astype(np.int64))
+    return pa.array(np.broadcast_to(found, rows), mask=_mask(_either(null, wrong), rows))
+
+
+def negate(value: Value, rows: int) -> pa.Array:
+    """Return minus the value."""
+    if _is_float(value):
+        # 0 - x would lose the sign of zero
+        return compute("*", value, pa.scalar(-1.0), rows)
+    return compute("-", pa.scalar(0), value, rows)
+
+
+def compare(op: str, left: Value, right: Value, rows: int) -> Value:
+    """Return `left op right` for two values of one family; whole numbers beside floats compare exactly."""
+    if _is_whole(left) and _is_float(right):
+        return _compare_mixed(op, left, right, rows)
+    if _is_float(left) and _is_whole(right):
+        flipped = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
+        return _compare_mixed(flipped, right, left, rows)
+    return _COMPARE[op](*_alike(left, right))
+
+
+def plain_zeros(floats: pa.Array) -> pa.Array:
+    """Return the numbers with 0.0 for -0.0, which are equal but hash differently."""
+    return pc.add(floats, pa.scalar(0.0, floats.type))
+
+
+def _alike(left: Value, right: Value) -> tuple[Value, Value]:
+    """Give a literal the type of the narrower column beside it, if it fits, so that the column is not widened."""
+    for literal, column, place in ((left, right, 0), (right, left, 1)):
+        if isinstance(literal, pa.Scalar) and literal.type != column.type and literal.is_valid:
+            try:
+                cast = literal.cast(column.type)
+            except pa.ArrowInvalid:
+                continue
+            if cast.cast(literal.type).equals(literal):
+                return (cast, column) if place == 0 else (column, cast)
+    return left, right
+
+
+def _compare_mixed(op: str, whole: Value, floats: Value, rows: int) -> pa.Array:
+    a, a_null = _numbers(whole, rows)
+    b, b_null = _numbers(floats, rows)
+    a, b = a.astype(np.int64), b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        low = np.floor(b)
+        above, below = low >= 2.0**63, low < -(2.0**63)  # the float is; false for NaN
+        near = np.where(above | below | np.isnan(b), 0.0, low).astype(np.int64)
+        less = above | (~below & ((a < near) | ((a == near) & (b > low))))
+        equal = ~above & ~below & (a == near) & (b == low)
+    nan = np.isnan(b)
+    less, equal = less & ~nan, equal & ~nan
+    more = ~less & ~equal & ~nan
+    found = {
+        "==": equal, "!=": ~equal, "<": less, "<=": less | equal, ">": more, ">=": more | equal,
+    }[op]  # fmt: skip
+    return pa.array(np.broadcast_to(found, rows), mask=_mask(_either(a_null, b_null), rows))
+
+
+def _float_result(op: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    match op:
+        case "+":
+            return a + b, None
+        case "-":
+            return a - b, None
+        case "*":
+            return a * b, None
+        case "/":
+            return a / b, b == 0
+        case "%":
+            return np.fmod(a, b), b == 0
+    return np.power(a, b), None
+
+
+def _whole_result(op: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    """Return the result, and where it has none."""
+    if op == "%":
+        zero = b == 0
+        divisor = np.where(zero | (b == -1), 1, b)  # the lowest number % -1 would trap
+        return np.fmod(a, divisor), zero
+    if op == "*":
+        found = a * b
+        lowest = ((a == _LOWEST) & (b == -1)) | ((b == _LOWEST) & (a == -1))
+        divisor = np.where((b == 0) | (b == -1), 1, b)
+        exact = (b == 0) | (b == -1) | (found // divisor == a)
+        return found, lowest | ~exact
+    found = a + b if op == "+" else a - b
+    other = b if op == "+" else ~b
+    return found, ((a ^ found) & (other ^ found)) < 0
+
+
+def _numbers(value: Value, rows: int) -> tuple[NDArray[Any], Any]:
+    """Return the numbers, (rows,) or (1,), and where they are null: None, or a mask of that shape."""
+    if isinstance(value, pa.Scalar):
+        if not value.is_valid:
+            return np.zeros(1, np.int64 if _is_whole(value) else np.float64), np.ones(1, bool)
+        return np.array([value.as_py()]), None
+    if not value.null_count:
+        return value.to_numpy(zero_copy_only=False), None
+    filled = pc.fill_null(value, pa.scalar(0, value.type))
+    return filled.to_numpy(zero_copy_only=False), value.is_null().to_numpy(False)
+
+
+def _either(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    return a | b
+
+
+def _mask(null: Any, rows: int) -> Any:
+    return None if null is None else np.broadcast_to(null, rows)
+
+
+def _is_float(value: Value) -> bool:
+    return bool(pa.types.is_floating(value.type))
+
+
+def _is_whole(value: Value) -> bool:
+    return bool(pa.types.is_integer(value.type))
