@@ -275,7 +275,7 @@ def _flush(state: CollectionState, change: changes.Flush) -> _Changed:
         channel,
         flushed_lsn=change.to_lsn,
         flushed_ts=change.last_ts,
-        fences=channel.fences + change.fences,
+        fences=tuple(sorted({*channel.fences, *change.fences})),
     )
     return {
         "segments": segments,
