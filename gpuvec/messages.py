@@ -24,9 +24,10 @@ class OnConflict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InsertRows:
-    """Add rows that were validated. Keys are unique within them."""
+    """Add rows that were validated against a version of the schema. Keys are unique within them."""
 
     rows: Rows
+    schema_version: int
     partition: str
     on_conflict: OnConflict
 

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, Vector
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex, Positions
 from gpuvec.segment.view import FieldStatistics
-from gpuvec.segment.visible import DYNAMIC, Layout, VisibleSegment
+from gpuvec.segment.visible import Layout, VisibleSegment
 from gpuvec.types import SegmentId, Timestamp
 
 _MERGED_ROWS = 1 << 16  # blocks of this length are left alone
@@ -116,7 +117,7 @@ class GrowingSegment:
         self._keys = KeyIndex()
         schema = layout.schema.arrow_schema()
         if layout.schema.dynamic:
-            schema = schema.append(pa.field(DYNAMIC, pa.string()))
+            schema = schema.append(pa.field(DYNAMIC_COLUMN, pa.string()))
         self._table = _Table(schema.empty_table())
         self._names = schema.names
         self._timestamps = _Buffer(None, np.dtype(np.int64), capacity_rows)
@@ -158,6 +159,10 @@ class GrowingSegment:
         rows[hit[gone]] = -1
         return rows
 
+    def inserted_at(self, rows: Positions) -> NDArray[np.int64]:
+        """Return when the given rows were inserted."""
+        return np.asarray(self._timestamps.array[rows])
+
     def delete(self, rows: Positions, timestamp: Timestamp) -> None:
         """Hide rows from `timestamp` on."""
         self.deletes.add(rows, timestamp)
@@ -167,19 +172,22 @@ class GrowingSegment:
         before, self._shown = self._shown, (len(self), len(self.deletes))
         return self._shown != before
 
-    def view(self, layout: Layout, hidden_until: Timestamp) -> VisibleSegment:
-        """Return the published rows."""
-        rows, deleted = self._shown
+    def view(
+        self, layout: Layout, hidden_until: Timestamp, *, working: bool = False
+    ) -> VisibleSegment:
+        """Return the published rows; with `working`, also what was not published yet."""
+        rows, deleted = (len(self), len(self.deletes)) if working else self._shown
         return VisibleSegment(
             segment_id=self.segment_id,
+            partition=self.partition,
             generation=rows,
             num_rows=rows,
             columns=_GrowingColumns(self, rows),
             layout=layout,
             deletes=self.deletes,
             delete_count=deleted,
-            hidden_until=hidden_until,
             first_ts=self.first_ts,
+            hidden_until=hidden_until,
         )
 
     def rows(self, count: int) -> Rows:
@@ -208,8 +216,8 @@ class _GrowingColumns:
     count: int
 
     @property
-    def layout_ts(self) -> Timestamp:
-        return self.segment.layout.changed_ts
+    def layout_version(self) -> int:
+        return self.segment.layout.version
 
     def table(self, names: Sequence[str]) -> pa.Table:
         return self.segment.table(names, self.count)

@@ -30,5 +30,7 @@ class SegmentInfo:
     def moved_to(self, state: SegmentState) -> Self:
         """Return the segment in its next state; a step that `TRANSITIONS` lacks is a bug."""
         if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"segment {self.segment_id} is {self.state}, cannot become {state}")
+            raise AssertionError(
+                f"segment {self.segment_id} is {self.state}, cannot become {state}"
+            )
         return replace(self, state=state)

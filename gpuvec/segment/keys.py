@@ -160,12 +160,3 @@ def sort_by_key(keys: pa.Array | pa.ChunkedArray) -> Positions | None:
     if len(keys) < 2 or pc.all(pc.less_equal(keys[:-1], keys[1:])).as_py():
         return None
     return np.asarray(pc.sort_indices(keys).to_numpy(zero_copy_only=False), np.int64)
-
-
-def last_of_each(keys: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_] | None:
-    """Return which rows are the last of their key in a batch; None when no key comes twice."""
-    keys = one_array(keys)
-    index = KeyIndex()
-    index.add(keys)
-    last: NDArray[np.bool_] = index.find(keys) == np.arange(len(keys))
-    return None if last.all() else last

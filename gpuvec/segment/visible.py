@@ -1,51 +1,59 @@
 """A segment as a read sees it: which rows are visible, and columns under today's schema."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
+from gpuvec.columns import default_value
+from gpuvec.dynamic import DYNAMIC_COLUMN
+from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, Schema, SparseVector, String, Vector
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.view import FieldStatistics
 from gpuvec.types import RowMask, SegmentId, Timestamp
 
-DYNAMIC = "_gv_dynamic"  # the hidden column of a dynamic schema: JSON text
+_DYNAMIC_KIND = String(nullable=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A schema and when each field came into being.
 
-    Rows written before `since[name]` do not have the field, even where an older field had the same name.
+    Rows laid out under a version below `since[name]` do not have the field, even where an older
+    field had the same name.
 
     Attributes:
         schema: the fields that exist.
-        since: field to the timestamp of the entry that added it; 0, if absent: from the start.
-        changed_ts: the timestamp of the last change; 0 when there was none.
+        version: counts the changes of the schema.
+        since: field to the version that added it; absent: from the start.
     """
 
     schema: Schema
-    since: Mapping[str, Timestamp] = field(default_factory=dict)
-    changed_ts: Timestamp = 0
+    version: int = 0
+    since: Mapping[str, int] = field(default_factory=dict)
 
-    def has(self, name: str, written_ts: Timestamp) -> bool:
-        """Return whether rows laid out at `written_ts` have this field."""
-        return self.since.get(name, 0) <= written_ts
+    def has(self, name: str, version: int) -> bool:
+        """Return whether rows laid out under `version` have this field."""
+        return self.since.get(name, 0) <= version
+
+    @property
+    def scalar_names(self) -> list[str]:
+        """The scalar columns that segments keep, the hidden one of a dynamic schema last."""
+        names = list(self.schema.scalar_fields)
+        return [*names, DYNAMIC_COLUMN] if self.schema.dynamic else names
 
 
 class Columns(Protocol):
     """What a segment holds, as it was written. Nothing returned may be changed."""
 
     @property
-    def layout_ts(self) -> Timestamp:
-        """`Layout.changed_ts` of the schema under which the rows were laid out."""
+    def layout_version(self) -> int:
+        """`Layout.version` under which the rows were laid out."""
 
     def table(self, names: Sequence[str]) -> pa.Table:
         """Return scalar columns."""
@@ -65,6 +73,7 @@ class VisibleSegment:
     """See `SegmentView`."""
 
     segment_id: SegmentId
+    partition: str
     generation: int
     num_rows: int
     columns: Columns
@@ -98,7 +107,9 @@ class VisibleSegment:
         if len(own) == len(names):
             return table
         columns = {
-            name: table[name] if name in own else default_column(self._kind(name), self.num_rows)
+            name: table[name]
+            if name in own
+            else default_column(name, self._kind(name), self.num_rows)
             for name in names
         }
         return pa.table(columns)
@@ -113,25 +124,20 @@ class VisibleSegment:
         """See `SegmentView.statistics`."""
         if self._has(name):
             return self.columns.statistics(name)
-        value = getattr(self._kind(name), "default", None)
+        value = default_value(name, self._kind(name)).as_py()
         nulls = self.num_rows if value is None else 0
         return FieldStatistics(low=value, high=value, null_count=nulls, row_count=self.num_rows)
 
     def _has(self, name: str) -> bool:
-        return self.layout.has(name, self.columns.layout_ts)
+        return self.layout.has(name, self.columns.layout_version)
 
     def _kind(self, name: str) -> FieldType:
-        return String(nullable=True) if name == DYNAMIC else self.layout.schema[name]
+        return _DYNAMIC_KIND if name == DYNAMIC_COLUMN else self.layout.schema[name]
 
 
-def default_column(kind: FieldType, count: int) -> pa.Array:
+def default_column(name: str, kind: FieldType, count: int) -> pa.Array:
     """Return a scalar field's default, or null, `count` times."""
-    value: Any = getattr(kind, "default", None)
-    if value is None:
-        return pa.nulls(count, kind.arrow_type())
-    if kind.KIND == "json" and not isinstance(value, str):
-        value = json.dumps(value)
-    return pa.repeat(pa.scalar(value, kind.arrow_type()), count)
+    return pa.repeat(default_value(name, kind), count)
 
 
 def null_vectors(kind: FieldType, count: int) -> VectorColumn:
@@ -142,3 +148,22 @@ def null_vectors(kind: FieldType, count: int) -> VectorColumn:
         return SparseVectors(offsets, np.empty(0, np.uint32), np.empty(0, np.float32), valid)
     assert isinstance(kind, Vector | BinaryVector)
     return DenseVectors(np.zeros((count, kind.width), kind.numpy_dtype), valid)
+
+
+def fit(rows: Rows, layout: Layout, version: int) -> Rows:
+    """Return rows that were laid out under `version` as `layout` wants them: fields filled, others gone."""
+    have = [*rows.table.column_names, *rows.vectors]
+    kinds = layout.schema.fields
+    columns = {
+        name: rows.table[name]
+        if name in have and layout.has(name, version)
+        else default_column(name, kinds.get(name, _DYNAMIC_KIND), len(rows))
+        for name in layout.scalar_names
+    }
+    vectors = {
+        name: rows.vectors[name]
+        if name in rows.vectors and layout.has(name, version)
+        else null_vectors(kind, len(rows))
+        for name, kind in layout.schema.vector_fields.items()
+    }
+    return Rows(pa.table(columns), vectors)

@@ -1,0 +1,443 @@
+"""`Collection`: a typed, versioned table with vector fields; also the frame of all its rows."""
+
+import datetime
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuvec import errors
+from gpuvec.api.engine import Engine
+from gpuvec.api.frame import Frame, frame
+from gpuvec.api.interop import to_rows
+from gpuvec.coord.root_coord import check_name
+from gpuvec.expr.parse import as_filter
+from gpuvec.expr.tree import Expr, col
+from gpuvec.messages import OnConflict, WriteReply
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.changes import (
+    AddField,
+    AddPartition,
+    Change,
+    DropField,
+    DropPartition,
+    SetTtl,
+    Truncate,
+)
+from gpuvec.proxy.proxy import Target
+from gpuvec.query.build import scan
+from gpuvec.query.plan import Scan
+from gpuvec.query.session import Session
+from gpuvec.rows import Rows
+from gpuvec.schema import FieldType, Schema, is_nullable
+from gpuvec.segment.growing import GrowingSegment
+from gpuvec.segment.view import Snapshot
+from gpuvec.segment.visible import VisibleSegment
+from gpuvec.types import SegmentState, Timestamp, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
+_TTL_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did; it is durable and readable.
+
+    Attributes:
+        version: the version that it made, or the present one if it changed nothing.
+        inserted: rows that are new.
+        updated: rows that took the place of others.
+        deleted: rows that are gone.
+        ids: the primary keys written or deleted, in order.
+    """
+
+    version: Version
+    inserted: int
+    updated: int
+    deleted: int
+    ids: pa.Array
+
+    def __repr__(self) -> str:
+        return (
+            f"WriteResult(version={self.version}, inserted={self.inserted:,}, "
+            f"updated={self.updated:,}, deleted={self.deleted:,})"
+        )
+
+
+class CollectionSource:
+    """The rows of a collection, or of one partition; see `gpuvec.query.plan.Source`."""
+
+    def __init__(self, engine: Engine, collection_id: str, partition: str | None = None) -> None:
+        self.engine = engine
+        self.collection_id = collection_id
+        self._partition = partition
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`."""
+        return self.engine.name_of(self.collection_id)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Source.schema`."""
+        return self.engine.state(self.collection_id).schema
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """See `Source.snapshot`."""
+        found = self.engine.snapshot(self.collection_id)
+        if self._partition is not None:
+            segments = tuple(
+                segment
+                for segment in found.segments
+                if isinstance(segment, VisibleSegment) and segment.partition == self._partition
+            )
+            found = replace(found, segments=segments)
+        yield found
+
+    def only(self, partition: str) -> "CollectionSource":
+        """Return the rows of one partition."""
+        return CollectionSource(self.engine, self.collection_id, partition)
+
+
+class Collection(Frame):
+    """A typed table with vector fields; as a frame, all its rows at their newest version.
+
+    Writes are atomic, and durable and readable when their call returns. Made by `Database`.
+    """
+
+    def __init__(self, source: CollectionSource, session: Session) -> None:
+        super().__init__(scan(source), session)
+        self._source = source
+
+    @property
+    def plan(self) -> Scan:
+        """All rows, with the fields of now."""
+        return scan(self._source)
+
+    @property
+    def name(self) -> str:
+        """The collection's present name."""
+        return self._source.name
+
+    @property
+    def schema(self) -> Schema:
+        """Its fields, as they are now."""
+        return self._source.schema
+
+    @property
+    def version(self) -> Version:
+        """The timestamp of the newest write."""
+        return self._engine.snapshot(self._id).version
+
+    @property
+    def partitions(self) -> list[str]:
+        """The names of partitions that writes have made."""
+        return sorted(self._state.partitions)
+
+    # Writes
+
+    def insert(
+        self,
+        data: Any,
+        *,
+        partition: str | None = None,
+        on_conflict: str = "error",
+        on_bad_vectors: str = "error",
+    ) -> WriteResult:
+        """Add rows.
+
+        Args:
+            data: pandas, polars, Arrow, anything with the Arrow stream protocol, a dict of arrays, a list of dicts.
+            partition: where to put them; made at its first use.
+            on_conflict: what to do with keys that exist: `error`, `skip` the row, or `replace` the old one.
+            on_bad_vectors: what to do with NaN or infinite vectors: `error`, `drop` the row, or make it `null`.
+
+        Raises:
+            SchemaError: names field and row; nothing is written.
+        """
+        if on_conflict not in list(OnConflict):
+            raise errors.bad_choice("on_conflict", on_conflict, OnConflict)
+        reply = self._engine.proxy.insert(
+            self._target(),
+            self._rows(data),
+            partition=self._partition(partition),
+            on_conflict=OnConflict(on_conflict),
+            on_bad_vectors=on_bad_vectors,
+        )
+        return self._result(reply)
+
+    def upsert(
+        self, data: Any, *, partition: str | None = None, on_bad_vectors: str = "error"
+    ) -> WriteResult:
+        """Add rows, or replace those with the same key; of rows with one key the last wins.
+
+        Args:
+            data: see `insert`.
+            partition: where to put them; a replaced row may come from another.
+            on_bad_vectors: see `insert`.
+        """
+        reply = self._engine.proxy.upsert(
+            self._target(),
+            self._rows(data),
+            partition=self._partition(partition),
+            on_bad_vectors=on_bad_vectors,
+        )
+        return self._result(reply)
+
+    def update(self, values: Mapping[str, Any], *, filter: str | Expr) -> WriteResult:
+        """Set fields of the rows that pass a filter.
+
+        Args:
+            values: field to a value or an expression of the old row: `{"price": gv.col("price") * 0.9}`.
+            filter: text or an expression.
+        """
+        condition = as_filter(filter)
+        return self._result(self._engine.proxy.update(self._target(), values, condition))
+
+    def delete(
+        self, frame: Any = None, *, filter: str | Expr | None = None, ids: Any = None
+    ) -> WriteResult:
+        """Delete rows. Give exactly one of:
+
+        Args:
+            frame: a frame, or other rows, with the primary key; rows with these keys go.
+            filter: text or an expression; rows that pass it go.
+            ids: primary keys.
+        """
+        given = {"frame": frame, "filter": filter, "ids": ids}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) != 1 or isinstance(frame, str | Expr):
+            raise errors.one_of_needed(given, named)
+        target = self._target()
+        if filter is not None:
+            reply = self._engine.proxy.delete(target, condition=as_filter(filter))
+        else:
+            keys = self._keys_of(frame) if ids is None else self._keys(ids)
+            reply = self._engine.proxy.delete(target, keys=keys)
+        return self._result(reply)
+
+    # Definition: one entry each, no row is rewritten
+
+    def add_field(self, name: str, type: FieldType, default: Any = None) -> None:
+        """Add a field; rows already there have its default, or null."""
+        kind = type if default is None else replace(type, default=default)  # type: ignore[call-arg]
+        self.schema.with_field(name, kind)  # checks the name
+
+        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+            if name in state.schema.fields:
+                raise errors.field_exists(name, where=self.name)
+            if not is_nullable(kind) and getattr(kind, "default", None) is None:
+                raise errors.field_needs_filling(name)
+            return [AddField(name=name, field_type=kind)]
+
+        self._change(decide)
+
+    def drop_field(self, name: str) -> None:
+        """Drop a field with its values."""
+
+        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+            if name not in state.schema.fields:
+                raise errors.unknown_field(
+                    name, state.schema.fields, where=f'collection "{self.name}"'
+                )
+            for role, key in {
+                "primary key": state.schema.primary_key,
+                "partition key": state.schema.partition_key,
+            }.items():
+                if name == key:
+                    raise errors.field_in_use(name, role)
+            return [DropField(name=name)]
+
+        self._change(decide)
+
+    def partition(self, name: Any) -> Frame:
+        """Return the rows of one partition; with a partition key, those with this value of it."""
+        key = self.schema.partition_key
+        if key is not None:
+            return self.filter(col(key) == name)
+        self._check_partition(self._state, name)
+        return Frame(scan(self._source.only(name)), self._session)
+
+    def drop_partition(self, name: Any) -> None:
+        """Delete all rows of a partition, and its name."""
+        key = self.schema.partition_key
+        if key is not None:
+            self.delete(filter=col(key) == name)
+            return
+
+        def decide(state: CollectionState, ts: Timestamp) -> list[Change]:
+            self._check_partition(state, name)
+            return [DropPartition(name=name, ts=ts)]
+
+        self._change(decide)
+
+    def truncate(self) -> None:
+        """Delete all rows; fields and partitions stay."""
+        self._change(lambda _, ts: [Truncate(ts=ts)])
+
+    def set_ttl(self, ttl: float | str | datetime.timedelta | None) -> None:
+        """Let rows vanish some time after they were written: seconds, a timedelta, or text such as `7d`; None: never."""
+        seconds = _seconds(ttl)
+        self._change(lambda _, __: [SetTtl(ttl_s=seconds)])
+
+    def flush(self) -> None:
+        """Save rows that are only in the log in segment files. Never needed: it happens by itself."""
+        self._engine.flush(self._id)
+
+    # Looking at it
+
+    def stats(self) -> dict[str, Any]:
+        """Return rows, deleted rows, segments, bytes, partitions and version, from metadata."""
+        table = self._segment_table()
+        rows, deleted = table["rows"], table["deleted"]
+        return {
+            "rows": self.count(),
+            "segments": len(table["segment_id"]),
+            "stored_rows": sum(rows),
+            "deleted_rows": sum(deleted),
+            "size_bytes": sum(table["size_bytes"]),
+            "partitions": len(self.partitions),
+            "version": self.version,
+        }
+
+    def segments(self) -> Frame:
+        """Return one row per segment: id, state, partition, rows, deleted rows, bytes."""
+        return frame(pa.table(self._segment_table(), schema=_SEGMENT_SCHEMA))
+
+    def __repr__(self) -> str:
+        return f'Collection "{self.name}", {self.count():,} rows\n{self.schema!r}'
+
+    # Inside
+
+    @property
+    def _engine(self) -> Engine:
+        return self._source.engine
+
+    @property
+    def _id(self) -> str:
+        return self._source.collection_id
+
+    @property
+    def _state(self) -> CollectionState:
+        return self._engine.state(self._id)
+
+    def _target(self) -> Target:
+        state = self._state
+        return Target(
+            collection_id=self._id, schema=state.schema, schema_version=state.schema_version
+        )
+
+    def _rows(self, data: Any) -> Rows:
+        if isinstance(data, Frame):
+            return data.collect().rows
+        return to_rows(data, self.schema)
+
+    def _result(self, reply: WriteReply) -> WriteResult:
+        keys = reply.keys if reply.keys is not None else pa.array([], pa.null())
+        return WriteResult(reply.version, reply.inserted, reply.updated, reply.deleted, keys)
+
+    def _change(self, decide: Any) -> None:
+        self._engine.change(self._id, decide)
+
+    def _partition(self, name: str | None) -> str:
+        """Return a partition to write to; a new one is made first."""
+        if name is None:
+            return ""
+        key = self.schema.partition_key
+        if key is not None:
+            raise errors.partition_not_allowed(key)
+        check_name("a partition name", name)
+        if name not in self._state.partitions:
+
+            def decide(state: CollectionState, ts: Timestamp) -> "Sequence[Change]":
+                return [] if name in state.partitions else [AddPartition(name=name, ts=ts)]
+
+            self._change(decide)
+        return name
+
+    def _check_partition(self, state: CollectionState, name: Any) -> None:
+        if name not in state.partitions:
+            raise errors.unknown_partition(str(name), state.partitions, where=self.name)
+
+    def _keys(self, ids: Any) -> pa.Array:
+        key = self.schema.primary_key
+        kind = self.schema[key].arrow_type()
+        if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+            ids = [ids]
+        try:
+            found = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(_plain(ids))
+            if isinstance(found, pa.ChunkedArray):
+                found = found.combine_chunks()
+            if pa.types.is_integer(kind) != pa.types.is_integer(found.type) and len(found):
+                raise errors.ids_do_not_fit(key, self.schema[key].KIND, f"got {found.type}")
+            return found.cast(kind).drop_null()
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, errors.GpuvecError):
+                raise
+            raise errors.ids_do_not_fit(key, self.schema[key].KIND, str(error)) from None
+
+    def _keys_of(self, rows: Any) -> pa.Array:
+        key = self.schema.primary_key
+        if isinstance(rows, Frame):
+            return self._keys(rows.select(key).to_arrow()[key])
+        table = to_rows(rows).table
+        if key not in table.column_names:
+            raise errors.unknown_field(key, table.column_names, where="the rows to delete")
+        return self._keys(table[key])
+
+    def _segment_table(self) -> dict[str, list[Any]]:
+        self._engine.snapshot(self._id)
+        found: dict[str, list[Any]] = {name: [] for name in _SEGMENT_SCHEMA.names}
+        for segment in reversed(list(self._engine.channel(self._id).shard.segments())):
+            growing = isinstance(segment, GrowingSegment)
+            state = SegmentState.GROWING if growing else SegmentState.FLUSHED
+            size = (
+                segment.nbytes if isinstance(segment, GrowingSegment) else segment.rows.size_bytes
+            )
+            values = (
+                segment.segment_id, str(state), segment.partition,
+                len(segment), len(segment.deletes), size,
+            )  # fmt: skip
+            for name, value in zip(found, values, strict=True):
+                found[name].append(value)
+        return found
+
+
+_SEGMENT_SCHEMA = pa.schema(
+    [
+        ("segment_id", pa.string()),
+        ("state", pa.string()),
+        ("partition", pa.string()),
+        ("rows", pa.int64()),
+        ("deleted", pa.int64()),
+        ("size_bytes", pa.int64()),
+    ]
+)
+
+
+def _plain(ids: Any) -> Any:
+    return ids if isinstance(ids, np.ndarray) else list(ids)
+
+
+def _seconds(ttl: float | str | datetime.timedelta | None) -> float | None:
+    if ttl is None:
+        return None
+    found: float | None = None
+    if isinstance(ttl, datetime.timedelta):
+        found = ttl.total_seconds()
+    elif isinstance(ttl, str):
+        match = _TTL.match(ttl.strip())
+        found = float(match[1]) * _TTL_SECONDS[match[2]] if match else None
+    elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
+        found = float(ttl)
+    if found is None or not 0 < found < float("inf"):
+        raise errors.bad_ttl(ttl)
+    return found

@@ -1,0 +1,113 @@
+"""The two threads of an embedded database: one commits groups of writes, one keeps the store tidy."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, TimeoutError
+from typing import Any
+
+from gpuvec import errors
+
+_GROUP_REQUESTS = 1024
+_GROUP_BYTES = 64 << 20
+_TICK_S = 1.0
+
+_log = logging.getLogger("gpuvec")
+
+
+class Committer:
+    """Group commit: while one group is being made durable, the next one gathers.
+
+    Args:
+        write_group: does writes to one collection; returns an answer or an error for each.
+        maintain: called about every second, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        write_group: Callable[[str, Sequence[Any]], Sequence[Any]],
+        maintain: Callable[[], None],
+    ) -> None:
+        self._write_group = write_group
+        self._maintain = maintain
+        self._queue: queue.SimpleQueue[tuple[Any, Future[Any]] | None] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._commit_forever, name="gpuvec-committer", daemon=True),
+            threading.Thread(target=self._maintain_forever, name="gpuvec-maintenance", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, request: Any, deadline_s: float) -> Any:
+        """Return the answer to a write, when it is durable and visible."""
+        answer: Future[Any] = Future()
+        self._queue.put((request, answer))
+        try:
+            return answer.result(timeout=deadline_s)
+        except TimeoutError:
+            if answer.done():
+                raise
+            raise errors.deadline_passed("the log", deadline_s) from None
+
+    def wake(self) -> None:
+        """Let maintenance run now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish what was submitted, then end both threads."""
+        self._stopping = True
+        self._queue.put(None)
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _commit_forever(self) -> None:
+        while True:
+            group = [self._queue.get()]
+            size = _size(group[0])
+            while group[-1] is not None and len(group) < _GROUP_REQUESTS and size < _GROUP_BYTES:
+                try:
+                    group.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+                size += _size(group[-1])
+            by_collection: dict[str, list[tuple[Any, Future[Any]]]] = {}
+            for item in group:
+                if item is not None:
+                    by_collection.setdefault(item[0].collection_id, []).append(item)
+            for collection_id, items in by_collection.items():
+                self._commit(collection_id, items)
+            if group[-1] is None:
+                return
+
+    def _commit(self, collection_id: str, items: list[tuple[Any, "Future[Any]"]]) -> None:
+        try:
+            answers = self._write_group(collection_id, [request for request, _ in items])
+        except BaseException as error:  # every waiting caller must hear of it
+            for _, future in items:
+                future.set_exception(error)
+            return
+        for (_, future), answer in zip(items, answers, strict=True):
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _maintain_forever(self) -> None:
+        while not self._stopping:
+            self._wake.wait(_TICK_S)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self._maintain()
+            except errors.GpuvecError as error:
+                _log.warning("maintenance will be tried again: %s", error)
+
+
+def _size(item: tuple[Any, Any] | None) -> int:
+    rows = None if item is None else getattr(item[0].change, "rows", None)
+    return 0 if rows is None else int(rows.nbytes)

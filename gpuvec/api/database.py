@@ -1,0 +1,244 @@
+"""`connect` and `Database`: a directory of collections, and where to run."""
+
+import atexit
+import os
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from gpuvec import errors
+from gpuvec.api.collection import Collection, CollectionSource
+from gpuvec.api.engine import Engine
+from gpuvec.schema import Schema
+
+_engines: dict[
+    str, tuple[Engine, list[int]]
+] = {}  # open local databases, and how many handles each
+_engines_lock = threading.RLock()
+
+
+def connect(
+    path: str | os.PathLike[str],
+    *,
+    cluster: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    memory_limit: int | str | None = None,
+    durability: str | None = None,
+) -> "Database":
+    """Open a database; an empty or missing directory becomes one with the first collection.
+
+    One process writes at a time, any number read. Handles of one path within a process share the database.
+
+    Args:
+        path: a directory, `file://` and a path, or `memory://`.
+        cluster: none yet: everything runs in this process.
+        storage_options: of the store; local ones have none.
+        device: `auto`, `cpu` or `gpu`.
+        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold; by default the setting
+            `memory_limit`, else what the machine lets this process have.
+        durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by default the setting
+            `durability`.
+
+    Raises:
+        StorageError: `GV-605` the directory holds something else, `GV-607` a file.
+        UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
+    """
+    from gpuvec.config import config, parse_memory
+    from gpuvec.device.detect import wanted_device
+    from gpuvec.query.session import new_session
+
+    if cluster is not None:
+        raise errors.no_cluster_yet()
+    wanted_device(device)
+    limit = parse_memory(memory_limit)
+    chosen = config["durability"] if durability is None else durability
+    key, engine = _engine(path, storage_options, chosen)
+    session = new_session(None if limit is None else int(limit))
+    return Database(key, engine, session)
+
+
+def _engine(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, durability: str
+) -> tuple[str, Engine]:
+    from gpuvec.config import config
+    from gpuvec.storage.open import open_store
+
+    text = os.fspath(path)
+    store = open_store(text, storage_options, durability=durability)
+    marker = store.local_path("gpuvec.json")
+    key = f"memory:{id(store)}" if marker is None else os.path.realpath(marker.parent)
+    with _engines_lock:
+        known = _engines.get(key)
+        if known is not None and known[0].usable:
+            if known[0].durability != durability and marker is not None:
+                raise errors.opened_otherwise(text, known[0].durability)
+            known[1][0] += 1
+            return key, known[0]
+        engine = Engine(
+            store,
+            text,
+            durability=durability,
+            flush_bytes=int(config["flush.size_bytes"]),
+            idle_s=float(config["flush.age_s"]),
+        )
+        _engines[key] = (engine, [1])
+        return key, engine
+
+
+def _release(key: str, engine: Engine) -> None:
+    with _engines_lock:
+        known = _engines.get(key)
+        if known is None or known[0] is not engine:
+            return
+        known[1][0] -= 1
+        if known[1][0]:
+            return
+        del _engines[key]
+    engine.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    with _engines_lock:
+        engines = [engine for engine, _ in _engines.values()]
+        _engines.clear()
+    for engine in engines:
+        engine.close()
+
+
+class Database:
+    """Collections in one place. Made by `gv.connect`; `with` closes it."""
+
+    def __init__(self, key: str, engine: Engine, session: Any) -> None:
+        self._key = key
+        self._engine = engine
+        self._session = session
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return self._engine.where
+
+    def __getitem__(self, name: str) -> Collection:
+        """Return a collection by name or alias.
+
+        Raises:
+            NotFoundError: `GV-150`, with the nearest name.
+        """
+        self._check_open()
+        _, collection_id = self._engine.root().resolve(name)
+        return self._collection(collection_id)
+
+    def __contains__(self, name: object) -> bool:
+        self._check_open()
+        return isinstance(name, str) and self._engine.root().id_of(name) is not None
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections, sorted."""
+        self._check_open()
+        return self._engine.root().names()
+
+    def aliases(self) -> dict[str, str]:
+        """Return alias to collection name."""
+        self._check_open()
+        return self._engine.root().aliases()
+
+    def create_collection(
+        self,
+        name: str,
+        schema: Schema | None = None,
+        *,
+        data: Any = None,
+        external: str | None = None,
+        primary_key: str | None = None,
+        exist_ok: bool = False,
+    ) -> Collection:
+        """Create a collection, from a schema, or from data that tell it and become its first rows.
+
+        Args:
+            name: 1 to 255 characters, no `/`.
+            schema: the fields; inferred from `data` if not given.
+            data: rows to insert; not written if the collection exists.
+            external: files to read in place; not available yet.
+            primary_key: the key's field, where the schema is inferred.
+            exist_ok: return a collection of that name, if its schema is this one or none is given.
+
+        Raises:
+            AlreadyExistsError: `GV-151` the name is taken, `GV-162` by one with another schema.
+            SchemaError: rows that do not fit; the collection is not created then.
+        """
+        self._check_open()
+        if external is not None:
+            raise errors.no_external_yet()
+        if exist_ok and self._engine.root().id_of(name) is not None:
+            found = self[name]
+            if schema is not None and schema != found.schema:
+                raise errors.another_schema(name)
+            return found
+        made = schema
+        if made is None:
+            if data is None or primary_key is None:
+                raise errors.schema_or_data_needed()
+            from gpuvec.api.interop import infer_schema
+
+            made = infer_schema(data, primary_key)
+        elif primary_key is not None and primary_key != made.primary_key:
+            raise errors.two_primary_keys(made.primary_key, primary_key)
+        collection = self._collection(self._engine.create(name, made))
+        if data is not None:
+            try:
+                collection.insert(data)
+            except BaseException:
+                self._engine.drop(name)
+                raise
+        return collection
+
+    def drop_collection(self, name: str) -> None:
+        """Delete a collection with its rows and its aliases."""
+        self._check_open()
+        self._engine.drop(name)
+
+    def alias(self, name: str, collection: str | None) -> None:
+        """Let `name` stand for a collection, whatever it stood for; None forgets it."""
+        self._check_open()
+        self._engine.alias(name, collection)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a collection another name; aliases follow."""
+        self._check_open()
+        self._engine.rename(old, new)
+
+    def close(self) -> None:
+        """Finish writes, save what is large enough for a file, let other processes write.
+
+        May be called again. Acknowledged rows are durable without it.
+        """
+        if not self._closed:
+            self._closed = True
+            _release(self._key, self._engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f'Database("{self.path}", closed)'
+        return f'Database("{self.path}", collections: {", ".join(self.collections()) or "none"})'
+
+    def _collection(self, collection_id: str) -> Collection:
+        return Collection(CollectionSource(self._engine, collection_id), self._session)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.database_closed(self.path)

@@ -1,0 +1,334 @@
+"""The embedded host: coordinators and one node in this process, one committer thread, one maintenance thread.
+
+Here, and only here, are the roles of an embedded database put together. Threads start at the first write.
+"""
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from gpuvec import errors
+from gpuvec.api.committer import Committer
+from gpuvec.api.location import check_location, create_format
+from gpuvec.clock import Clock, SystemClock
+from gpuvec.coord.data_coord import ChannelStatus, DataCoord, is_worth_a_segment
+from gpuvec.coord.root_coord import RootCoord
+from gpuvec.coord.tso import TimestampOracle
+from gpuvec.meta.catalog import CollectionState, DatabaseState
+from gpuvec.meta.changes import Change, InitCollection, TakeGeneration
+from gpuvec.meta.manifest import LogView, ManifestLog
+from gpuvec.node.channel import CHANNEL, Channel
+from gpuvec.proxy.proxy import Proxy
+from gpuvec.rpc import InProcessTransport
+from gpuvec.schema import Schema
+from gpuvec.segment.view import Snapshot
+from gpuvec.storage import keys
+from gpuvec.storage.local import LocalStore
+from gpuvec.storage.object_store import Delete, List, Procedure, run
+from gpuvec.storage.open import Store
+from gpuvec.types import NodeId, SegmentId, Timestamp
+
+T = TypeVar("T")
+NODE = NodeId("embedded")
+WRITE_DEADLINE_S = 600.0
+_SWEEP_AGE_S = 3600.0  # temporary files of writes that died
+
+
+class Engine:
+    """One database in this process. Safe for use by several threads.
+
+    Args:
+        store: where it lies.
+        where: its path, for messages.
+        durability: of the store, for those who open it again.
+        clock: where time comes from.
+        flush_bytes: the size at which growing rows are flushed.
+        idle_s: how long after the last write.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        where: str,
+        *,
+        durability: str,
+        clock: Clock | None = None,
+        flush_bytes: int,
+        idle_s: float,
+    ) -> None:
+        check_location(store, where)
+        self.where = where
+        self.durability = durability
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._flush_bytes = flush_bytes
+        self._pid = os.getpid()
+        self._closed = False
+        self._generation = 0  # 0: this process does not write
+        self._lock_held: AbstractContextManager[None] | None = None
+        self._catalog = ManifestLog(keys.CATALOG, DatabaseState())
+        self._view: LogView[DatabaseState] | None = None
+        self._root = RootCoord(where)
+        self._data = DataCoord(flush_bytes=flush_bytes, idle_s=idle_s)
+        self._oracle = TimestampOracle(self._clock)
+        self._channels: dict[str, Channel] = {}
+        self._lock = threading.RLock()
+        self._committer: Committer | None = None
+        transport = InProcessTransport()
+        transport.serve(NODE, self._submit)
+        self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
+
+    # Reading
+
+    def snapshot(self, collection_id: str) -> Snapshot:
+        """Return a collection at its newest version."""
+        return self.channel(collection_id).snapshot(self.name_of(collection_id), self._now_ms())
+
+    def state(self, collection_id: str) -> CollectionState:
+        """Return the newest manifest of a collection."""
+        channel = self.channel(collection_id)
+        channel.refresh()
+        return channel.state
+
+    def channel(self, collection_id: str) -> Channel:
+        """Return the channel of a collection, following its log."""
+        self._check_usable()
+        return self._channel(collection_id)
+
+    def _channel(self, collection_id: str) -> Channel:
+        found = self._channels.get(collection_id)
+        if found is None:
+            with self._lock:
+                found = self._channels.get(collection_id)
+                if found is None:
+                    found = self._channels[collection_id] = self._open(collection_id)
+        return found
+
+    def root(self) -> RootCoord:
+        """Return the root coordinator, told of what other processes did."""
+        self._check_usable()
+        with self._lock:
+            if self._generation == 0 or self._view is None:
+                self._view = self._run(self._catalog.read(self._view))
+                self._root.note(self._view.state)
+            return self._root
+
+    def name_of(self, collection_id: str) -> str:
+        """Return the present name of a collection, as far as this process knows."""
+        name = self._root.name_of(collection_id)
+        if name is None:
+            name = self.root().name_of(collection_id)
+        if name is None:
+            raise errors.collection_gone(collection_id)
+        return name
+
+    # Collections
+
+    def create(self, name: str, schema: Schema) -> str:
+        """Create a collection; return its id."""
+        with self._writing():
+            collection_id = f"c-{self._mint()}"
+            change = self._root.create(name, collection_id)
+            log = ManifestLog(keys.collection(collection_id), CollectionState())
+            first = InitCollection(collection_id=collection_id, schema=schema, channels=(CHANNEL,))
+            view = self._run(log.read())
+            self._run(log.commit(view, [first], **self._signed()))
+            self._commit(change)
+            return collection_id
+
+    def drop(self, name: str) -> None:
+        """Forget a collection, then delete its files."""
+        with self._writing():
+            _, collection_id = self._root.resolve(name)
+            self._commit(self._root.drop(name))
+            self._channels.pop(collection_id, None)
+            self._data.forget(collection_id)
+            self._run(_delete_all(keys.collection(collection_id)))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a collection another name."""
+        with self._writing():
+            self._commit(self._root.rename(old, new))
+
+    def alias(self, alias: str, name: str | None) -> None:
+        """Point an alias to a collection, or with None forget it."""
+        with self._writing():
+            self._commit(self._root.alias(alias, name))
+
+    def change(
+        self,
+        collection_id: str,
+        decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
+    ) -> None:
+        """Commit changes of a collection's schema, partitions, truncation or time to live."""
+        with self._writing() as generation:
+            self.name_of(collection_id)
+            self.channel(collection_id).change(decide, generation)
+
+    def flush(self, collection_id: str) -> None:
+        """Save a collection's growing rows in segment files."""
+        with self._writing() as generation:
+            channel = self.channel(collection_id)
+        channel.flush(generation)
+
+    # Writing
+
+    def _submit(self, request: Any, deadline_s: float) -> Any:
+        with self._writing():
+            if self._committer is None:
+                self._committer = Committer(self._write_group, self._maintain)
+            committer = self._committer
+        return committer.submit(request, deadline_s)
+
+    def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
+        name = self.name_of(collection_id)
+        channel = self._channel(collection_id)
+        answers = channel.write(name, requests, self._generation)
+        bytes_, writes, deletes = channel.status()
+        self._note(collection_id, bytes_, writes, deletes)
+        if bytes_ > 3 * self._flush_bytes:
+            channel.flush(self._generation)  # writers wait: memory is bounded
+        return answers
+
+    def _maintain(self) -> None:
+        """Flush what is due."""
+        for collection_id, channel in list(self._channels.items()):
+            if channel.owned:
+                self._note(collection_id, *channel.status())
+        for command in self._data.reconcile(self._clock.monotonic_s()):
+            found = self._channels.get(command.collection_id)
+            if found is not None:
+                found.flush(self._generation)
+                self._note(command.collection_id, *found.status())
+
+    def _note(self, collection_id: str, growing_bytes: int, writes: int, deletes: int) -> None:
+        status = ChannelStatus(
+            collection_id=collection_id,
+            growing_bytes=growing_bytes,
+            writes=writes,
+            deletes=deletes,
+        )
+        self._data.note(status, self._clock.monotonic_s())
+        if growing_bytes >= self._flush_bytes and self._committer is not None:
+            self._committer.wake()
+
+    @contextmanager
+    def _writing(self) -> Iterator[int]:
+        """Hold the engine's lock as the process that writes; yield the generation."""
+        with self._lock:
+            self._check_usable()
+            if self._generation == 0:
+                self._become_writer()
+            yield self._generation
+
+    def _become_writer(self) -> None:
+        held = self._store.lock(keys.LOCK)
+        try:
+            held.__enter__()
+        except errors.UnavailableError as error:
+            owner = error.details.get("pid")
+            name = "another process" if owner is None else f"process {owner}"
+            raise errors.written_elsewhere(self.where, name) from None
+        try:
+            create_format(self._store)
+            view = self._run(self._catalog.read(self._view))
+            generation = view.generation + 1
+            self._view = self._run(
+                self._catalog.commit(
+                    view, [TakeGeneration()], generation=generation, committer=self._committer_name
+                )
+            )
+        except BaseException:
+            held.__exit__(None, None, None)
+            raise
+        self._lock_held = held
+        self._generation = generation
+        self._root.note(self._view.state)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if isinstance(self._store, LocalStore):
+            self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
+
+    def _commit(self, change: Change) -> None:
+        assert self._view is not None
+        self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
+        self._root.note(self._view.state)
+
+    def _signed(self) -> dict[str, Any]:
+        return {"generation": self._generation, "committer": self._committer_name}
+
+    @property
+    def _committer_name(self) -> str:
+        return f"{socket.gethostname()}:{self._pid}"
+
+    # Life
+
+    def close(self) -> None:
+        """Finish the writes under way, save what is worth a segment, let go of the database."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            committer, self._committer = self._committer, None
+        if os.getpid() != self._pid:
+            return
+        if committer is not None:
+            committer.stop()
+        try:
+            for collection_id, channel in self._channels.items():
+                bytes_, writes, deletes = channel.status()
+                status = ChannelStatus(
+                    collection_id=collection_id,
+                    growing_bytes=bytes_,
+                    writes=writes,
+                    deletes=deletes,
+                )
+                if is_worth_a_segment(status):
+                    channel.flush(self._generation)
+        finally:
+            if self._lock_held is not None:
+                self._lock_held.__exit__(None, None, None)
+                self._lock_held = None
+            self._store.close()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and this is the process that opened it."""
+        return not self._closed and os.getpid() == self._pid
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise errors.database_closed(self.where)
+        if os.getpid() != self._pid:
+            raise errors.forked(self.where)
+
+    def _open(self, collection_id: str) -> Channel:
+        channel = Channel(
+            collection_id,
+            store=self._store,
+            run=self._run,
+            stamps=self._oracle,
+            mint=self._mint,
+            flush_bytes=self._flush_bytes,
+            committer=self._committer_name,
+        )
+        channel.refresh()
+        return channel
+
+    def _run(self, procedure: Procedure[T]) -> T:
+        return run(procedure, self._store, self._clock)
+
+    def _mint(self) -> SegmentId:
+        return SegmentId(keys.ulid(self._now_ms(), secrets.token_hex(16)))
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ms()
+
+
+def _delete_all(prefix: str) -> Procedure[None]:
+    yield Delete((yield List(prefix)))

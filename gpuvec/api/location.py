@@ -1,0 +1,47 @@
+"""Whether a place is a database, may become one, or is something else. Looking changes nothing."""
+
+import json
+
+from gpuvec import errors
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import ObjectStore
+
+FORMAT_VERSION = 1
+
+
+def check_location(store: ObjectStore, where: str) -> None:
+    """Refuse a place that is neither a database nor empty.
+
+    Raises:
+        StorageError: `GV-605` a directory with other things, `GV-607` a file.
+        UnsupportedError: `GV-606`, a later gpuvec wrote it.
+        CorruptError: `GV-609`, its format file cannot be read.
+    """
+    marker = store.local_path(keys.FORMAT)
+    if marker is not None and marker.parent.exists() and not marker.parent.is_dir():
+        raise errors.not_a_directory(where)
+    if store.size(keys.FORMAT) is not None:
+        _check_format(store.get(keys.FORMAT), where)
+        return
+    if marker is not None:
+        found = [p.name for p in marker.parent.iterdir()] if marker.parent.exists() else []
+    else:
+        found = sorted({key.partition("/")[0] for key in store.list("")})
+    foreign = [name for name in found if name != keys.LOCK and not name.startswith(".")]
+    if foreign:
+        raise errors.not_a_database(where, foreign)
+
+
+def create_format(store: ObjectStore) -> None:
+    """Make an empty place a database; one that is stays as it is."""
+    data = json.dumps({"format": FORMAT_VERSION, "made_by": "gpuvec"}).encode()
+    store.put_if_absent(keys.FORMAT, data + b"\n")
+
+
+def _check_format(data: bytes, where: str) -> None:
+    try:
+        found = json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.damaged_format(where) from error
+    if not isinstance(found, int) or found > FORMAT_VERSION:
+        raise errors.newer_format(where, found, FORMAT_VERSION)

@@ -1,0 +1,308 @@
+"""One channel on this node: it follows the log that another process writes, until it claims the channel itself."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from gpuvec.errors import GpuvecError, UnavailableError, write_failed, write_outcome_unknown
+from gpuvec.messages import WriteReply, WriteRequest
+from gpuvec.meta.catalog import ChannelState, CollectionState
+from gpuvec.meta.changes import Change, SetEpoch
+from gpuvec.meta.manifest import LogView, ManifestLog
+from gpuvec.node.data_node import ChannelLostError, ChannelOwner
+from gpuvec.node.delegator import ShardDelegator
+from gpuvec.node.flush import Frozen, freeze, swap, write_files
+from gpuvec.node.loader import Loader
+from gpuvec.segment.view import Snapshot
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import ObjectStore, Procedure
+from gpuvec.types import ChannelName, SegmentId, Timestamp
+from gpuvec.wal.log import ChannelPosition, Cursor, Group, Tail, claim, read_tail
+
+T = TypeVar("T")
+CHANNEL = ChannelName("s000")
+
+
+class Runner(Protocol):
+    """Runs a procedure to its end."""
+
+    def __call__(self, procedure: Procedure[T]) -> T:
+        """Return what the procedure returns."""
+
+
+class Stamps(Protocol):
+    """The timestamp oracle, as nodes see it."""
+
+    def next(self) -> Timestamp:
+        """Return a timestamp above all others."""
+
+    def observe(self, timestamp: Timestamp) -> None:
+        """Note a timestamp that is in use."""
+
+
+class Channel:
+    """The rows of one collection, as follower or as owner. Safe for use by several threads.
+
+    Args:
+        collection_id: whose only channel this is.
+        store: holds its files.
+        run: runs procedures on that store.
+        stamps: the oracle.
+        mint: makes names that are never reused.
+        flush_bytes: the size at which growing rows are flushed.
+        committer: who this process is, for readers of the manifest.
+    """
+
+    def __init__(
+        self,
+        collection_id: str,
+        *,
+        store: ObjectStore,
+        run: Runner,
+        stamps: Stamps,
+        mint: Callable[[], SegmentId],
+        flush_bytes: int,
+        committer: str,
+    ) -> None:
+        self.collection_id = collection_id
+        self._prefix = keys.collection(collection_id)
+        self._store = store
+        self._run = run
+        self._stamps = stamps
+        self._mint = mint
+        self._flush_bytes = flush_bytes
+        self._committer = committer
+        self._manifest = ManifestLog(self._prefix, CollectionState())
+        self._view: LogView[CollectionState] | None = None
+        self._installed = 0  # the entry that `_shard` shows
+        self._cursor: Cursor | None = None
+        self._owner: ChannelOwner | None = None
+        self._loader: Loader | None = None
+        self._shard: ShardDelegator | None = None
+        self._lock = threading.RLock()
+        self._flush_lock = threading.Lock()
+
+    @property
+    def state(self) -> CollectionState:
+        """The manifest as this process knows it."""
+        assert self._view is not None, "refresh comes first"
+        return self._view.state
+
+    @property
+    def shard(self) -> ShardDelegator:
+        """The rows in memory and the open segments."""
+        assert self._shard is not None, "refresh comes first"
+        return self._shard
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process writes to the channel."""
+        return self._owner is not None
+
+    # Following
+
+    def refresh(self) -> None:
+        """Take over what another process made durable; nothing to do for an owner."""
+        if self._owner is not None:
+            return
+        with self._lock:
+            if self._owner is not None:
+                return
+            tail = self._run(self._tail(self._cursor))
+            if self._cursor is not None and self._known.entry_id != self._installed:
+                tail = self._run(self._tail(None))
+            if self._known.entry_id != self._installed:
+                self._install()
+            self._cursor = tail.cursor
+            self._replay(tail.groups)
+
+    def snapshot(self, name: str, now_ms: int) -> Snapshot:
+        """Return what is acknowledged now, at one version."""
+        self.refresh()
+        return self.shard.snapshot(name, now_ms)
+
+    def _tail(self, cursor: Cursor | None) -> Procedure[Tail]:
+        return read_tail(
+            self._prefix,
+            CHANNEL,
+            self._position,
+            appendable=self._store.appendable,
+            cursor=cursor,
+        )
+
+    def _position(self) -> Procedure[ChannelPosition]:
+        self._view = yield from self._manifest.read(self._view)
+        channel = self._view.state.channels[CHANNEL]
+        return ChannelPosition(epoch=channel.epoch, flushed_lsn=channel.flushed_lsn)
+
+    @property
+    def _known(self) -> LogView[CollectionState]:
+        assert self._view is not None
+        return self._view
+
+    def _install(self) -> None:
+        state = self._known.state
+        if self._shard is None:
+            self._loader = Loader(self._store, state.schema.primary_key)
+            self._shard = ShardDelegator(
+                CHANNEL, self._loader, self._mint, capacity_bytes=self._flush_bytes
+            )
+        self._shard.install(state)
+        self._installed = self._known.entry_id
+
+    def _replay(self, groups: Sequence[Group]) -> None:
+        version = _last_ts(self._known.state)
+        for group in groups:
+            for record in group.records:
+                self.shard.apply(record)
+                version = record.ts
+        self.shard.publish(version)
+
+    # Owning
+
+    def claim(self, generation: int) -> None:
+        """Become the owner: fence off whoever was it, and replay the log.
+
+        Raises:
+            UnavailableError: another process claimed the channel at the same time.
+            StorageError: the store cannot be written.
+        """
+        with self._lock:
+            view = self._run(self._manifest.read(self._view))
+            epoch = view.state.channels[CHANNEL].epoch + 1
+            self._view = self._commit(view, [SetEpoch(channel=CHANNEL, epoch=epoch)], generation)
+            recovery = self._run(
+                claim(
+                    self._prefix,
+                    CHANNEL,
+                    epoch,
+                    self._position,
+                    appendable=self._store.appendable,
+                )
+            )
+            state = self._known.state
+            self._stamps.observe(max(_last_ts(state), recovery.log.last_ts))
+            self._install()
+            self._replay(recovery.groups)
+            self._cursor = None
+            self._owner = ChannelOwner(
+                recovery.log,
+                self.shard,
+                self._stamps.next,
+                groups=recovery.groups,
+                flushed=state.history[-_REMEMBERED:],
+            )
+
+    def write(
+        self, name: str, requests: Sequence[WriteRequest], generation: int
+    ) -> list[WriteReply | Exception]:
+        """Do a group of writes, durable when this returns; each has its own answer or error."""
+        with self._lock:
+            if self._owner is None:
+                self.claim(generation)
+            assert self._owner is not None
+            try:
+                return list(self._run(self._owner.write(name, requests)))
+            except ChannelLostError as lost:
+                return self._recover(name, requests, generation, lost.cause)
+
+    def _recover(
+        self,
+        name: str,
+        requests: Sequence[WriteRequest],
+        generation: int,
+        cause: BaseException,
+    ) -> list[WriteReply | Exception]:
+        """Learn from the log which writes of a failed group happened."""
+        self._owner = None
+        try:
+            self.claim(generation)
+        except GpuvecError:
+            return [write_outcome_unknown(name, cause) for _ in requests]
+        assert self._owner is not None
+        answers = [self._owner.answer_to(request.request_id) for request in requests]
+        return [write_failed(name, cause) if a is None else a for a in answers]
+
+    def change(
+        self, decide: Callable[[CollectionState, Timestamp], Sequence[Change]], generation: int
+    ) -> None:
+        """Commit changes of schema, partitions, truncation or time to live, and show them.
+
+        Args:
+            decide: from the newest state and a new timestamp to changes; none: nothing is committed.
+        """
+        with self._lock:
+            if self._owner is None:
+                self.claim(generation)
+            ts = self._stamps.next()
+            changes = decide(self.state, ts)
+            if not changes:
+                return
+            self._view = self._commit(self._known, changes, generation)
+            self._installed = self._known.entry_id
+            self.shard.follow(self.state)
+            self.shard.publish(ts)
+
+    def _commit(
+        self, view: LogView[CollectionState], changes: Sequence[Change], generation: int
+    ) -> LogView[CollectionState]:
+        try:
+            return self._run(
+                self._manifest.commit(
+                    view, changes, generation=generation, committer=self._committer
+                )
+            )
+        except GpuvecError:
+            self._owner = None  # it may be there: whoever writes next reads the log first
+            raise
+
+    # Flushing
+
+    def flush(self, generation: int) -> bool:
+        """Save all growing rows in files; return whether there were any. Writes go on meanwhile."""
+        with self._flush_lock:
+            with self._lock:
+                owner = self._owner
+                frozen = None if owner is None else freeze(owner)  # 1
+            if owner is None or frozen is None:
+                return False
+            self._run(write_files(frozen, self._prefix, CHANNEL, self._mint))  # 2
+            with self._lock:
+                if self._owner is not owner:
+                    return False  # the channel was lost: its log has the rows
+                self._commit_flush(frozen, owner, generation)  # 3
+                assert self._loader is not None
+                swap(frozen, owner, self._loader)  # 4
+                fences = self._known.state.channels[CHANNEL].fences
+                self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
+            return True
+
+    def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
+        channel: ChannelState = self._known.state.channels[CHANNEL]
+        change = frozen.change(CHANNEL, owner.log.epoch, channel)
+        try:
+            self._view = self._commit(self._known, [change], generation)
+        except UnavailableError:
+            self._view = self._run(self._manifest.read(self._known))
+            if self._view.state.channels[CHANNEL].flushed_lsn != frozen.to_lsn:
+                raise
+            self._owner = owner  # it was committed after all
+        self._installed = self._known.entry_id
+
+    def status(self) -> tuple[int, int, int]:
+        """Return bytes, writes and deletes that are in no file."""
+        owner = self._owner
+        if owner is None:
+            return 0, 0, 0
+        return self.shard.growing_bytes, len(owner.unflushed()), self.shard.unsaved_deletes
+
+
+_REMEMBERED = 100_000
+
+
+def _last_ts(state: CollectionState) -> Timestamp:
+    """Return the newest timestamp that a manifest speaks of."""
+    flushed = max(channel.flushed_ts for channel in state.channels.values())
+    dropped = max(state.dropped_partitions.values(), default=0)
+    made = max(state.partitions.values(), default=0)
+    return max(flushed, state.truncated_ts, dropped, made)

@@ -1,0 +1,197 @@
+"""The owner of channels: the only one that checks keys, stamps, appends to the log and applies.
+
+A write is durable in the log before it becomes visible and before it is answered. Writes of one group share an append:
+each is checked against the rows that those before it left, applied where no read sees it, and published with the rest
+once the log has them. After a failed append the channel is lost: what was applied is thrown away with it, and whoever
+claims the channel again learns from the log which writes happened.
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuvec.messages import WriteReply, WriteRequest
+from gpuvec.meta.catalog import WriteSummary
+from gpuvec.node.delegator import ShardDelegator
+from gpuvec.node.prepare import Context, Prepared, prepare
+from gpuvec.segment.growing import GrowingSegment
+from gpuvec.storage.object_store import Now, Procedure
+from gpuvec.types import RequestId, Timestamp
+from gpuvec.wal.log import Group, WriteAheadLog
+from gpuvec.wal.record import WriteRecord
+
+_REMEMBERED = 100_000  # answers kept for retries
+
+
+class ChannelLostError(Exception):
+    """The log took no more: the owner must be thrown away and the channel claimed again."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class ChannelOwner:
+    """Writes to one channel, one group at a time, under the channel's lock.
+
+    Args:
+        log: claimed; its records up to now were applied to `shard`.
+        stamp: hands out timestamps above all others.
+        groups: what the log held beyond the flushed position, for retries.
+        flushed: writes before that, newest last.
+    """
+
+    def __init__(
+        self,
+        log: WriteAheadLog,
+        shard: ShardDelegator,
+        stamp: Callable[[], Timestamp],
+        *,
+        groups: Iterable[Group] = (),
+        flushed: Iterable[WriteSummary] = (),
+    ) -> None:
+        self.log = log
+        self.shard = shard
+        self._stamp = stamp
+        self._answers: OrderedDict[RequestId, WriteReply] = OrderedDict()
+        self._unflushed: list[WriteSummary] = []
+        self._next_id: int | None = None
+        for summary in flushed:
+            self._remember(summary)
+        for group in groups:
+            by_request = itertools.groupby(group.records, key=lambda record: record.request_id)
+            self._note((name, list(records)) for name, records in by_request)
+
+    def answer_to(self, request_id: RequestId) -> WriteReply | None:
+        """Return the answer that a request got before, if it is durable."""
+        return self._answers.get(request_id)
+
+    def write(
+        self, name: str, requests: Sequence[WriteRequest]
+    ) -> Procedure[list[WriteReply | Exception]]:
+        """Do a group of writes; each has its own answer, or its own error.
+
+        Args:
+            name: of the collection, for messages.
+            requests: in the order in which they happen; the same one may come twice.
+
+        Raises:
+            ChannelLostError: the log could not take the group.
+        """
+        now_ms = yield Now()
+        answers: list[WriteReply | Exception | None] = []
+        records: list[WriteRecord] = []
+        done: list[tuple[RequestId, list[WriteRecord]]] = []
+        context = Context(
+            name=name, shard=self.shard, now_ms=now_ms, stamp=self._stamp, take_ids=self._take_ids
+        )
+        waiting: dict[RequestId, int] = {}
+        for number, request in enumerate(requests):
+            known = self._answers.get(request.request_id)
+            if known is not None:
+                answers.append(known)
+                continue
+            if request.request_id in waiting:
+                answers.append(None)
+                continue
+            try:
+                prepared = prepare(request, context)
+            except Exception as error:  # nothing was changed: it is this request's answer
+                answers.append(error)
+                continue
+            self._apply(prepared)
+            if prepared.explicit_ids:
+                self._next_id = None
+            answers.append(_reply(prepared, self.shard.version))
+            records += [record for record, _ in prepared.records]
+            if prepared.records:
+                done.append((request.request_id, [record for record, _ in prepared.records]))
+                waiting[request.request_id] = number
+        if records:
+            try:
+                yield from self.log.append(records)
+            except Exception as error:
+                raise ChannelLostError(error) from error
+            self.shard.publish(records[-1].ts)
+            self._note(done)
+        return [
+            answer if answer is not None else self._answers[request.request_id]
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    def _apply(self, prepared: Prepared) -> None:
+        for record, located in prepared.records:
+            try:
+                self.shard.apply(record, located)
+            except Exception as error:  # half applied: nobody may see or log it
+                raise ChannelLostError(error) from error
+
+    def unflushed(self) -> tuple[WriteSummary, ...]:
+        """Return the writes that no manifest entry tells of, oldest first."""
+        return tuple(self._unflushed)
+
+    def forget_unflushed(self, count: int) -> None:
+        """Note that a manifest entry tells of the oldest `count` writes."""
+        del self._unflushed[:count]
+
+    def _note(self, writes: Iterable[tuple[RequestId, list[WriteRecord]]]) -> None:
+        for request_id, records in writes:
+            first = records[0]
+            self._unflushed.append(
+                WriteSummary(
+                    ts=records[-1].ts,
+                    request_id=request_id,
+                    operation=first.operation,
+                    inserted=sum(r.inserted for r in records),
+                    updated=sum(r.updated for r in records),
+                    deleted=sum(r.deleted for r in records),
+                    size_bytes=sum(0 if r.rows is None else r.rows.nbytes for r in records),
+                    first_auto_id=first.first_auto_id,
+                )
+            )
+            self._remember(self._unflushed[-1])
+
+    def _remember(self, summary: WriteSummary) -> None:
+        keys = None
+        if summary.first_auto_id is not None:
+            first = summary.first_auto_id
+            keys = pa.array(np.arange(first, first + summary.inserted, dtype=np.int64))
+        self._answers[summary.request_id] = WriteReply(
+            version=summary.ts,
+            inserted=summary.inserted,
+            updated=summary.updated,
+            deleted=summary.deleted,
+            keys=keys,
+        )
+        if len(self._answers) > _REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def _take_ids(self, count: int) -> int:
+        """Return the first of `count` ids above all that any row has, or had before it was deleted."""
+        if self._next_id is None:
+            self._next_id = 1 + max(map(self._highest_id, self.shard.segments()), default=-1)
+        first = self._next_id
+        self._next_id += count
+        return first
+
+    def _highest_id(self, segment: object) -> int:
+        key = self.shard.layout.schema.primary_key
+        if isinstance(segment, GrowingSegment):
+            return int(pc.max(segment.table([key], len(segment))[0]).as_py())
+        high = segment.rows.statistics(key).high  # type: ignore[attr-defined]
+        return -1 if high is None else int(high)
+
+
+def _reply(prepared: Prepared, version: Timestamp) -> WriteReply:
+    records = [record for record, _ in prepared.records]
+    return WriteReply(
+        version=records[-1].ts if records else version,
+        inserted=sum(r.inserted for r in records),
+        updated=sum(r.updated for r in records),
+        deleted=sum(r.deleted for r in records),
+        keys=prepared.keys,
+    )

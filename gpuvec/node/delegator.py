@@ -1,0 +1,259 @@
+"""The delegator of one channel: its segments in memory, the newest rows among them, and what a read sees."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gpuvec.clock import pack_timestamp
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.node.loader import Loader
+from gpuvec.rows import Rows
+from gpuvec.segment.growing import GrowingSegment
+from gpuvec.segment.keys import Positions
+from gpuvec.segment.sealed import SealedSegment
+from gpuvec.segment.view import Snapshot
+from gpuvec.segment.visible import Layout, VisibleSegment, fit
+from gpuvec.types import ChannelName, SegmentId, Timestamp
+from gpuvec.wal.record import WriteRecord
+
+Segment = GrowingSegment | SealedSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the visible rows of some keys are.
+
+    Attributes:
+        found: (keys,) bool.
+        places: for each segment that has any: the segment, indices of the keys, and their rows.
+    """
+
+    found: NDArray[np.bool_]
+    places: tuple[tuple[Segment, NDArray[np.int64], Positions], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """What hides rows by the time of their insertion, apart from deletes."""
+
+    truncated_ts: Timestamp = 0
+    dropped: Mapping[str, Timestamp] | None = None
+    ttl_s: float | None = None
+
+    def hidden_until(self, partition: str) -> Timestamp:
+        """Return the timestamp up to which rows of a partition are gone for good."""
+        return max(self.truncated_ts, (self.dropped or {}).get(partition, 0))
+
+    def outlived(self, now_ms: int) -> Timestamp:
+        """Return the timestamp up to which rows have outlived their time."""
+        return 0 if self.ttl_s is None else pack_timestamp(max(0, now_ms - int(self.ttl_s * 1000)))
+
+
+class ShardDelegator:
+    """All rows of one channel: sealed segments, frozen ones being flushed, growing ones.
+
+    One thread at a time changes it, under the channel's lock. What it writes stays invisible until
+    `publish`; `snapshot` may be called by any thread, at any time.
+
+    Args:
+        channel: whose segments of a `CollectionState` to hold.
+        loader: opens sealed segments.
+        mint: makes segment ids.
+        capacity_bytes: the size at which growing segments are flushed.
+    """
+
+    def __init__(
+        self,
+        channel: ChannelName,
+        loader: Loader,
+        mint: Callable[[], SegmentId],
+        *,
+        capacity_bytes: int,
+    ) -> None:
+        self._channel = channel
+        self._loader = loader
+        self._mint = mint
+        self._capacity_bytes = capacity_bytes
+        self._sealed: dict[SegmentId, SealedSegment] = {}
+        self._frozen: list[GrowingSegment] = []
+        self._growing: dict[str, GrowingSegment] = {}
+        self._visibility = Visibility()
+        self._layout: Layout | None = None
+        self._published: tuple[Layout, Visibility, tuple[Segment, ...], Timestamp] | None = None
+        self._cached: Snapshot | None = None
+        self._view_lock = threading.Lock()
+
+    @property
+    def layout(self) -> Layout:
+        """The schema that new rows have."""
+        assert self._layout is not None, "install comes first"
+        return self._layout
+
+    @property
+    def visibility(self) -> Visibility:
+        """What hides rows by the time of their insertion."""
+        return self._visibility
+
+    @property
+    def growing_bytes(self) -> int:
+        """Bytes of rows that are in no file."""
+        return sum(segment.nbytes for segment in (*self._frozen, *self._growing.values()))
+
+    @property
+    def unsaved_deletes(self) -> int:
+        """Deletes of sealed rows that are in no file."""
+        return sum(len(s.deletes) - s.saved_deletes for s in self._sealed.values())
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield all segments, the newest first."""
+        yield from reversed(self._growing.values())
+        yield from reversed(self._frozen)
+        yield from reversed(self._sealed.values())
+
+    # Following the manifest
+
+    def install(self, state: CollectionState) -> None:
+        """Take over a state of the manifest as a whole: its segments, none growing."""
+        self._growing, self._frozen = {}, []
+        records = [r for r in state.segments.values() if r.channel == self._channel]
+        self._sealed = {r.segment_id: self._loader.load(r) for r in records}
+        self._loader.keep_only(set(self._sealed))
+        self.follow(state)
+
+    def follow(self, state: CollectionState) -> None:
+        """Take over schema, partitions, truncation and time to live; segments stay as they are."""
+        layout = Layout(state.schema, state.schema_version, state.field_versions)
+        if self._layout is not None and layout.version != self._layout.version:
+            self.freeze()
+        self._layout = layout
+        self._visibility = Visibility(
+            state.truncated_ts, dict(state.dropped_partitions), state.ttl_s
+        )
+
+    # Writing
+
+    def find(self, keys: pa.Array) -> Located:
+        """Return where rows with these keys are; expired ones count, truncated ones do not."""
+        found = np.zeros(len(keys), bool)
+        places = []
+        left = np.arange(len(keys))
+        for segment in self.segments():
+            if not len(left):
+                break
+            part = keys if len(left) == len(keys) else keys.take(pa.array(left))
+            rows = segment.find(part, self._visibility.hidden_until(segment.partition))
+            hit = rows >= 0
+            if hit.any():
+                places.append((segment, left[hit], rows[hit]))
+                found[left[hit]] = True
+                left = left[~hit]
+        return Located(found, tuple(places))
+
+    def apply(self, record: WriteRecord, located: Located | None = None) -> None:
+        """Take over a record of the log, invisibly until `publish`.
+
+        Args:
+            record: deletes come before rows.
+            located: where the deleted keys are, if that is known already.
+        """
+        if record.delete_keys is not None:
+            located = located or self.find(record.delete_keys)
+            for segment, _, rows in located.places:
+                segment.delete(rows, record.ts)
+        if record.rows is not None and len(record.rows):
+            rows_now = record.rows
+            if record.schema_version != self.layout.version:
+                rows_now = fit(rows_now, self.layout, record.schema_version)
+            self._growing_for(record.partition, rows_now).append(rows_now, record.ts)
+
+    def _growing_for(self, partition: str, rows: Rows) -> GrowingSegment:
+        segment = self._growing.get(partition)
+        if segment is None:
+            row_bytes = max(1, rows.nbytes // max(1, len(rows)))
+            capacity = self._capacity_bytes * 5 // 4 // row_bytes + len(rows)
+            segment = GrowingSegment(self._mint(), partition, self.layout, capacity_rows=capacity)
+            self._growing[partition] = segment
+        return segment
+
+    def publish(self, version: Timestamp) -> None:
+        """Make all that was applied visible to reads from now on, at once."""
+        everything = (*self._sealed.values(), *self._frozen, *self._growing.values())
+        with self._view_lock:
+            for segment in everything:
+                segment.publish()
+            last = self._published[3] if self._published else 0
+            self._published = (self.layout, self._visibility, everything, max(version, last))
+            self._cached = None
+
+    # Flushing
+
+    def freeze(self) -> list[GrowingSegment]:
+        """Let later rows go to new growing segments; return those that wait to be flushed."""
+        self._frozen += [segment for segment in self._growing.values() if len(segment)]
+        self._growing = {}
+        return list(self._frozen)
+
+    def sealed(self) -> tuple[SealedSegment, ...]:
+        """Return the sealed segments, oldest first."""
+        return tuple(self._sealed.values())
+
+    def swap(self, frozen: Iterable[GrowingSegment], sealed: Iterable[SealedSegment]) -> None:
+        """Put flushed segments in the place of frozen ones. `publish` makes it visible."""
+        gone = {segment.segment_id for segment in frozen}
+        self._frozen = [s for s in self._frozen if s.segment_id not in gone]
+        self._sealed.update({segment.segment_id: segment for segment in sealed})
+
+    # Reading
+
+    @property
+    def version(self) -> Timestamp:
+        """The timestamp of the newest visible write."""
+        return self._published[3] if self._published else 0
+
+    def snapshot(self, name: str, now_ms: int) -> Snapshot:
+        """Return what is visible now."""
+        with self._view_lock:
+            assert self._published is not None, "publish comes first"
+            layout, visibility, segments, version = self._published
+            if self._cached is not None and self._cached.name == name:
+                return self._cached
+            outlived = visibility.outlived(now_ms)
+            views = _views(layout, visibility, segments, outlived, working=False)
+            snapshot = Snapshot(
+                name=name,
+                version=version,
+                schema=layout.schema,
+                segments=tuple(view for _, view in views),
+            )
+            self._cached = snapshot if visibility.ttl_s is None else None
+            return snapshot
+
+    def working_views(self, now_ms: int) -> list[tuple[Segment, VisibleSegment]]:
+        """Return what the next write sees: also rows that are not published yet."""
+        segments = tuple(reversed(list(self.segments())))
+        outlived = self._visibility.outlived(now_ms)
+        return _views(self.layout, self._visibility, segments, outlived, working=True)
+
+
+def _views(
+    layout: Layout,
+    visibility: Visibility,
+    segments: tuple[Segment, ...],
+    outlived: Timestamp,
+    *,
+    working: bool,
+) -> list[tuple[Segment, VisibleSegment]]:
+    """Return a view of each segment that may have visible rows."""
+    views = []
+    for segment in segments:
+        hidden = max(visibility.hidden_until(segment.partition), outlived)
+        if hidden and segment.last_ts <= hidden:
+            continue
+        view = segment.view(layout, hidden, working=working)
+        if view.num_rows:
+            views.append((segment, view))
+    return views
