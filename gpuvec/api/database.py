@@ -46,12 +46,13 @@ def connect(
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
     """
     from gpuvec.config import config, parse_memory
-    from gpuvec.device.detect import wanted_device
+    from gpuvec.device.detect import resolve_device
     from gpuvec.query.session import new_session
 
     if cluster is not None:
         raise errors.no_cluster_yet()
-    wanted_device(device)
+    if device != "auto":
+        resolve_device(device)
     limit = parse_memory(memory_limit)
     chosen = config["durability"] if durability is None else durability
     key, engine = _engine(path, storage_options, chosen)

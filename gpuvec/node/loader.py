@@ -61,7 +61,7 @@ class Loader:
             first_ts=record.first_ts,
             last_ts=record.last_ts,
             primary_key=self._primary_key,
-            files=_Files(reader, self._primary_key),
+            files=_Files(reader),
             keys=KeyIndex(),
         )
 
@@ -80,9 +80,8 @@ class Loader:
 class _Files:
     """See `SegmentFiles` in `gpuvec.segment.sealed`."""
 
-    def __init__(self, reader: SegmentReader, primary_key: str) -> None:
+    def __init__(self, reader: SegmentReader) -> None:
         self._reader = reader
-        self._primary_key = primary_key
 
     def scalars(self, names: Sequence[str]) -> pa.Table:
         return self._reader.scalars(names)
@@ -94,7 +93,7 @@ class _Files:
         return self._reader.timestamps()
 
     def primary_keys(self) -> pa.Array | pa.ChunkedArray:
-        return self._reader.primary_keys(self._primary_key)
+        return self._reader.primary_keys()
 
     def statistics(self, name: str) -> FieldStatistics | None:
         found = self._reader.statistics(name)
