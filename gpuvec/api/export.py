@@ -91,14 +91,18 @@ def to_torch(rows: Rows) -> dict[str, Any]:
 
 
 def to_dask(rows: Rows) -> Any:
-    """Return a Dask DataFrame of the pandas form, in partitions of 262,144 rows.
+    """Return a Dask DataFrame in partitions of 262,144 rows; columns are of pandas' Arrow types.
+
+    Dask would turn arrays in object columns into text.
 
     Raises:
         UnsupportedError: `GV-930`, Dask's data frames are not installed.
     """
     dask = _library("dask.dataframe", "to_dask()")
+    pandas = _library("pandas", "to_dask()")
     parts = -(-len(rows) // _DASK_PARTITION_ROWS) or 1
-    return dask.from_pandas(to_pandas(rows), npartitions=parts)
+    frame = to_arrow(rows).to_pandas(types_mapper=pandas.ArrowDtype)
+    return dask.from_pandas(frame, npartitions=parts)
 
 
 def to_cudf(rows: Rows) -> Any:
