@@ -1,18 +1,15 @@
-"""What every object store must do, and a store that fails on schedule."""
+"""What every object store must do."""
 # ruff: noqa: D102 - a test's name is its rule
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from enum import Enum
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gpuvec.errors import CorruptError, StorageError
-from gpuvec.storage.object_store import Buffer, ObjectStore
+from gpuvec.errors import CorruptError
+from gpuvec.storage.object_store import ObjectStore
 
 RACERS = 12
 ROUNDS = 8
@@ -205,123 +202,3 @@ def race(action: Callable[[int], Any]) -> list[Any]:
     for thread in threads:
         thread.join()
     return results
-
-
-class Crash(BaseException):
-    """The process is gone; nothing of it may run on."""
-
-
-class Fault(Enum):
-    """How an operation fails."""
-
-    BEFORE = "error, no effect"
-    AFTER = "error, but the effect happened"
-    TORN = "error, and a part of an append happened; else as BEFORE"
-    REPEATED = "a retry below met the first try: put_if_absent says False of its own object"
-    CRASH_BEFORE = "the process dies before the effect"
-    CRASH_AFTER = "the process dies after the effect"
-    CRASH_TORN = "the process dies within an append; else as CRASH_BEFORE"
-
-
-class FaultStore:
-    """A store whose operations fail as planned, and that counts them.
-
-    Args:
-        inner: holds the objects, and is what a new process finds after a crash.
-        plan: the fault of the operation with that number, from 0; others succeed.
-
-    Attributes:
-        operations: method and key of every operation begun.
-    """
-
-    def __init__(self, inner: ObjectStore, plan: Mapping[int, Fault] | None = None) -> None:
-        self._inner = inner
-        self._plan = dict(plan or {})
-        self._dead = False
-        self._mutex = threading.Lock()
-        self.operations: list[tuple[str, str]] = []
-
-    @property
-    def appendable(self) -> bool:
-        """See `ObjectStore.appendable`."""
-        return self._inner.appendable
-
-    def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`."""
-        with self._operation("get", key):
-            return self._inner.get(key)
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """See `ObjectStore.get_range`."""
-        with self._operation("get_range", key):
-            return self._inner.get_range(key, start, length)
-
-    def size(self, key: str) -> int | None:
-        """See `ObjectStore.size`."""
-        with self._operation("size", key):
-            return self._inner.size(key)
-
-    def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """See `ObjectStore.put`."""
-        with self._operation("put", key):
-            self._inner.put(key, parts)
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        """See `ObjectStore.put_if_absent`."""
-        with self._operation("put_if_absent", key) as fault:
-            created = self._inner.put_if_absent(key, data)
-        return created and fault is not Fault.REPEATED
-
-    def append(self, key: str, data: bytes) -> None:
-        """See `ObjectStore.append`."""
-        torn = lambda: self._inner.append(key, bytes(data)[: len(data) // 2])  # noqa: E731
-        with self._operation("append", key, torn):
-            self._inner.append(key, data)
-
-    def sync(self, key: str) -> None:
-        """See `ObjectStore.sync`."""
-        with self._operation("sync", key):
-            self._inner.sync(key)
-
-    def list(self, prefix: str, start_after: str = "") -> list[str]:
-        """See `ObjectStore.list`."""
-        with self._operation("list", prefix):
-            return self._inner.list(prefix, start_after)
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """See `ObjectStore.delete`."""
-        with self._operation("delete", " ".join(keys)):
-            self._inner.delete(keys)
-
-    def local_path(self, key: str) -> Path | None:
-        """See `ObjectStore.local_path`."""
-        return self._inner.local_path(key)
-
-    @contextmanager
-    def _operation(
-        self, name: str, key: str, torn: Callable[[], None] = lambda: None
-    ) -> Iterator[Fault | None]:
-        with self._mutex:
-            if self._dead:
-                raise Crash
-            fault = self._plan.get(len(self.operations))
-            self.operations.append((name, key))
-        if fault in (Fault.TORN, Fault.CRASH_TORN):
-            torn()
-        if fault in (Fault.BEFORE, Fault.TORN):
-            raise _failed(name, key)
-        if fault in (Fault.CRASH_BEFORE, Fault.CRASH_TORN):
-            self._die()
-        yield fault
-        if fault is Fault.AFTER:
-            raise _failed(name, key)
-        if fault is Fault.CRASH_AFTER:
-            self._die()
-
-    def _die(self) -> None:
-        self._dead = True
-        raise Crash
-
-
-def _failed(name: str, key: str) -> StorageError:
-    return StorageError("GV-504", f"cannot {name} {key}: planned failure")

@@ -2,7 +2,8 @@ import pytest
 
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.memory import MemoryStore
-from gpuvec.testing.stores import FaultStore, ObjectStoreTests
+from gpuvec.testing.faults import FaultStore
+from gpuvec.testing.stores import ObjectStoreTests
 
 
 class TestMemoryStore(ObjectStoreTests):

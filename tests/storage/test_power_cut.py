@@ -8,9 +8,11 @@ import pytest
 from gpuvec.errors import StorageError
 from gpuvec.storage.local import LocalStore
 from gpuvec.testing.disk import ModelDisk, PowerCut
+from gpuvec.testing.history import EXAMPLE_LOG as LOG
+from gpuvec.testing.history import EXAMPLE_STEPS as STEPS
+from gpuvec.testing.history import StoreHistory
 
 ROOT = "/home/db"
-LOG = "collections/c-1/wal/s000/e1.log"
 OUTCOMES = [
     *itertools.product(("all", "none"), ("all", "none", "half", "zeros"), (0,)),
     *(("random", "random", seed) for seed in range(12)),
@@ -18,76 +20,9 @@ OUTCOMES = [
 ]
 
 
-class History:
-    """What was asked of a store and which contents each key may have: None is absent."""
-
-    def __init__(self, store):
-        self.store = store
-        self.allowed = {}
-        self.log = b""  # acknowledged
-        self.log_tail_unknown = False
-
-    def run(self, steps, *, go_on=False):
-        for step in steps:
-            try:
-                getattr(self, step[0])(*step[1:])
-            except StorageError:
-                if not go_on:
-                    raise
-
-    def put(self, key, parts):
-        self._attempt(key, b"".join(parts), lambda: self.store.put(key, parts))
-
-    def create(self, key, data):
-        before = self.allowed.get(key, {None})
-        if self._attempt(key, data, lambda: self.store.put_if_absent(key, data)) is False:
-            assert before != {None}
-            self.allowed[key] = before - {None}
-
-    def delete(self, key):
-        self._attempt(key, None, lambda: self.store.delete([key]))
-
-    def append(self, data):
-        self.log_tail_unknown, known = True, self.log_tail_unknown
-        self.store.append(LOG, data)
-        self.log += data
-        self.log_tail_unknown = known
-
-    def _attempt(self, key, content, call):
-        self.allowed[key] = self.allowed.get(key, {None}) | {content}
-        result = call()
-        self.allowed[key] = {content}
-        return result
-
-    def check(self, disk):
-        store = LocalStore(ROOT, system=disk)
-        visible = {key: store.get(key) for key in store.list("")}
-        log = visible.pop(LOG, b"")
-        assert log.startswith(self.log), "an acknowledged append is gone"
-        assert self.log_tail_unknown or log == self.log
-        for key, allowed in self.allowed.items():
-            assert visible.pop(key, None) in allowed, key
-        assert not visible
-
-
-STEPS = [
-    ("create", "gpuvec.json", b'{"format": 1}'),
-    ("create", "catalog/manifest/1.json", b"the first entry of the log"),
-    ("put", "collections/c-1/seg/01a/scalar.parquet", [b"scalars of", b" the segment"]),
-    ("put", "collections/c-1/seg/01a/vec-e.arrow", [b"vectors"]),
-    ("append", b"frame one;"),
-    ("append", b"frame two, longer;"),
-    ("put", "catalog/manifest/hint", [b"1"]),
-    ("create", "catalog/manifest/1.json", b"not the first"),
-    ("put", "catalog/manifest/hint", [b"2"]),
-    ("delete", "collections/c-1/seg/01a/vec-e.arrow"),
-    ("append", b"frame three;"),
-]
-
-
 def run_until(cut_at, **options):
     disk = ModelDisk(cut_at=cut_at, write_bytes=12, **options)
-    history = History(LocalStore(ROOT, system=disk))
+    history = StoreHistory(LocalStore(ROOT, system=disk))
     try:
         history.run(STEPS)
     except PowerCut:
@@ -100,7 +35,7 @@ def find_violation(**options):
         disk, history, was_cut = run_until(cut_at, **options)
         for outcome in OUTCOMES:
             try:
-                history.check(disk.after_power_cut(*outcome))
+                history.check(LocalStore(ROOT, system=disk.after_power_cut(*outcome)))
             except AssertionError as error:
                 return f"cut at {cut_at} ({disk.calls[-1]}), {outcome}: {error}"
         if not was_cut:
@@ -123,7 +58,7 @@ def test_the_model_finds_each_sync_that_is_left_out(call, what):
 def test_a_kill_without_power_cut_loses_nothing():
     for cut_at in itertools.count():
         disk, history, was_cut = run_until(cut_at)
-        history.check(disk.after_kill())
+        history.check(LocalStore(ROOT, system=disk.after_kill()))
         if not was_cut:
             return
 
@@ -166,10 +101,10 @@ def test_a_call_that_fails_loses_nothing_acknowledged_before_or_after(code):
     calls = len(run_until(None)[0].calls)
     for number in range(calls):
         disk = ModelDisk(failures={number: code}, write_bytes=12)
-        history = History(LocalStore(ROOT, system=disk))
+        history = StoreHistory(LocalStore(ROOT, system=disk))
         history.run(STEPS, go_on=True)
         for outcome in (("none", "none", 0), ("all", "zeros", 0), ("random", "random", 1)):
-            history.check(disk.after_power_cut(*outcome))
+            history.check(LocalStore(ROOT, system=disk.after_power_cut(*outcome)))
 
 
 def test_after_a_failed_sync_a_log_takes_nothing_more():
@@ -204,9 +139,9 @@ def _first(calls, name, *, skip=0):
 def test_without_sync_a_kill_loses_nothing_though_a_power_cut_may():
     disk = ModelDisk()
     store = LocalStore(ROOT, durability="os", system=disk)
-    history = History(store)
+    history = StoreHistory(store)
     history.run(STEPS)
-    history.check(disk.after_kill())
+    history.check(LocalStore(ROOT, system=disk.after_kill()))
     assert not [call for call in disk.calls if "sync" in call]
     with pytest.raises(AssertionError):
-        history.check(disk.after_power_cut("none", "none"))
+        history.check(LocalStore(ROOT, system=disk.after_power_cut("none", "none")))
