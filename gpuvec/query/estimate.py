@@ -80,12 +80,13 @@ def is_sure(node: p.Plan) -> bool:
     return isinstance(node, passing) and all(map(is_sure, node.inputs))
 
 
-def check_fits(node: p.Plan, rows: int | None, memory_limit: int) -> None:
-    """Refuse an answer that is known to be larger than memory.
+def check_fits(node: p.Plan, source_rows: dict[int, int], memory_limit: int) -> None:
+    """Refuse an answer that is known to be larger than memory; see `most_rows`.
 
     Raises:
         ResultTooLargeError: `GV-420`.
     """
+    rows = most_rows(node, source_rows)
     if rows is None or not is_sure(node):
         return
     size = rows * row_bytes(node.columns)

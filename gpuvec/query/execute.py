@@ -80,6 +80,8 @@ def read_stored(view: SegmentView, session: Session, name: str, kind: FieldType)
         column = view.scalars([name]).column(0)
         return column.chunk(0) if column.num_chunks == 1 else column
 
+    if getattr(view, "transient", False):
+        return make()
     key = (view.segment_id, view.generation, "column", name, repr(kind))
     return session.cache.get(key, make, lambda column: column.nbytes)
 

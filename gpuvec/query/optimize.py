@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from gpuvec.expr.bind import Bound, bind
+from gpuvec.expr.bind import Bound, bind_filter
 from gpuvec.expr.tree import combine
 from gpuvec.query import plan as p
 from gpuvec.query.plan import Plan
@@ -41,7 +41,7 @@ def push_filter(node: Plan, predicate: Bound) -> Plan:
     """Return `node` filtered, with the filter below projections, sorts and columns it does not need."""
     if isinstance(node, p.Filter):
         fields = node.input.columns
-        both = bind(combine("and", node.predicate.source, predicate.source), fields.fields)
+        both = bind_filter(combine("and", node.predicate.expr, predicate.expr), fields.fields)
         return p.Filter(columns=node.columns, input=node.input, predicate=both)
     passes = isinstance(node, p.Project | p.Sort) or (
         isinstance(node, p.WithColumns) and uses(predicate).isdisjoint(node.computed)
@@ -109,7 +109,7 @@ def needed(node: Plan, names: set[str]) -> set[str]:
 
 def uses(bound: Bound) -> frozenset[str]:
     """Return the columns an expression reads, vectors too."""
-    return bound.columns | {distance.field for distance in bound.distances}
+    return bound.columns | bound.vectors
 
 
 def _named(names: set[str], renamed: Mapping[str, str]) -> set[str]:

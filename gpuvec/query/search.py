@@ -101,7 +101,8 @@ def make_target(part: Part, node: Search, session: Session) -> Target:
     if origin is None:
         return Target(part, None, part.num_rows, node.field, node.metric, pk, session, None)
     key = None
-    if origin.computed.isdisjoint((node.field, pk)):
+    kept = not getattr(origin.view, "transient", False)
+    if kept and origin.computed.isdisjoint((node.field, pk)):
         key = (origin.view.segment_id, origin.view.generation)
     return Target(
         origin.base, origin.keep, part.num_rows, node.field, node.metric, pk, session, key

@@ -1,0 +1,172 @@
+"""What a frame can be made of, and what it can be asked with."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from gpuvec import errors
+from gpuvec.api import interop
+from gpuvec.api.files import open_files
+from gpuvec.api.inference import infer_fields
+from gpuvec.ingest import validate_rows
+from gpuvec.query import build, build_search
+from gpuvec.query.memory_source import MemorySource, new_segment_id
+from gpuvec.query.plan import Columns, QueryArray, QueryFrame, Source
+from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
+from gpuvec.schema import Int64, Schema
+from gpuvec.segment.view import FieldStatistics, Snapshot
+from gpuvec.types import SegmentId
+
+ARRAY_COLUMN = "vector"  # the column of a 2-D array
+INFER_ROWS = 1000  # of files, from which their field types follow
+
+
+def source_of(data: Any, primary_key: str | None) -> Source:
+    """Return data as a source of rows; files are read only when a query needs them."""
+    if isinstance(data, str | os.PathLike):
+        return FileSource(os.fspath(data), primary_key)
+    if getattr(data, "ndim", None) == 2 and not hasattr(data, "columns"):
+        data = {ARRAY_COLUMN: data}
+    rows = interop.to_rows(data)
+    schema = _schema_of(rows, primary_key)
+    return MemorySource(_columns(schema, primary_key), validate_rows(schema, rows))
+
+
+def _schema_of(rows: Rows, primary_key: str | None) -> Schema:
+    """Return the schema that follows from rows; without a key, with one that no row has."""
+    if primary_key is not None:
+        return interop.infer_schema(rows, primary_key)
+    fields = infer_fields({n: _column(rows, n) for n in rows.order})
+    name = build.free_name("row", fields)
+    return Schema({**fields, name: Int64(auto=True)}, name)
+
+
+def _column(rows: Rows, name: str) -> Any:
+    return rows.vectors[name] if name in rows.vectors else rows.table.column(name)
+
+
+def _columns(schema: Schema, primary_key: str | None) -> Columns:
+    fields = dict(schema.fields)
+    if primary_key is None:
+        del fields[schema.primary_key]
+    return Columns(fields, primary_key)
+
+
+class FileSource:
+    """Files that a path, URL or glob names; each Parquet row group is read when a query comes to it."""
+
+    name = ""
+
+    def __init__(self, pattern: str, primary_key: str | None) -> None:
+        dataset = open_files(pattern)
+        head = interop.to_rows(dataset.head(INFER_ROWS))
+        schema = _schema_of(head, primary_key)
+        fields = {
+            name: kind if name == schema.primary_key else build.nullable(kind)
+            for name, kind in schema.fields.items()
+        }
+        self._checked = Schema(fields, schema.primary_key)
+        self.schema = _columns(self._checked, primary_key)
+        self._views = tuple(
+            FileView(new_segment_id(), piece, self._checked)
+            for fragment in dataset.get_fragments()
+            for piece in _pieces(fragment)
+        )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """See `Source.snapshot`."""
+        schema = cast(Schema, self.schema)
+        yield Snapshot(name="", version=0, schema=schema, segments=cast(Any, self._views))
+
+
+def _pieces(fragment: Any) -> list[Any]:
+    split = getattr(fragment, "split_by_row_group", None)
+    return [fragment] if split is None else list(split())
+
+
+@dataclass(eq=False, slots=True)
+class FileView:
+    """One row group of a file as a segment; see `SegmentView`. Nothing that is read is kept."""
+
+    segment_id: SegmentId
+    fragment: Any
+    checked: Schema
+    generation: int = 0
+    transient: bool = True
+    _num_rows: int = field(default=-1, repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        """See `SegmentView.num_rows`."""
+        if self._num_rows < 0:
+            self._num_rows = int(self.fragment.count_rows())
+        return self._num_rows
+
+    def keep(self) -> None:
+        """See `SegmentView.keep`; every row is visible."""
+
+    def scalars(self, names: Sequence[str]) -> pa.Table:
+        """See `SegmentView.scalars`."""
+        return self._read(names).table
+
+    def vectors(self, name: str) -> VectorColumn:
+        """See `SegmentView.vectors`."""
+        return self._read([name]).vectors[name]
+
+    def statistics(self, name: str) -> FieldStatistics | None:
+        """See `SegmentView.statistics`; nothing is known."""
+        return None
+
+    def _read(self, names: Sequence[str]) -> Rows:
+        fields = {name: self.checked.fields[name] for name in names}
+        key = build.free_name("row", fields)
+        schema = Schema({**fields, key: Int64(auto=True)}, key)
+        table = self.fragment.to_table(columns=list(names))
+        return validate_rows(schema, interop.to_rows(table, schema))
+
+
+def query_set(
+    queries: Any, columns: Columns, name: str, query_on: str | None, query_id: str | None
+) -> QueryArray | QueryFrame:
+    """Return queries for a field, checked.
+
+    Args:
+        queries: vectors, or rows with vectors.
+        columns: of the frame that is searched.
+        name: the field.
+        query_on: the vector column of a query frame.
+        query_id: the column that names its queries.
+
+    Raises:
+        QueryError, SchemaError, NotFoundError: see `Frame.search`.
+    """
+    kind = columns.fields[name]
+    if _is_plain_array(queries):
+        if query_on is not None or query_id is not None:
+            given = {"query_on": query_on, "query_id": query_id}
+            raise errors.only_for_frames([n for n, v in given.items() if v is not None])
+        found = interop.to_queries(queries, kind, field=name, where=columns.name)
+        sparse = isinstance(found, SparseVectors)
+        return QueryArray(vectors=found if sparse else DenseVectors(found))
+    from gpuvec.api.frame import frame
+
+    asked = frame(queries)
+    return build_search.query_frame(asked.plan, name, kind, query_on, query_id, columns.name)
+
+
+def _is_plain_array(queries: Any) -> bool:
+    """Return whether queries are vectors without a table around them."""
+    if isinstance(queries, np.ndarray):
+        return True
+    from gpuvec.api.frame import Frame
+
+    if isinstance(queries, Frame | str | os.PathLike):
+        return False
+    return not interop._is_table(queries)
+

@@ -1,0 +1,210 @@
+"""Makes search nodes: which field, which queries, which options go together."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.query import plan as p
+from gpuvec.query.build import check_comparable, check_names, free_name, whole_number
+from gpuvec.query.plan import Columns, Plan, QueryArray, QueryFrame
+from gpuvec.schema import (
+    BINARY_METRICS,
+    DENSE_METRICS,
+    BinaryVector,
+    FieldType,
+    Float32,
+    Int32,
+    Int64,
+    SparseVector,
+    Vector,
+)
+from gpuvec.types import Metric
+
+SPARSE_METRICS = (Metric.IP, Metric.COSINE)
+FIXED = ("query_id", "rank", "distance")  # columns of every answer
+
+
+class DefaultK(int):
+    """The `k` of a signature, told from a `k` that someone gave: with a radius it means no limit."""
+
+
+DEFAULT_K = DefaultK(10)
+
+
+def vector_field(columns: Columns, on: str | None, option: str = "on") -> str:
+    """Return the vector column to search.
+
+    Raises:
+        NotFoundError: `GV-104`, no such column.
+        QueryError: `GV-352`, it holds no vectors, or several columns do and none is named.
+    """
+    if on is not None:
+        check_names([on], columns)
+        if not columns.fields[on].is_vector:
+            raise errors.not_a_vector(on, columns.fields[on], columns.vectors, option=option)
+        return on
+    names = list(columns.vectors)
+    if len(names) != 1:
+        raise errors.which_vector(option, names, where=columns.where)
+    return names[0]
+
+
+def query_frame(
+    plan: Plan, field: str, kind: FieldType, query_on: str | None, query_id: str | None, where: str
+) -> QueryFrame:
+    """Return the rows of a plan as queries for a field.
+
+    Raises:
+        SchemaError: `GV-113`, another dimension.
+        QueryError: `GV-352` no clear vector column, `GV-364` another kind of vectors.
+    """
+    columns = plan.columns
+    vector = vector_field(columns, query_on, "query_on")
+    got = columns.fields[vector]
+    if type(got) is not type(kind):
+        raise errors.wrong_query_kind(field, wanted=kind, got=got)
+    if isinstance(kind, Vector | BinaryVector) and getattr(got, "dim", None) != kind.dim:
+        raise errors.wrong_dimension(field, wanted=kind.dim, got=int(got.dim), where=where)  # type: ignore[attr-defined]
+    if query_id is not None:
+        check_names([query_id], columns)
+        check_comparable(columns, query_id, "name queries")
+    named = columns.primary_key if query_id is None else query_id
+    return QueryFrame(plan=plan, vector=vector, query_id=named, key=columns.primary_key)
+
+
+def search(
+    node: Plan,
+    queries: QueryArray | QueryFrame,
+    field: str,
+    *,
+    k: int | None,
+    radius: Any,
+    group_by: str | None,
+    group_size: int,
+    exclude_self: bool,
+    metric: str | None,
+    recall: float | None,
+    exact: bool,
+    params: Mapping[str, Any] | None,
+) -> p.Search:
+    """Return the search of a frame for queries; see `Frame.search` for the options.
+
+    Raises:
+        QueryError: options that contradict one another, or that no value of theirs allows.
+        NotFoundError: `GV-104`, unknown columns.
+    """
+    _check_promise(field, recall, exact, params)
+    low, high = _range(radius)
+    if radius is not None and isinstance(k, DefaultK):
+        k = None
+    columns = node.columns
+    if group_by is not None:
+        check_names([group_by], columns)
+        check_comparable(columns, group_by, "be grouped by")
+    elif group_size != 1:
+        raise errors.options_in_conflict(
+            ["group_size"], "there is no group_by", instead='group_by="brand", group_size=2'
+        )
+    if exclude_self:
+        _check_own_key(queries, columns)
+    output, renamed, place = _output(queries, columns)
+    return p.Search(
+        columns=output, input=node, queries=queries, field=field,
+        metric=field_metric(columns.fields[field], field, metric),
+        k=None if k is None else int(whole_number("k", k, least=1)),
+        low=low, high=high, group_by=group_by,
+        group_size=whole_number("group_size", group_size, least=1),
+        exclude_self=bool(exclude_self), recall=recall, renamed=renamed, place=place,
+    )  # fmt: skip
+
+
+def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
+    """Return the metric of a search: the field's, or another that its vectors have."""
+    known = {BinaryVector: BINARY_METRICS, SparseVector: SPARSE_METRICS}.get(
+        type(kind),  # type: ignore[arg-type]
+        DENSE_METRICS,
+    )
+    wanted = kind.metric if metric is None else metric  # type: ignore[attr-defined]
+    if wanted not in known:
+        raise errors.metric_not_for(wanted, field, known)
+    return Metric(wanted)
+
+
+def _check_promise(
+    field: str, recall: float | None, exact: bool, params: Mapping[str, Any] | None
+) -> None:
+    given = {"recall": recall is not None, "exact": bool(exact), "params": params is not None}
+    names = [name for name, here in given.items() if here]
+    if len(names) > 1:
+        raise errors.options_in_conflict(
+            names,
+            "at most one of them decides how good the answer is",
+            instead="exact=True for the true answer, recall=0.95 for a measured one",
+        )
+    if recall is not None and (isinstance(recall, bool) or not 0 < recall <= 1):
+        raise errors.bad_number("recall", recall, "above 0 and at most 1")
+    if params is not None:
+        raise errors.params_without_index(dict(params), field)
+
+
+def _range(radius: Any) -> tuple[float | None, float | None]:
+    if radius is None:
+        return None, None
+    wanted = "a number, or a pair (low, high) with low < high"
+    pair = radius if isinstance(radius, tuple | list) else (None, radius)
+    try:
+        low, high = (None if end is None else float(end) for end in pair)
+    except (TypeError, ValueError):
+        raise errors.bad_number("radius", radius, wanted) from None
+    ends = [end for end in (low, high) if end is not None]
+    if high is None or any(math.isnan(end) for end in ends) or (low is not None and low >= high):
+        raise errors.bad_number("radius", radius, wanted)
+    return low, high
+
+
+def _check_own_key(queries: QueryArray | QueryFrame, columns: Columns) -> None:
+    if columns.primary_key is None:
+        raise errors.no_own_key(f"{columns.where} has none")
+    if isinstance(queries, QueryArray):
+        raise errors.no_own_key("these queries are vectors only")
+    if queries.key is None:
+        raise errors.no_own_key("the query frame has none")
+    mine = columns.fields[columns.primary_key].arrow_type()
+    theirs = queries.plan.columns.fields[queries.key].arrow_type()
+    if mine != theirs:
+        raise errors.no_own_key(f"keys are {mine} here and {theirs} in the query frame")
+
+
+def _output(
+    queries: QueryArray | QueryFrame, columns: Columns
+) -> tuple[Columns, dict[str, str], str | None]:
+    """Return output columns, what they are called in the input, and the row number's column."""
+    id_type: FieldType = Int64()
+    if isinstance(queries, QueryFrame) and queries.query_id is not None:
+        id_type = queries.plan.columns.fields[queries.query_id]
+    fields: dict[str, FieldType] = {"query_id": id_type, "rank": Int32()}
+    renamed: dict[str, str] = {}
+
+    def named(name: str) -> str:
+        if name not in FIXED:
+            return name
+        out = free_name(name, {**columns.fields, **dict.fromkeys((*FIXED, *fields))})
+        renamed[out] = name
+        return out
+
+    key, place = columns.primary_key, None
+    if key is not None:
+        fields[named(key)] = columns.fields[key]
+    else:
+        place = free_name("row", columns.fields)
+        fields[place] = Int64()
+    fields["distance"] = Float32()
+    hidden = set()
+    for name, kind in columns.fields.items():
+        if name != key:
+            out = named(name)
+            fields[out] = kind
+            if kind.is_vector or name in columns.hidden:
+                hidden.add(out)
+    return Columns(fields, None, columns.name, frozenset(hidden)), renamed, place

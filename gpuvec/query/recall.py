@@ -1,0 +1,227 @@
+"""Recall, measured: a search against an independent exact answer on a sample of its queries.
+
+Recall is the share of the true k nearest, among the rows the prefilter leaves, that were returned; a row tied with
+the k-th counts. With a radius it is the share of true pairs, with groups the share of true rows.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gpuvec.errors import nothing_to_evaluate
+from gpuvec.query import plan as p
+from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, tiles
+from gpuvec.query.build import whole_number
+from gpuvec.query.codes import places_within
+from gpuvec.query.execute import Run
+from gpuvec.query.groups import Groups, grouped_hits, make_groups
+from gpuvec.query.optimize import optimize
+from gpuvec.query.reduce import Hits
+from gpuvec.query.reference import Float64s, distances64
+from gpuvec.query.search import Searcher, make_target
+from gpuvec.query.session import Session
+from gpuvec.rows import SparseVectors
+
+Z95 = 1.959964
+TIE = 1e-6  # distances this near, relative and absolute, count as equal
+BLOCK_QUERIES = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What a sample of queries showed.
+
+    Attributes:
+        recall: mean over the queries.
+        ci95: its 95 % interval, of Wilson's kind with queries as trials.
+        worst: the lowest of one query.
+        queries_per_second: of the search alone, one run of the sample as one batch.
+        per_query: `query_id`, `recall`, `found`, `wanted`, `last_distance`.
+    """
+
+    recall: float
+    ci95: tuple[float, float]
+    worst: float
+    queries_per_second: float
+    per_query: pa.Table
+
+
+def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
+    """Measure the topmost search of a plan.
+
+    Raises:
+        QueryError: `GV-362`, there is none.
+    """
+    size = whole_number("sample", sample, least=1)
+    search = find_search(optimize(node))
+    with Run(session) as run:
+        targets = [make_target(part, search, session) for part in run.parts(search.input)]
+        searcher = Searcher(search, targets, session, run.metrics)
+        tile = _draw(run, search, size, seed)
+        groups = None
+        if search.group_by is not None and searcher.total:
+            groups = make_groups(searcher, search.group_by)
+        start = time.perf_counter()
+        hits = _answer(searcher, groups, tile)
+        seconds = time.perf_counter() - start
+        found, wanted = _compare(searcher, groups, tile, hits)
+    recalls = np.divide(found, wanted, out=np.ones(len(tile)), where=wanted > 0)
+    last = np.full(len(tile), np.nan, np.float32)
+    full = np.diff(hits.offsets) > 0
+    last[full] = hits.distance[hits.offsets[1:][full] - 1]
+    table = pa.table(
+        {
+            "query_id": tile.ids,
+            "recall": recalls,
+            "found": found.astype(np.int64),
+            "wanted": wanted.astype(np.int64),
+            "last_distance": pa.array(last, mask=~full),
+        }
+    )
+    mean = float(recalls.mean()) if len(recalls) else 1.0
+    rate = len(tile) / seconds if seconds else math.inf
+    worst = float(recalls.min(initial=1.0))
+    return Measured(mean, interval(recalls), worst, rate, table)
+
+
+def find_search(node: p.Plan) -> p.Search:
+    """Return the topmost search below a node."""
+    while not isinstance(node, p.Search):
+        if not node.inputs:
+            raise nothing_to_evaluate()
+        node = node.inputs[0]
+    return node
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of values in [0, 1]: Wilson's, with as many trials as the spread allows."""
+    count = len(values)
+    if not count:
+        return (0.0, 1.0)
+    mean, spread = float(values.mean()), float(values.var())
+    trials = count * mean * (1 - mean) / spread if spread > 0 else float(count)
+    z2 = Z95 * Z95
+    middle = (mean + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(mean * (1 - mean) / trials + z2 / (4 * trials**2))
+    return (max(0.0, middle - half), min(1.0, middle + half))
+
+
+def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:
+    if isinstance(search.queries, p.QueryArray):
+        blocks = array_blocks(search.queries)
+    else:
+        parts = run.parts(search.queries.plan)
+        blocks = frame_blocks(search.queries, parts, with_keys=search.exclude_self)
+    every = list(tiles(blocks, 1 << 62))
+    if not every:
+        return Tile(np.empty((0, 1), np.float32), pa.array([], pa.int64()), None)
+    whole = every[0]
+    if len(whole) <= size:
+        return whole
+    rows = np.sort(np.random.default_rng(seed).choice(len(whole), size, replace=False))
+    chosen = pa.array(rows)
+    sparse = isinstance(whole.vectors, SparseVectors)
+    vectors = whole.vectors.take(rows) if sparse else whole.vectors[rows]
+    keys = None if whole.keys is None else whole.keys.take(chosen)
+    return Tile(vectors, whole.ids.take(chosen), keys)
+
+
+def _answer(searcher: Searcher, groups: Groups | None, tile: Tile) -> Hits:
+    if not len(tile):
+        return Hits.empty(0)
+    queries = as_queries(tile.vectors, _kind(searcher))
+    if groups is not None:
+        return grouped_hits(searcher, groups, queries, tile.keys)
+    return searcher.hits(queries, tile.keys, searcher.node.k)
+
+
+def _kind(searcher: Searcher) -> object:
+    return searcher.node.input.columns.fields[searcher.node.field]
+
+
+def _compare(
+    searcher: Searcher, groups: Groups | None, tile: Tile, hits: Hits
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, per query, how many true rows were found, and how many there are to find."""
+    found, wanted = np.zeros(len(tile)), np.zeros(len(tile))
+    codes = None if groups is None else np.concatenate(groups.codes)
+    starts = np.cumsum([0, *(target.base.num_rows for target in searcher.targets)])
+    place = starts[hits.part] + hits.row if len(hits) else hits.row
+    for start, block in _truth(searcher, tile):
+        for number, truth in enumerate(block, start):
+            mine = truth[place[hits.offsets[number] : hits.offsets[number + 1]]]
+            found[number], wanted[number] = _score(searcher.node, truth, mine, codes)
+    return found, wanted
+
+
+def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
+    """Yield blocks of (queries, all rows) distances; +inf where a row may not be found."""
+    node = searcher.node
+    for start in range(0, len(tile), BLOCK_QUERIES):
+        few = tile.slice(start, min(start + BLOCK_QUERIES, len(tile)))
+        queries = as_queries(few.vectors, _kind(searcher))
+        parts = [np.empty((len(few), 0))]
+        for target in searcher.targets:
+            column = target.base.column(node.field)
+            rows = column if isinstance(column, SparseVectors) else column.values
+            found = distances64(queries, rows, node.metric)
+            for mask in (target.keep, column.valid):
+                if mask is not None:
+                    found[:, ~mask] = np.inf
+            if few.keys is not None:
+                keys = target.base.column(str(target.primary_key))
+                own = pc.index_in(few.keys, value_set=_flat(keys))
+                hit = np.asarray(own.is_valid())
+                found[np.flatnonzero(hit), np.asarray(own.drop_null())] = np.inf
+            parts.append(found)
+        yield start, np.concatenate(parts, axis=1)
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _score(
+    node: p.Search, truth: Float64s, mine: Float64s, codes: NDArray[np.int64] | None
+) -> tuple[int, int]:
+    """Return true rows among those found, and true rows in all, for one query.
+
+    Args:
+        node: the search.
+        truth: (rows,) its distances.
+        mine: distances of the rows it returned.
+        codes: (rows,) the group of each row.
+    """
+    low = -np.inf if node.low is None else node.low
+    high = np.inf if node.high is None else node.high
+    slack = TIE * (1 + abs(high) if math.isfinite(high) else 1)
+    sure = np.flatnonzero(np.isfinite(truth) & (truth > low + slack) & (truth <= high - slack))
+    good = mine[(mine > low - slack) & (mine <= high + slack) & np.isfinite(mine)]
+    if codes is not None:
+        expected = _grouped(node, truth[sure], codes[sure])
+        mine = np.sort(good)[: len(expected)]
+        near = np.abs(mine - expected[: len(mine)]) <= TIE * (1 + np.abs(mine))
+        return int(np.count_nonzero(near)), len(expected)
+    if node.k is None:
+        return len(good), max(len(sure), len(good))
+    count = min(node.k, len(sure))
+    if not count:
+        return 0, 0
+    last = float(np.partition(truth[sure], count - 1)[count - 1])
+    near = good <= last + TIE * (1 + abs(last))
+    return min(int(np.count_nonzero(near)), count), count
+
+
+def _grouped(node: p.Search, truth: Float64s, codes: NDArray[np.int64]) -> Float64s:
+    order = np.argsort(truth, kind="stable")
+    truth, codes = truth[order], codes[order]
+    _, first = np.unique(codes, return_index=True)
+    nearest = codes[np.sort(first)[: node.k]]
+    keep = np.isin(codes, nearest) & (places_within(codes) < node.group_size)
+    return truth[keep]
