@@ -119,7 +119,7 @@ class GrowingSegment:
         if layout.schema.dynamic:
             schema = schema.append(pa.field(DYNAMIC_COLUMN, pa.string()))
         self._table = _Table(schema.empty_table())
-        self._names = schema.names
+        self._schema = schema
         self._timestamps = _Buffer(None, np.dtype(np.int64), capacity_rows)
         self._vectors: dict[str, _Dense | _Sparse] = {}
         for name, kind in layout.schema.vector_fields.items():
@@ -142,7 +142,8 @@ class GrowingSegment:
 
     def append(self, rows: Rows, timestamp: Timestamp) -> None:
         """Add validated rows, whose keys no visible row has."""
-        table = rows.table.select(self._names)
+        columns = [rows.table[name] for name in self._schema.names]
+        table = pa.Table.from_arrays(columns, schema=self._schema)
         self._table.extend(table)
         for name, buffer in self._vectors.items():
             buffer.extend(rows.vectors[name])
@@ -193,7 +194,7 @@ class GrowingSegment:
     def rows(self, count: int) -> Rows:
         """Return the first `count` rows, with the hidden column of a dynamic schema."""
         vectors = {name: buffer.read(count) for name, buffer in self._vectors.items()}
-        return Rows(self.table(self._names, count), vectors)
+        return Rows(self.table(self._schema.names, count), vectors)
 
     def table(self, names: Sequence[str], count: int) -> pa.Table:
         """Return scalar columns of the first `count` rows."""

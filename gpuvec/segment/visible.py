@@ -104,15 +104,13 @@ class VisibleSegment:
         """See `SegmentView.scalars`."""
         own = [name for name in names if self._has(name)]
         table = self.columns.table(own)
-        if len(own) == len(names):
-            return table
-        columns = {
-            name: table[name]
+        columns = [
+            table[name]
             if name in own
             else default_column(name, self._kind(name), self.num_rows)
             for name in names
-        }
-        return pa.table(columns)
+        ]
+        return pa.Table.from_arrays(columns, names=list(names))  # all segments: one Arrow schema
 
     def vectors(self, name: str) -> VectorColumn:
         """See `SegmentView.vectors`."""

@@ -1,0 +1,267 @@
+"""Random histories: the database and a dict do the same things, and must agree."""
+
+import random
+
+import numpy as np
+import pytest
+from gpuvec.api.engine import Engine
+from gpuvec.testing.model import ModelCollection
+
+import gpuvec as gv
+from gpuvec.storage.open import open_store
+
+DIM = 4
+KEYS = 60  # few, so that they meet
+
+FILTERS = [
+    ("n > 50", lambda row: None if row["n"] is None else row["n"] > 50),
+    ("n is null", lambda row: row["n"] is None),
+    ("n < 30 and word != 'b'", lambda row: _and(_less(row["n"], 30), row["word"] != "b")),
+    ("word in ['a', 'c']", lambda row: row["word"] in ("a", "c")),
+    ("word like 'b%' or n >= 90", lambda row: _or(row["word"].startswith("b"), _at_least(row["n"], 90))),
+]
+
+
+def _less(value, bound):
+    return None if value is None else value < bound
+
+
+def _at_least(value, bound):
+    return None if value is None else value >= bound
+
+
+def _and(left, right):
+    if left is False or right is False:
+        return False
+    return None if left is None or right is None else True
+
+
+def _or(left, right):
+    if left is True or right is True:
+        return True
+    return None if left is None or right is None else False
+
+
+class History:
+    """One database, its model, a reader in another engine, and a seeded stream of steps."""
+
+    def __init__(self, path, seed, key_kind):
+        self.random = random.Random(seed)
+        self.numbers = np.random.default_rng(seed)
+        self.path = path
+        self.text_keys = key_kind == "string"
+        key_type = gv.String() if self.text_keys else gv.Int64()
+        schema = gv.Schema(
+            {
+                "key": key_type,
+                "n": gv.Int64(nullable=True),
+                "word": gv.String(default="a"),
+                "v": gv.Vector(DIM, metric="sqeuclidean", nullable=True),
+            },
+            "key",
+        )
+        self.db = gv.connect(path)
+        self.items = self.db.create_collection("items", schema)
+        self.model = ModelCollection("key", {"n": None, "word": "a", "v": None})
+        self.extra = None
+        self.reader = None
+
+    def close(self):
+        self.drop_reader()
+        self.db.close()
+
+    def drop_reader(self):
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
+    def key(self):
+        number = self.random.randrange(KEYS)
+        return f"k{number:03d}é" if self.text_keys else number
+
+    def batch(self, unique=True):
+        count = self.random.choice([1, 1, 2, 5, 20])
+        keys = [self.key() for _ in range(count)]
+        if unique:
+            keys = list(dict.fromkeys(keys))
+        rows = []
+        for key in keys:
+            row = {"key": key, "word": self.random.choice(["a", "b", "bc", "c"])}
+            row["n"] = self.random.choice([None, self.random.randrange(100)])
+            row["v"] = None
+            if self.random.random() < 0.9:
+                row["v"] = [float(x) for x in self.numbers.integers(-9, 9, DIM)]
+            if self.extra is not None:
+                row[self.extra] = self.random.randrange(5)
+            rows.append(row)
+        return rows
+
+    def columns(self, rows):
+        return [dict(row) for row in rows]
+
+    # Steps
+
+    def insert(self):
+        rows, mode = self.batch(), self.random.choice(["error", "skip", "replace"])
+        partition = self.random.choice(["", "", "p1", "p2"])
+        try:
+            wanted = self.model.insert(rows, partition=partition, on_conflict=mode)
+        except ValueError:
+            with pytest.raises(gv.SchemaError):
+                self.items.insert(
+                    self.columns(rows), partition=partition or None, on_conflict=mode
+                )
+            return
+        got = self.items.insert(self.columns(rows), partition=partition or None, on_conflict=mode)
+        assert (got.inserted, got.updated) == wanted
+
+    def upsert(self):
+        rows = self.batch(unique=False)
+        wanted = self.model.upsert(rows)
+        got = self.items.upsert(self.columns(rows))
+        assert (got.inserted, got.updated) == wanted
+
+    def update(self):
+        text, test = self.random.choice(FILTERS)
+        wanted = self.model.update(
+            {"n": lambda row: None if row["n"] is None else row["n"] + 1, "word": lambda _: "b"},
+            test,
+        )
+        got = self.items.update({"n": gv.col("n") + 1, "word": "b"}, filter=text)
+        assert got.updated == wanted
+
+    def delete_filter(self):
+        text, test = self.random.choice(FILTERS)
+        assert self.items.delete(filter=text).deleted == self.model.delete(test)
+
+    def delete_keys(self):
+        keys = [self.key() for _ in range(self.random.randrange(1, 8))]
+        assert self.items.delete(ids=keys).deleted == self.model.delete_keys(keys)
+
+    def delete_frame(self):
+        text, test = self.random.choice(FILTERS)
+        got = self.items.delete(self.items.filter(text).limit(3)).deleted
+        assert got == min(3, sum(test(row) is True for row in self.model.rows.values()))
+        left = {row["key"] for row in self.items.to_arrow().to_pylist()}
+        self.model.delete_keys([key for key in self.model.rows if key not in left])
+
+    def drop_partition(self):
+        name = self.random.choice(["p1", "p2"])
+        if name in self.items.partitions:
+            self.items.drop_partition(name)
+            self.model.drop_partition(name)
+
+    def truncate(self):
+        if self.random.random() < 0.3:
+            self.items.truncate()
+            self.model.truncate()
+
+    def change_fields(self):
+        if self.extra is None:
+            self.extra = "extra"
+            default = self.random.choice([None, 7])
+            self.items.add_field("extra", gv.Int32(nullable=True), default)
+            self.model.add_field("extra", default)
+        else:
+            self.items.drop_field(self.extra)
+            self.model.drop_field(self.extra)
+            self.extra = None
+
+    def flush(self):
+        self.items.flush()
+
+    def reopen(self):
+        self.db.close()
+        self.db = gv.connect(self.path)
+        self.items = self.db["items"]
+
+    def rename(self):
+        self.db.rename("items", "other")
+        self.db.rename("other", "items")
+
+    # Checks
+
+    def check(self):
+        assert rows_of(self.items.to_arrow()) == self.model.table()
+        assert self.items.count() == len(self.model.rows)
+        text, test = self.random.choice(FILTERS)
+        wanted = sum(test(row) is True for row in self.model.rows.values())
+        assert self.items.filter(text).count() == wanted
+        self.check_search(text, test)
+        self.check_partition()
+
+    def check_search(self, text, test):
+        query = self.numbers.integers(-9, 9, DIM).astype(np.float32)
+        found = self.items.filter(text).search(query, k=5).to_arrow().to_pylist()
+        wanted = self.model.nearest(query, 5, "v", test)
+        assert [(row["distance"], row["key"]) for row in found] == wanted
+
+    def check_partition(self):
+        for name in self.items.partitions:
+            found = self.items.partition(name).to_arrow()["key"].to_pylist()
+            wanted = [key for key, part in self.model.partition_of.items() if part == name]
+            assert sorted(found) == sorted(wanted)
+
+    def check_reader(self):
+        """Another process, which reads the files and the log."""
+        if self.reader is None:
+            store = open_store(self.path)
+            self.reader = Engine(
+                store, str(self.path), durability="fsync", flush_bytes=1 << 20, idle_s=60
+            )
+        _, collection_id = self.reader.root().resolve("items")
+        snapshot = self.reader.snapshot(collection_id)
+        keys = set()
+        for view in snapshot.segments:
+            column = view.scalars(["key"])["key"].to_pylist()
+            keep = view.keep()
+            keys |= {key for row, key in enumerate(column) if keep is None or keep[row]}
+        assert keys == set(self.model.rows)
+        if self.random.random() < 0.3:
+            self.drop_reader()
+
+    STEPS = [
+        (insert, 8), (upsert, 6), (update, 3), (delete_filter, 2), (delete_keys, 4),
+        (delete_frame, 1), (drop_partition, 1), (truncate, 1), (change_fields, 1), (flush, 3),
+        (reopen, 2), (rename, 1), (check_reader, 4),
+    ]  # fmt: skip
+
+    def run(self, steps):
+        names, weights = zip(*self.STEPS, strict=True)
+        for step in range(steps):
+            action = self.random.choices(names, weights)[0]
+            try:
+                action(self)
+                self.check()
+            except BaseException as error:
+                error.add_note(f"at step {step}: {action.__name__}")
+                raise
+
+
+def rows_of(table):
+    rows = sorted(table.to_pylist(), key=lambda row: row["key"])
+    return [
+        {name: list(value) if isinstance(value, list) else value for name, value in row.items()}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("key_kind", ["int64", "string"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
+    history = History(tmp_path / "db", seed, key_kind)
+    try:
+        history.run(60)
+    finally:
+        history.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key_kind", ["int64", "string"])
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_a_long_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
+    history = History(tmp_path / "db", seed, key_kind)
+    try:
+        history.run(250)
+    finally:
+        history.close()
