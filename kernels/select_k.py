@@ -32,7 +32,7 @@ def select_k(
     Args:
         distances: (m, n) float32, C-contiguous, on host or device; no NaN.
         k: at least 1; any size.
-        tie_rank: (n,) int64, order of columns at equal distance; None: column order.
+        tie_rank: (n,) int64, not negative, order of columns at equal distance; None: column order.
         threads: of the host; 0: all cores.
 
     Returns:

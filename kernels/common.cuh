@@ -1,0 +1,26 @@
+// What every kernel shares. `launch.py` puts this text in front of each .cu file, so that neither
+// needs an include path: types of known size, and stored values widened without loss.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+
+enum Metric { COSINE, L2, SQEUCLIDEAN, IP, HAMMING, JACCARD };  // METRIC_CODES in pairwise.py
+
+struct f16 { u16 bits; };
+struct bf16 { u16 bits; };
+
+__device__ inline float bits_to_float(u32 bits) { return __uint_as_float(bits); }
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(signed char x) { return (float)x; }
+__device__ inline float widen(u8 x) { return (float)x; }
+__device__ inline float widen(bf16 x) { return bits_to_float((u32)x.bits << 16); }
+
+// Finite values only; the product with 2^112 rebuilds the exponent, also of subnormal values.
+__device__ inline float widen(f16 x) {
+    float size = bits_to_float((u32)(x.bits & 0x7fff) << 13) * bits_to_float(0x77800000u);
+    return (x.bits & 0x8000) ? -size : size;
+}
