@@ -27,8 +27,8 @@ def cast_dense(name: str, kind: DenseKind, column: DenseVectors) -> DenseVectors
     """Bring vectors to the dtype of their field; those that have it are returned as they are.
 
     Floats go to any float dtype, rounded to the nearest; a number too large for a narrower one
-    becomes infinite. They go to integers only if they are whole; there, a NaN becomes 0. Bits come
-    packed, as (rows, dim / 8) uint8, or one by one, as (rows, dim) of bool or 0 and 1.
+    becomes infinite. They go to integers only if they are whole; what is not finite becomes 0. Bits
+    come packed, as (rows, dim / 8) uint8, or one by one, as (rows, dim) of bool or 0 and 1.
 
     Raises:
         SchemaError: `GV-107` no numbers, `GV-108` a number out of range, `GV-112` another
@@ -45,7 +45,7 @@ def cast_dense(name: str, kind: DenseKind, column: DenseVectors) -> DenseVectors
         raise wrong_type(name, wanted=f"a vector of {kind.dtype}", got=f"vectors of {values.dtype}")
     if "int" in kind.dtype:
         _check_whole(name, kind, values)
-        values = values if values.dtype.kind in "iu" else np.nan_to_num(values.astype(np.float64))
+        values = values if values.dtype.kind in "iu" else _no_gaps(values)
     with np.errstate(over="ignore"):
         return DenseVectors(values.astype(kind.numpy_dtype, order="C"), column.valid)
 
@@ -239,6 +239,11 @@ def _is_number(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fiu" or dtype.name == "bfloat16"
 
 
+def _no_gaps(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return 0 for numbers that are not finite: their rows are found and dealt with elsewhere."""
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _check_whole(name: str, kind: Vector, values: NDArray[Any]) -> None:
     """Raise `GV-108` at the first finite number that the integer dtype cannot hold."""
     limits = np.iinfo(kind.dtype)
@@ -246,7 +251,7 @@ def _check_whole(name: str, kind: Vector, values: NDArray[Any]) -> None:
     for start in range(0, len(values), step):
         block = values[start : start + step]
         if block.dtype.kind not in "iu":
-            block = np.nan_to_num(block.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+            block = _no_gaps(block)
         wrong = (block < limits.min) | (block > limits.max) | (block != np.trunc(block))
         if wrong.any():
             row, place = (int(at) for at in np.argwhere(wrong)[0])
