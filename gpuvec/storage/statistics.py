@@ -46,7 +46,7 @@ def _cut(text: str) -> str:
 
 
 def cut_up(text: str) -> Any:
-    """Return a text of at most 64 bytes that is not smaller; None when there is none."""
+    """Return a text of about 64 bytes that is not smaller; None when there is none."""
     cut = _cut(text)
     if cut == text:
         return text
