@@ -181,7 +181,7 @@ class GrowingSegment:
         return VisibleSegment(
             segment_id=self.segment_id,
             partition=self.partition,
-            generation=rows,
+            generation=(layout.version << 40) + rows,
             num_rows=rows,
             columns=_GrowingColumns(self, rows),
             layout=layout,

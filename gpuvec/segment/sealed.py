@@ -157,7 +157,7 @@ class SealedSegment:
         return VisibleSegment(
             segment_id=self.rows.segment_id,
             partition=self.rows.partition,
-            generation=0,
+            generation=layout.version << 40,  # a field may be dropped, and come again
             num_rows=self.rows.row_count,
             columns=self.rows,
             layout=layout,

@@ -1,0 +1,118 @@
+"""Rounds of: open a database, write and flush with several threads, die by kill -9; then open it and look.
+
+Each round is a fork of this process, which itself never opens the database. Prints one line per round.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+import gpuvec as gv
+
+ROWS = 10
+WRITERS = 4
+DIM = 16
+
+
+def write_until_killed(path, first_batch):
+    """Insert batches and delete some again; note every attempt and every acknowledgement."""
+    notes = os.open(path / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    items = gv.connect(path / "db")["items"]
+
+    def note(text):
+        os.write(notes, f"{text}\n".encode())
+
+    def write(writer):
+        batch = first_batch + writer
+        while True:
+            keys = np.arange(batch * ROWS, (batch + 1) * ROWS)
+            note(f"try {batch}")
+            items.insert({"key": keys, "v": np.full((ROWS, DIM), batch % 1000, np.float32)})
+            note(f"done {batch}")
+            if batch % 3 == 0:
+                note(f"kill {batch}")
+                items.delete(ids=keys)
+                note(f"gone {batch}")
+            batch += WRITERS
+
+    def flush():
+        while True:
+            items.flush()
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(WRITERS)]
+    for thread in [*threads, threading.Thread(target=flush)]:
+        thread.start()
+    threads[0].join()
+
+
+def look(path):
+    """Compare what is there with what was noted; the next process also writes."""
+    notes = {}
+    for line in (path / "notes").read_text().splitlines():
+        word, batch = line.split()
+        notes[int(batch)] = word
+    with gv.connect(path / "db") as db:
+        items = db["items"]
+        table = items.to_arrow()
+        keys = table["key"].to_numpy()
+        assert len(np.unique(keys)) == len(keys), "a key is there twice"
+        values = np.stack(table["v"].to_numpy()) if len(keys) else np.zeros((0, DIM))
+        assert (values == (keys // ROWS % 1000)[:, None]).all(), "a vector is another row's"
+        counts = dict(zip(*np.unique(keys // ROWS, return_counts=True), strict=True))
+        assert set(counts) <= set(notes), "rows that nobody wrote"
+        for batch, word in notes.items():
+            wanted = {"try": (0, ROWS), "done": (ROWS,), "kill": (0, ROWS), "gone": (0,)}[word]
+            assert counts.get(batch, 0) in wanted, f"batch {batch}: {counts.get(batch, 0)} {word}"
+    return len(notes)
+
+
+def in_child(work):
+    """Run `work` in a fork; return the child's process id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def create(path):
+    schema = gv.Schema({"key": gv.Int64(), "v": gv.Vector(DIM)}, "key")
+    with gv.connect(path / "db") as db:
+        db.create_collection("items", schema)
+
+
+def main(folder, rounds, seed):
+    path = Path(folder)
+    chance = random.Random(seed)
+    assert os.waitpid(in_child(lambda: create(path)), 0)[1] == 0
+    for number in range(rounds):
+        child = in_child(lambda n=number: write_until_killed(path, n * 1_000_000))
+        time.sleep(chance.uniform(0.02, 0.4))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if not (path / "notes").exists():
+            continue
+        if os.waitpid(in_child(lambda: look(path)), 0)[1] != 0:
+            sys.exit(f"round {number} of seed {seed}")
+    lines = (path / "notes").read_text().splitlines()
+    print(sum(line.startswith("done") for line in lines))
+
+
+if __name__ == "__main__":
+    for name in gv.__all__:
+        getattr(gv, name)  # imported once, before the forks
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

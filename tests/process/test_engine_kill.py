@@ -1,0 +1,25 @@
+"""The whole engine, killed while it writes and flushes: nothing acknowledged is lost, no batch is half there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROUNDS = Path(__file__).with_name("engine_rounds.py")
+
+
+def rounds(folder, count, seed):
+    command = [sys.executable, str(ROUNDS), str(folder), str(count), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_a_killed_engine_loses_nothing_acknowledged(tmp_path):
+    assert rounds(tmp_path, 6, seed=1) > 0
+
+
+@pytest.mark.slow
+def test_an_engine_killed_two_hundred_times_loses_nothing_acknowledged(tmp_path):
+    assert rounds(tmp_path, 200, seed=2) > 0
