@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.device.arrays import array_namespace
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors
 from gpuvec.kernels.exact_scan import bit_scan_range, bit_scan_topk
 from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
@@ -130,8 +130,6 @@ class DenseScan:
         self._asked += len(request.queries)
         if len(request.queries) < BATCH or request.count < FEW_ROWS:
             return False
-        if find_spec("gpuvec.kernels.scan_topk") is None:
-            return False
         return self._pack is not None or self._asked >= PACK_AFTER
 
     def _batch(self, request: Request, k: int, bound: Array | None) -> Found:
@@ -251,9 +249,10 @@ def join_ranges(
     found = [search(slice(at, at + tile)) for at in range(0, max(1, num_queries), tile)]
     if len(found) == 1:
         return found[0]
-    counts = np.concatenate([np.zeros(1, np.int64), *(part.counts for part in found)])
+    xp = array_namespace(found[0].rows)
+    counts = xp.concatenate([xp.zeros(1, xp.int64), *(part.counts for part in found)])
     return RangeNeighbors(
-        np.cumsum(counts).astype(np.int64),
-        np.concatenate([part.rows for part in found]),
-        np.concatenate([part.distances for part in found]),
+        xp.cumsum(counts),
+        xp.concatenate([part.rows for part in found]),
+        xp.concatenate([part.distances for part in found]),
     )

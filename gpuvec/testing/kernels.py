@@ -1,0 +1,226 @@
+"""Contracts of the small kernels: the same rules for host and device arrays.
+
+A test class inherits one and gives the fixture `xp`, `numpy` or `cupy`.
+"""
+# ruff: noqa: D102 - a test's name is its rule
+
+from itertools import pairwise
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpuvec.device.arrays import to_device, to_host
+from gpuvec.errors import QueryError
+from gpuvec.kernels import bitset
+from gpuvec.kernels.merge_k import merge_k
+from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.kernels.pairwise import (
+    is_binary,
+    paired_distances,
+    paired_distances_reference,
+    pairwise_distances,
+)
+from gpuvec.kernels.select_k import select_k, select_k_reference
+from gpuvec.types import Metric
+
+DENSE_DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.uint8]
+CASES = [
+    (metric, dtype)
+    for metric in Metric
+    for dtype in ([np.uint8] if is_binary(metric) else DENSE_DTYPES)
+]
+WIDTHS = [1, 7, 16, 33, 100]
+
+
+def put(xp: Any, x: NDArray[Any]) -> Any:
+    """Move an array to the side of `xp`."""
+    return x if xp is np else to_device(x)
+
+
+def made_up(
+    metric: Metric, dtype: Any, count: int, width: int, seed: int = 0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return 5 queries and `count` rows, zero and double vectors among them."""
+    rng = np.random.default_rng(seed)
+    if is_binary(metric):
+        queries = rng.integers(0, 256, (5, width), dtype=np.uint8)
+        rows = rng.integers(0, 256, (count, width), dtype=np.uint8)
+    else:
+        queries = rng.normal(size=(5, width)).astype(np.float32)
+        rows = rng.normal(scale=20, size=(count, width)).astype(np.float32)
+        rows = (np.abs(rows) if dtype == np.uint8 else rows).astype(dtype)
+    if count > 3:
+        rows[3] = rows[1]
+        rows[2] = 0
+    queries[-1] = 0
+    return queries, rows
+
+
+class PairwiseTests:
+    """Rules of `pairwise_distances` and `paired_distances`."""
+
+    @pytest.mark.parametrize(("metric", "dtype"), CASES)
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_pairs_are_the_reference_to_the_last_bit(
+        self, xp: Any, metric: Metric, dtype: Any, width: int
+    ) -> None:
+        queries, rows = made_up(metric, dtype, 40, width)
+        owner, row = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
+        wanted = paired_distances_reference(queries, rows, owner, row, metric)
+        found = paired_distances(
+            put(xp, queries), put(xp, rows), put(xp, owner), put(xp, row), metric
+        )
+        np.testing.assert_array_equal(to_host(found), wanted)
+
+    @pytest.mark.parametrize(("metric", "dtype"), CASES)
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_all_pairs_agree_with_single_pairs(
+        self, xp: Any, metric: Metric, dtype: Any, width: int
+    ) -> None:
+        queries, rows = made_up(metric, dtype, 130, width)
+        owner, row = np.repeat(np.arange(5), 130), np.tile(np.arange(130), 5)
+        wanted = paired_distances_reference(queries, rows, owner, row, metric).reshape(5, 130)
+        found = to_host(pairwise_distances(put(xp, queries), put(xp, rows), metric))
+        assert found.dtype == np.float32
+        if xp is np or is_binary(metric):
+            np.testing.assert_array_equal(found, wanted)
+        else:
+            size = 1.0 if metric is Metric.COSINE else float(np.abs(wanted).max())
+            np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * size)
+
+    def test_a_vector_is_at_distance_zero_of_itself(self, xp: Any) -> None:
+        queries, _ = made_up(Metric.COSINE, np.float32, 4, 33)
+        own = np.arange(4)
+        for metric in (Metric.COSINE, Metric.L2, Metric.SQEUCLIDEAN):
+            x = put(xp, queries)
+            found = paired_distances(x, x, put(xp, own), put(xp, own), metric)
+            np.testing.assert_array_equal(to_host(found), np.zeros(4, np.float32))
+
+    def test_a_zero_vector_is_at_cosine_distance_one(self, xp: Any) -> None:
+        queries, rows = made_up(Metric.COSINE, np.float32, 10, 8)
+        found = to_host(pairwise_distances(put(xp, queries), put(xp, rows), Metric.COSINE))
+        np.testing.assert_array_equal(found[-1], np.ones(10))
+        np.testing.assert_array_equal(found[:, 2], np.ones(5))
+
+    def test_two_empty_sets_are_at_jaccard_distance_zero(self, xp: Any) -> None:
+        empty = put(xp, np.zeros((1, 3), np.uint8))
+        assert float(pairwise_distances(empty, empty, Metric.JACCARD)[0, 0]) == 0
+
+    def test_nothing_against_nothing_is_an_empty_answer(self, xp: Any) -> None:
+        queries, rows = made_up(Metric.L2, np.float32, 4, 8)
+        none = put(xp, rows[:0])
+        assert pairwise_distances(put(xp, queries), none, Metric.L2).shape == (5, 0)
+        assert pairwise_distances(none, put(xp, rows), Metric.L2).shape == (0, 4)
+
+    def test_a_wrong_width_is_refused(self, xp: Any) -> None:
+        queries, rows = made_up(Metric.L2, np.float32, 4, 8)
+        with pytest.raises(QueryError, match="queries have 7 columns, rows have 8"):
+            pairwise_distances(put(xp, queries[:, :7]), put(xp, rows), Metric.L2)
+
+    def test_a_metric_for_other_vectors_is_refused(self, xp: Any) -> None:
+        queries, rows = made_up(Metric.L2, np.float32, 4, 8)
+        with pytest.raises(QueryError, match="hamming"):
+            pairwise_distances(put(xp, queries), put(xp, rows), Metric.HAMMING)
+
+
+class SelectKTests:
+    """Rules of `select_k`."""
+
+    @pytest.mark.parametrize("n", [1, 9, 300, 5000])
+    @pytest.mark.parametrize("k", [1, 10, 600])
+    @pytest.mark.parametrize("ranked", [False, True])
+    @pytest.mark.parametrize("values", [3, 1 << 30])
+    def test_is_the_reference(self, xp: Any, n: int, k: int, ranked: bool, values: int) -> None:
+        rng = np.random.default_rng(n + k)
+        distances = (rng.integers(-values, values, (4, n)) / 7).astype(np.float32)
+        rank = rng.permutation(n) if ranked else None
+        wanted = select_k_reference(distances, k, tie_rank=rank)
+        moved = None if rank is None else put(xp, rank)
+        found = select_k(put(xp, distances), k, tie_rank=moved).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.distances, wanted.distances)
+
+    def test_infinite_distances_and_signed_zeros_come_in_order(self, xp: Any) -> None:
+        distances = np.array([[np.inf, 0.0, -0.0, -np.inf, np.inf]], np.float32)
+        found = select_k(put(xp, distances), 5).to_host()
+        np.testing.assert_array_equal(found.rows, [[3, 1, 2, 0, 4]])
+
+    def test_one_long_row_gives_the_same_as_many_short_ones(self, xp: Any) -> None:
+        rng = np.random.default_rng(5)
+        distances = rng.integers(0, 1000, (1, 100_000)).astype(np.float32)
+        wanted = select_k_reference(distances, 50)
+        found = select_k(put(xp, distances), 50).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+
+    @pytest.mark.parametrize("k", [0, -1, 1.5, True, None])
+    def test_a_k_that_is_no_positive_integer_is_refused(self, xp: Any, k: Any) -> None:
+        with pytest.raises(QueryError, match="k must be an integer of at least 1"):
+            select_k(put(xp, np.zeros((1, 3), np.float32)), k)
+
+
+class MergeKTests:
+    """Rules of `merge_k`."""
+
+    @pytest.mark.parametrize("k", [1, 5, 40])
+    @pytest.mark.parametrize("parts", [1, 2, 7])
+    def test_parts_give_the_answer_of_the_whole(self, xp: Any, k: int, parts: int) -> None:
+        rng = np.random.default_rng(parts)
+        distances = rng.integers(0, 9, (3, 60)).astype(np.float32)
+        edges = np.linspace(0, 60, parts + 1).astype(int)
+        found = []
+        for start, stop in pairwise(edges.tolist()):
+            part = select_k_reference(distances[:, start:stop], k)
+            rows = np.where(part.rows < 0, -1, part.rows + start)
+            found.append(Neighbors(put(xp, rows), put(xp, part.distances)))
+        merged = merge_k(found, k).to_host()
+        wanted = select_k_reference(distances, k)
+        np.testing.assert_array_equal(merged.rows, wanted.rows)
+        np.testing.assert_array_equal(merged.distances, wanted.distances)
+
+    def test_ranks_decide_ties_between_parts(self, xp: Any) -> None:
+        same = np.zeros((1, 2), np.float32)
+        parts = [Neighbors(put(xp, np.array([rows])), put(xp, same)) for rows in ([0, 1], [2, 3])]
+        ranks = [put(xp, np.array([[4, 1]])), put(xp, np.array([[3, 2]]))]
+        found = merge_k(parts, 3, ranks=ranks).to_host()
+        np.testing.assert_array_equal(found.rows, [[1, 3, 2]])
+
+    def test_padding_comes_after_rows_at_infinity(self, xp: Any) -> None:
+        far = np.full((1, 1), np.inf, np.float32)
+        parts = [Neighbors(put(xp, np.array([[row]])), put(xp, far)) for row in (-1, 8)]
+        np.testing.assert_array_equal(merge_k(parts, 3).to_host().rows, [[8, -1, -1]])
+
+
+class BitSetTests:
+    """Rules of row masks as bit sets."""
+
+    @pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 1000])
+    def test_packing_keeps_every_row(self, xp: Any, n: int) -> None:
+        mask = np.random.default_rng(n).random(n) < 0.3
+        bits = bitset.pack(put(xp, mask))
+        assert bits.words.dtype == np.uint32
+        np.testing.assert_array_equal(to_host(bitset.unpack(bits)), mask)
+        assert bitset.count(bits) == mask.sum()
+
+    def test_bit_i_of_a_word_is_row_i(self, xp: Any) -> None:
+        mask = np.arange(40) == 33
+        np.testing.assert_array_equal(to_host(bitset.pack(put(xp, mask)).words), [0, 2])
+
+    def test_sets_combine_as_masks_do(self, xp: Any) -> None:
+        rng = np.random.default_rng(1)
+        a, b = rng.random(77) < 0.5, rng.random(77) < 0.5
+        left, right = bitset.pack(put(xp, a)), bitset.pack(put(xp, b))
+        for combined, wanted in (
+            (bitset.both(left, right), a & b),
+            (bitset.either(left, right), a | b),
+            (bitset.without(left, right), a & ~b),
+        ):
+            np.testing.assert_array_equal(to_host(bitset.unpack(combined)), wanted)
+            assert bitset.count(combined) == wanted.sum()
+
+    def test_sets_over_other_rows_are_refused(self, xp: Any) -> None:
+        a, b = (bitset.pack(put(xp, np.ones(n, bool))) for n in (40, 41))
+        with pytest.raises(QueryError, match="bit set must have 40 entries, got 41"):
+            bitset.both(a, b)
