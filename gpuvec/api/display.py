@@ -29,7 +29,7 @@ def frame_html(plan: Plan) -> str:
         {"name": name, "type": repr(columns.fields[name]), "key": name == columns.primary_key}
         for name in columns.visible
     ]
-    return _template("frame.html").render(fields=fields, plan="\n".join(plan_lines(plan)))
+    return _render("frame.html", fields=fields, plan="\n".join(plan_lines(plan)))
 
 
 def result_text(rows: Rows, columns: Columns) -> str:
@@ -37,9 +37,11 @@ def result_text(rows: Rows, columns: Columns) -> str:
     names = list(rows.order)
     lines = [names, *shown_rows(rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    table = ["  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    table = [
+        "  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
     table.insert(1, "  ".join("-" * width for width in widths))
-    head = f"Result {len(rows):,} rows × {len(names)} columns"
+    head = f"Result {len(rows):,} rows × {len(names)} columns"  # noqa: RUF001
     more = [f"… {len(rows) - SHOWN_ROWS:,} more"] if len(rows) > SHOWN_ROWS else []
     return "\n".join([head, *table, *more])
 
@@ -47,13 +49,18 @@ def result_text(rows: Rows, columns: Columns) -> str:
 def result_html(rows: Rows, columns: Columns) -> str:
     """Return the first rows as an HTML table."""
     types = {name: columns.fields[name].KIND for name in rows.order}
-    return _template("result.html").render(
-        names=list(rows.order), types=types, lines=shown_rows(rows), total=len(rows), shown=SHOWN_ROWS
+    return _render(
+        "result.html",
+        names=list(rows.order),
+        types=types,
+        lines=shown_rows(rows),
+        total=len(rows),
+        shown=SHOWN_ROWS,
     )
 
 
 def shown_rows(rows: Rows) -> list[list[str]]:
-    """Return the first rows as texts, vectors shortened to `[0.12, -0.44, …] 128×f16`."""
+    """Return the first rows as texts, vectors shortened to `[0.12, -0.44, …] 128×f16`."""  # noqa: RUF002
     count = min(len(rows), SHOWN_ROWS)
     shown = [_shown_column(rows, name, count) for name in rows.order]
     return [list(line) for line in zip(*shown, strict=True)]
@@ -62,7 +69,9 @@ def shown_rows(rows: Rows) -> list[list[str]]:
 def _shown_column(rows: Rows, name: str, count: int) -> list[str]:
     column = rows.vectors.get(name)
     if column is None:
-        return [_shown_value(value) for value in rows.table.column(name).slice(0, count).to_pylist()]
+        return [
+            _shown_value(value) for value in rows.table.column(name).slice(0, count).to_pylist()
+        ]
     return [_shown_vector(column, row) for row in range(count)]
 
 
@@ -80,7 +89,7 @@ def _shown_vector(column: DenseVectors | SparseVectors, row: int) -> str:
     number = int if values.dtype.kind in "iu" else float
     first = ", ".join(digits.format(number(value)) for value in values[:2])
     more = ", …" if len(values) > 2 else ""
-    return f"[{first}{more}] {len(values)}×{_SHORT.get(kind, kind)}"
+    return f"[{first}{more}] {len(values)}×{_SHORT.get(kind, kind)}"  # noqa: RUF001
 
 
 def _shown_value(value: Any) -> str:
@@ -90,10 +99,13 @@ def _shown_value(value: Any) -> str:
     return text if len(text) <= SHOWN_TEXT else f"{text[: SHOWN_TEXT - 1]}…"
 
 
+def _render(name: str, **values: Any) -> str:
+    return str(_template(name).render(**values))
+
+
 @cache
 def _template(name: str) -> Any:
     import jinja2
 
     text = files("gpuvec.api").joinpath("templates", name).read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True).from_string(text)
-

@@ -1,12 +1,11 @@
 """What a frame can be made of, and what it can be asked with."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 
 from gpuvec import errors
@@ -162,11 +161,15 @@ def query_set(
 
 def _is_plain_array(queries: Any) -> bool:
     """Return whether queries are vectors without a table around them."""
-    if isinstance(queries, np.ndarray):
-        return True
     from gpuvec.api.frame import Frame
 
-    if isinstance(queries, Frame | str | os.PathLike):
+    if isinstance(queries, Frame | Rows | str | os.PathLike):
         return False
-    return not interop._is_table(queries)
-
+    first = queries[0] if isinstance(queries, list | tuple) and queries else queries
+    if isinstance(first, Mapping):  # a sparse vector has numbers for keys, a row has names
+        return not any(isinstance(key, str) for key in first)
+    if isinstance(queries, pa.Array | pa.ChunkedArray):
+        return True
+    named = hasattr(queries, "columns") or hasattr(queries, "column_names")
+    streams = hasattr(queries, "__arrow_c_stream__") and not hasattr(queries, "__len__")
+    return not (named or streams)

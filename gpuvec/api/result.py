@@ -49,11 +49,13 @@ class Result:
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a pandas frame; a vector column holds one array per row."""
-        return interop.to_pandas(self.rows)
+        found: pd.DataFrame = interop.to_pandas(self.rows)
+        return found
 
     def to_polars(self) -> "pl.DataFrame":
         """Return a polars frame; vectors are of type `Array`."""
-        return interop.to_polars(self.rows)
+        found: pl.DataFrame = interop.to_polars(self.rows)
+        return found
 
     def to_numpy(self) -> dict[str, Any]:
         """Return one array per column; vectors are 2-D in the dtype of their field."""

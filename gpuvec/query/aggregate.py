@@ -53,9 +53,7 @@ class Aggregate:
     result: Bound
 
 
-def bind_aggregate(
-    name: str, expr: Expr, columns: Columns, keys: Sequence[str]
-) -> Aggregate:
+def bind_aggregate(name: str, expr: Expr, columns: Columns, keys: Sequence[str]) -> Aggregate:
     """Check an expression of aggregates against the columns of a frame.
 
     Raises:
@@ -173,4 +171,3 @@ def _describe(column: Column) -> dict[str, Any]:
 def describe_columns() -> Columns:
     """Return the output columns of `describe`."""
     return Columns(dict(DESCRIBE_FIELDS))
-

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32
 from gpuvec.index.base import Queries
 from gpuvec.query.part import Part, chunks_of, take_column
 from gpuvec.query.plan import QueryArray, QueryFrame
-from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
+from gpuvec.rows import SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType
 
 MOST_QUERIES = 65_536
@@ -41,13 +42,15 @@ class Tile:
     def slice(self, start: int, stop: int) -> "Tile":
         """Return queries `start` to `stop`."""
         vectors: Any = self.vectors
-        part = (
-            vectors.slice(start, stop)
-            if isinstance(vectors, SparseVectors)
-            else vectors[start:stop]
-        )
+        sparse = isinstance(vectors, SparseVectors)
+        part = vectors.slice(start, stop) if sparse else vectors[start:stop]
         keys = None if self.keys is None else self.keys.slice(start, stop - start)
         return Tile(part, self.ids.slice(start, stop - start), keys)
+
+
+def take_queries(queries: Queries, rows: NDArray[np.int64]) -> Queries:
+    """Return the given queries, in that order."""
+    return queries.take(rows) if isinstance(queries, SparseVectors) else queries[rows]
 
 
 def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int) -> int:
@@ -72,9 +75,7 @@ def array_blocks(queries: QueryArray) -> Iterator[Tile]:
     yield Tile(vectors, pa.array(numbers), None)
 
 
-def frame_blocks(
-    queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool
-) -> Iterator[Tile]:
+def frame_blocks(queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool) -> Iterator[Tile]:
     """Yield the queries of each part of a query frame; rows with a null vector are left out."""
     before = 0
     for part in parts:
@@ -136,9 +137,3 @@ def as_queries(vectors: Queries, kind: FieldType) -> Queries:
     if isinstance(vectors, SparseVectors) or isinstance(kind, BinaryVector):
         return vectors
     return as_float32(vectors)
-
-
-def query_bytes(queries: QueryArray) -> int:
-    """Return the size of queries in memory."""
-    column = queries.vectors
-    return column.nbytes if isinstance(column, DenseVectors | SparseVectors) else 0

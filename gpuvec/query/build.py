@@ -22,7 +22,7 @@ def scan(source: p.Source) -> p.Scan:
     """Return all rows of a source."""
     schema = source.schema
     fields = dict(schema.fields)
-    hidden = frozenset()
+    hidden: frozenset[str] = frozenset()
     if getattr(schema, "dynamic", False):
         fields[DYNAMIC] = JSON(nullable=True)
         hidden = frozenset([DYNAMIC])
@@ -68,13 +68,12 @@ def as_ids(ids: Any, kind: pa.DataType, key: str) -> pa.Array:
         found = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(list(ids))
         if isinstance(found, pa.ChunkedArray):
             found = pa.concat_arrays(found.chunks) if found.num_chunks else pa.nulls(0, found.type)
-        if pa.types.is_integer(kind) and not (
-            pa.types.is_integer(found.type) or pa.types.is_null(found.type)
-        ):
-            raise pa.ArrowInvalid(f"they are {found.type}")
-        return found.cast(kind)
+        exact = pa.types.is_integer(found.type) or pa.types.is_null(found.type)
+        if exact or not pa.types.is_integer(kind):
+            return found.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
         raise errors.ids_do_not_fit(key, str(kind), str(error)) from error
+    raise errors.ids_do_not_fit(key, str(kind), f"they are {found.type}")
 
 
 def select(node: Plan, wanted: Sequence[str | Expr]) -> Plan:
@@ -123,8 +122,8 @@ def drop(node: Plan, names: Sequence[str]) -> Plan:
 def _project(node: Plan, names: Sequence[str], gone: frozenset[str] = frozenset()) -> Plan:
     """Return `names` in that order; vectors, key and unnamed columns stay, hidden, for a later search."""
     old = node.columns
-    kept = [name for name in (*old.vectors, old.primary_key, DYNAMIC) if name in old.fields]
-    hidden = frozenset(name for name in kept if name is not None) - set(names) - gone
+    kept = {name for name in (*old.vectors, old.primary_key, DYNAMIC) if name in old.fields}
+    hidden = frozenset(str(name) for name in kept) - set(names) - gone
     fields = {name: old.fields[name] for name in (*names, *(n for n in old.fields if n in hidden))}
     key = old.primary_key if old.primary_key in fields else None
     return p.Project(columns=Columns(fields, key, old.name, hidden), input=node)
@@ -145,7 +144,9 @@ def with_columns(node: Plan, computed: Mapping[str, Expr]) -> Plan:
 def check_new_name(name: object) -> None:
     """Refuse names that a column cannot have."""
     if not isinstance(name, str) or not name or name.startswith("_gv_"):
-        raise errors.bad_column_name(name, 'names are texts, not empty, and do not begin with "_gv_"')
+        raise errors.bad_column_name(
+            name, 'names are texts, not empty, and do not begin with "_gv_"'
+        )
 
 
 def sort(node: Plan, names: Sequence[str], descending: bool | Sequence[bool]) -> Plan:
@@ -259,7 +260,9 @@ def concat(parts: Sequence[Plan]) -> Plan:
     for part in parts:
         if set(part.columns.visible) != set(fields):
             odd = sorted(set(part.columns.visible) ^ set(fields))
-            raise errors.frames_differ(fields, part.columns.visible, f"{', '.join(odd)} in one only")
+            raise errors.frames_differ(
+                fields, part.columns.visible, f"{', '.join(odd)} in one only"
+            )
         for name in fields:
             got = part.columns.fields[name]
             if not same_storage(fields[name], got):
@@ -283,7 +286,10 @@ def distinct(node: Plan, names: Sequence[str]) -> Plan:
     """Return the first row of each combination; without names, of all visible columns."""
     found = check_names(names, node.columns) if names else node.columns.visible
     for name in found:
-        if isinstance(node.columns.fields[name], List) or node.columns.fields[name].KIND == "sparse_vector":
+        if (
+            isinstance(node.columns.fields[name], List)
+            or node.columns.fields[name].KIND == "sparse_vector"
+        ):
             raise errors.cannot_compare_column(name)
     return p.Distinct(columns=node.columns, input=node, names=found)
 

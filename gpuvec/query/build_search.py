@@ -64,8 +64,9 @@ def query_frame(
     got = columns.fields[vector]
     if type(got) is not type(kind):
         raise errors.wrong_query_kind(field, wanted=kind, got=got)
-    if isinstance(kind, Vector | BinaryVector) and getattr(got, "dim", None) != kind.dim:
-        raise errors.wrong_dimension(field, wanted=kind.dim, got=int(got.dim), where=where)  # type: ignore[attr-defined]
+    wanted, found = (getattr(side, "dim", 0) for side in (kind, got))
+    if wanted != found:
+        raise errors.wrong_dimension(field, wanted=wanted, got=found, where=where)
     if query_id is not None:
         check_names([query_id], columns)
         check_comparable(columns, query_id, "name queries")
@@ -121,10 +122,9 @@ def search(
 
 def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
     """Return the metric of a search: the field's, or another that its vectors have."""
-    known = {BinaryVector: BINARY_METRICS, SparseVector: SPARSE_METRICS}.get(
-        type(kind),  # type: ignore[arg-type]
-        DENSE_METRICS,
-    )
+    known: tuple[Metric, ...] = DENSE_METRICS
+    if isinstance(kind, BinaryVector | SparseVector):
+        known = BINARY_METRICS if isinstance(kind, BinaryVector) else SPARSE_METRICS
     wanted = kind.metric if metric is None else metric  # type: ignore[attr-defined]
     if wanted not in known:
         raise errors.metric_not_for(wanted, field, known)

@@ -4,19 +4,30 @@ from collections.abc import Iterable
 
 from gpuvec.errors import result_too_large
 from gpuvec.query import plan as p
-from gpuvec.schema import Bool, FieldType, Float32, Int8, Int16, Int32, List, SparseVector, String
+from gpuvec.schema import (
+    BinaryVector,
+    Bool,
+    FieldType,
+    Float32,
+    Int8,
+    Int16,
+    Int32,
+    List,
+    SparseVector,
+    String,
+    Vector,
+)
 
 _TEXT_BYTES = 32  # of a text or list, when nothing is known
-_SMALL = {Bool: 1, Int8: 1, Int16: 2, Int32: 4, Float32: 4}
+_SMALL: dict[type[FieldType], int] = {Bool: 1, Int8: 1, Int16: 2, Int32: 4, Float32: 4}
 
 
 def value_bytes(kind: FieldType) -> int:
     """Return the size of one value in memory; a guess for texts, lists and sparse vectors."""
     if isinstance(kind, SparseVector):
         return 8 * 64
-    width = getattr(kind, "width", None)
-    if width is not None:
-        return int(width) * kind.numpy_dtype.itemsize  # type: ignore[attr-defined]
+    if isinstance(kind, Vector | BinaryVector):
+        return int(kind.width * kind.numpy_dtype.itemsize)
     if isinstance(kind, String | List) or kind.KIND == "json":
         return _TEXT_BYTES
     return _SMALL.get(type(kind), 8)

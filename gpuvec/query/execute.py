@@ -115,7 +115,8 @@ def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
 def _get(run: Run, node: p.Get) -> Iterator[Part]:
     key = str(node.input.columns.primary_key)
     wanted = node.ids.unique()
-    parts, places, whose, rows = [], [], [], []
+    parts: list[Part] = []
+    places, whose, rows = [], [], []
     for part in run.parts(node.input):
         place = pc.index_in(part.column(key), value_set=wanted)
         found = np.flatnonzero(np.asarray(place.is_valid()))

@@ -1,7 +1,8 @@
 """The plan as text: what is read, how each segment is searched, and, when analysed, what was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,9 @@ def _render(line: Line, first: str, rest: str) -> Iterable[str]:
     yield f"{text.ljust(NOTE_COLUMN - 2)}  {line.note}" if line.note else text
     for place, below in enumerate(line.below):
         last = place == len(line.below) - 1
-        yield from _render(below, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+        yield from _render(
+            below, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  ")
+        )
 
 
 def _short(text: object) -> str:
@@ -95,52 +98,63 @@ def _short(text: object) -> str:
 
 def title(node: p.Plan) -> str:
     """Return what a node does, in a few words."""
-    match node:
-        case p.Scan():
-            return f"Scan {node.source.name or 'rows in memory or files'}"
-        case p.Filter():
-            return f"Filter {_short(node.predicate.expr)}"
-        case p.Get():
-            return f"Get {len(node.ids):,} keys"
-        case p.Project():
-            return f"Select {', '.join(node.columns.visible)}"
-        case p.WithColumns():
-            return f"Compute {', '.join(f'{n} = {_short(b.expr)}' for n, b in node.computed.items())}"
-        case p.Sort():
-            keys = [f"{name} descending" if down else name for name, down in node.keys]
-            return f"Sort {', '.join(keys)}"
-        case p.Limit():
-            return f"Limit {node.count:,}"
-        case p.Sample():
-            return f"Sample {node.count:,}" + ("" if node.seed is None else f" seed={node.seed}")
-        case p.Join():
-            pairs = zip(node.left_on, node.right_on, strict=True)
-            return f"Join {node.how} {', '.join(f'{a} = {b}' for a, b in pairs)}"
-        case p.Concat():
-            return f"Concat {len(node.parts)} frames"
-        case p.Distinct():
-            return f"Distinct {', '.join(node.names)}"
-        case p.Group():
-            return f"Group by {', '.join(node.keys)}: {', '.join(node.aggregates)}"
-        case p.GroupHead():
-            return f"First {node.count:,} of each {', '.join(node.keys)}"
-        case p.Describe():
-            return "Describe"
-        case p.Search():
-            return _search_title(node)
-    raise AssertionError(f"no title for {type(node).__name__}")
+    return _TITLES[type(node)](node)
+
+
+def _filter_title(node: p.Filter) -> str:
+    return f"Filter {_short(node.predicate.expr)}"
+
+
+def _compute_title(node: p.WithColumns) -> str:
+    made = [f"{name} = {_short(bound.expr)}" for name, bound in node.computed.items()]
+    return f"Compute {', '.join(made)}"
+
+
+def _sort_title(node: p.Sort) -> str:
+    keys = [f"{name} descending" if down else name for name, down in node.keys]
+    return f"Sort {', '.join(keys)}"
+
+
+def _sample_title(node: p.Sample) -> str:
+    return f"Sample {node.count:,}" + ("" if node.seed is None else f" seed={node.seed}")
+
+
+def _join_title(node: p.Join) -> str:
+    pairs = zip(node.left_on, node.right_on, strict=True)
+    return f"Join {node.how} {', '.join(f'{a} = {b}' for a, b in pairs)}"
 
 
 def _search_title(node: p.Search) -> str:
     words = [f"Search {node.field}", "all neighbours" if node.k is None else f"k={node.k:,}"]
     if node.high is not None:
-        words.append(f"radius={node.high:g}" if node.low is None else f"radius=({node.low:g}, {node.high:g})")
+        words.append(
+            f"radius={node.high:g}" if node.low is None else f"radius=({node.low:g}, {node.high:g})"
+        )
     words.append(str(node.metric))
     if node.group_by is not None:
         words.append(f"group_by={node.group_by} group_size={node.group_size}")
     if node.exclude_self:
         words.append("exclude_self")
     return " ".join([*words, "exact" if node.recall is None else f"recall≥{node.recall:g}"])
+
+
+_TITLES: dict[type[p.Plan], Callable[[Any], str]] = {
+    p.Scan: lambda node: f"Scan {node.source.name or 'rows in memory or files'}",
+    p.Filter: _filter_title,
+    p.Get: lambda node: f"Get {len(node.ids):,} keys",
+    p.Project: lambda node: f"Select {', '.join(node.columns.visible)}",
+    p.WithColumns: _compute_title,
+    p.Sort: _sort_title,
+    p.Limit: lambda node: f"Limit {node.count:,}",
+    p.Sample: _sample_title,
+    p.Join: _join_title,
+    p.Concat: lambda node: f"Concat {len(node.parts)} frames",
+    p.Distinct: lambda node: f"Distinct {', '.join(node.names)}",
+    p.Group: lambda node: f"Group by {', '.join(node.keys)}: {', '.join(node.aggregates)}",
+    p.GroupHead: lambda node: f"First {node.count:,} of each {', '.join(node.keys)}",
+    p.Describe: lambda node: "Describe",
+    p.Search: _search_title,
+}
 
 
 def _static(node: p.Plan) -> Line:
@@ -181,13 +195,19 @@ class _Explainer:
         return Line(title(node), note, below)
 
     def _search(self, node: p.Search) -> Line:
-        queries = f"queries {len(node.queries):,}" if isinstance(node.queries, p.QueryArray) else "queries: frame"
+        queries = (
+            f"queries {len(node.queries):,}"
+            if isinstance(node.queries, p.QueryArray)
+            else "queries: frame"
+        )
         below = []
         inner = node.input
         share, pruned = "", 0
         if isinstance(inner, p.Filter):
             share, pruned = self._selectivity(inner)
-            below.append(Line(f"prefilter {_short(inner.predicate.expr)}", f"{share} → mask inside the scan"))
+            below.append(
+                Line(f"prefilter {_short(inner.predicate.expr)}", f"{share} → mask inside the scan")
+            )
             inner = inner.input
         if isinstance(inner, p.Scan):
             snapshot = self._run.snapshot(inner.source)
@@ -205,7 +225,11 @@ class _Explainer:
         named = node if node is not self._root else self._root
         wanted = [name for name in self._root.columns.visible if name in named.columns.fields]
         names = wanted if wanted else list(named.columns.visible)
-        unread = [name for name in node.columns.hidden if name not in names and not name.startswith("_gv_")]
+        unread = [
+            name
+            for name in node.columns.hidden
+            if name not in names and not name.startswith("_gv_")
+        ]
         return Line(f"output {', '.join(names)}", _not_read(sorted(unread), "not fetched"))
 
     def _selectivity(self, node: p.Filter) -> tuple[str, int]:
@@ -237,14 +261,16 @@ def _size(count: float) -> str:
 
 
 def _measured(metrics: Metrics) -> list[str]:
-    stages = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in metrics.stages.items())
+    stages = ", ".join(
+        f"{name} {seconds * 1000:.1f} ms" for name, seconds in metrics.stages.items()
+    )
     lines = [
         f"measured: {metrics.output_rows:,} rows, {_size(metrics.output_bytes)} in "
         f"{metrics.seconds * 1000:.1f} ms ({stages})",
         f"  {metrics.segments} segments looked at, {metrics.segments_pruned} pruned; {metrics.rows:,} rows",
     ]
     if metrics.queries:
-        ways = ", ".join(f"{name} ×{count}" for name, count in metrics.strategies.items())
+        ways = ", ".join(f"{name} {count} times" for name, count in metrics.strategies.items())
         lines.append(
             f"  {metrics.queries:,} queries, {metrics.rows_passed:,} candidates, {ways}; "
             f"{metrics.rescanned:,} queries rescanned; recall {metrics.recall}"

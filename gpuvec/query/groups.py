@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.index.base import Queries
+from gpuvec.query.batch import take_queries
 from gpuvec.query.codes import places_within, row_codes
 from gpuvec.query.part import concat_columns
 from gpuvec.query.reduce import Hits, IntArray, sort_hits
@@ -75,7 +76,9 @@ def _from_whole_range(
     searcher: Searcher, groups: Groups, queries: Queries, own_keys: pa.Array | None
 ) -> Hits:
     hits = searcher.hits(queries, own_keys, None)
-    return hits.where(_first_groups(hits, groups.of(hits), searcher.node.k, searcher.node.group_size))
+    return hits.where(
+        _first_groups(hits, groups.of(hits), searcher.node.k, searcher.node.group_size)
+    )
 
 
 def _every_group(
@@ -116,7 +119,7 @@ def _by_widening(
     depth = 4 * node.group_size * node.k
     while len(waiting):
         depth = min(depth, searcher.total)
-        block = _rows_of(queries, waiting)
+        block = take_queries(queries, waiting)
         keys = None if own_keys is None else own_keys.take(pa.array(waiting))
         top = searcher.top(block, depth, node.high).hits()
         seen_all = np.diff(top.offsets) < depth
@@ -156,7 +159,8 @@ def _is_full(
     pairs, counts = np.unique(query * width + code, return_counts=True)
     enough = counts >= np.minimum(groups.counts[pairs % width], node.group_size)
     full = np.bincount(pairs // width, weights=enough, minlength=hits.num_queries)
-    return full >= min(node.k, np.count_nonzero(groups.counts))
+    enough_groups: NDArray[np.bool_] = full >= min(node.k, np.count_nonzero(groups.counts))
+    return enough_groups
 
 
 def _only(hits: Hits, queries: NDArray[np.bool_]) -> Hits:
@@ -174,7 +178,3 @@ def _in_query_order(done: Sequence[tuple[IntArray, Hits]], num_queries: int) -> 
     part, row = (np.concatenate([getattr(h, n) for _, h in done])[order] for n in ("part", "row"))
     distance = np.concatenate([hits.distance for _, hits in done])[order]
     return Hits(offsets, part, row, distance)
-
-
-def _rows_of(queries: Queries, rows: IntArray) -> Queries:
-    return queries.take(rows) if hasattr(queries, "offsets") else queries[rows]

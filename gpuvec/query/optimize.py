@@ -43,11 +43,10 @@ def push_filter(node: Plan, predicate: Bound) -> Plan:
         fields = node.input.columns
         both = bind_filter(combine("and", node.predicate.expr, predicate.expr), fields.fields)
         return p.Filter(columns=node.columns, input=node.input, predicate=both)
-    passes = isinstance(node, p.Project | p.Sort) or (
-        isinstance(node, p.WithColumns) and uses(predicate).isdisjoint(node.computed)
-    )
-    if passes:
-        return replace(node, input=push_filter(node.input, predicate))  # type: ignore[attr-defined]
+    if isinstance(node, p.Project | p.Sort):
+        return replace(node, input=push_filter(node.input, predicate))
+    if isinstance(node, p.WithColumns) and uses(predicate).isdisjoint(node.computed):
+        return replace(node, input=push_filter(node.input, predicate))
     if isinstance(node, p.Concat):
         return replace(node, parts=tuple(push_filter(part, predicate) for part in node.parts))
     return p.Filter(columns=node.columns, input=node, predicate=predicate)
@@ -122,4 +121,3 @@ def source_scans(node: Plan) -> dict[int, p.Source]:
     for below in node.inputs:
         found.update(source_scans(below))
     return found
-

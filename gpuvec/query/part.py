@@ -141,7 +141,7 @@ def computed_part(num_rows: int, columns: Mapping[str, Column]) -> Part:
     return Part(num_rows, columns.__getitem__)
 
 
-def gather(parts: Sequence[Part], part_index: NDArray[np.integer[Any]], rows: IntArray) -> Part:
+def gather(parts: Sequence[Part], part_index: IntArray, rows: IntArray) -> Part:
     """Return rows picked from several parts.
 
     Args:
@@ -152,7 +152,7 @@ def gather(parts: Sequence[Part], part_index: NDArray[np.integer[Any]], rows: In
     if len(parts) == 1:
         return parts[0].take(rows)
     counts = np.bincount(part_index, minlength=len(parts))
-    used = np.flatnonzero(counts)
+    used = np.flatnonzero(counts).tolist()
     if len(used) == 1:
         return parts[used[0]].take(rows)
     order = np.argsort(part_index, kind="stable")
@@ -219,9 +219,7 @@ def null_vectors(like: VectorColumn, count: int) -> VectorColumn:
 def null_column(kind: FieldType, count: int) -> Column:
     """Return `count` nulls of a field type."""
     if isinstance(kind, Vector | BinaryVector):
-        return DenseVectors(
-            np.zeros((count, kind.width), kind.numpy_dtype), np.zeros(count, bool)
-        )
+        return DenseVectors(np.zeros((count, kind.width), kind.numpy_dtype), np.zeros(count, bool))
     if isinstance(kind, SparseVector):
         empty = np.zeros(count + 1, np.int64)
         none: tuple[Any, Any] = (np.empty(0, np.uint32), np.empty(0, np.float32))
@@ -242,7 +240,7 @@ def concat_columns(columns: Sequence[Column]) -> Column:
         return columns[0]
     first: Any = columns[0]
     if isinstance(first, DenseVectors | SparseVectors):
-        return type(first).concat(columns)  # type: ignore[arg-type]
+        return type(first).concat(columns)
     chunks = [chunk for column in columns for chunk in chunks_of(column)]
     return pa.chunked_array(chunks, type=first.type)
 

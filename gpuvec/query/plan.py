@@ -4,9 +4,10 @@ A plan is a tree of frozen nodes; each knows its output columns. Nodes are made 
 which checks names, types and options, so that a plan that exists can run.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -262,7 +263,7 @@ class Search(Plan):
     group_size: int = 1
     exclude_self: bool = False
     recall: float | None = None
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     place: str | None = None
 
     @property
@@ -271,4 +272,3 @@ class Search(Plan):
         if isinstance(self.queries, QueryFrame):
             return (self.input, self.queries.plan)
         return (self.input,)
-

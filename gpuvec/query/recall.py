@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpuvec.errors import nothing_to_evaluate
 from gpuvec.query import plan as p
-from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, tiles
+from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, take_queries, tiles
 from gpuvec.query.build import whole_number
 from gpuvec.query.codes import places_within
 from gpuvec.query.execute import Run
@@ -27,6 +27,7 @@ from gpuvec.query.reference import Float64s, distances64
 from gpuvec.query.search import Searcher, make_target
 from gpuvec.query.session import Session
 from gpuvec.rows import SparseVectors
+from gpuvec.schema import FieldType
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal
@@ -126,8 +127,7 @@ def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:
         return whole
     rows = np.sort(np.random.default_rng(seed).choice(len(whole), size, replace=False))
     chosen = pa.array(rows)
-    sparse = isinstance(whole.vectors, SparseVectors)
-    vectors = whole.vectors.take(rows) if sparse else whole.vectors[rows]
+    vectors = take_queries(whole.vectors, rows)
     keys = None if whole.keys is None else whole.keys.take(chosen)
     return Tile(vectors, whole.ids.take(chosen), keys)
 
@@ -141,7 +141,7 @@ def _answer(searcher: Searcher, groups: Groups | None, tile: Tile) -> Hits:
     return searcher.hits(queries, tile.keys, searcher.node.k)
 
 
-def _kind(searcher: Searcher) -> object:
+def _kind(searcher: Searcher) -> FieldType:
     return searcher.node.input.columns.fields[searcher.node.field]
 
 

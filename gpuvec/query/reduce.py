@@ -78,9 +78,7 @@ class Hits:
     def where(self, keep: NDArray[np.bool_]) -> "Hits":
         """Return the hits whose bit is set."""
         before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
-        return Hits(
-            before[self.offsets], self.part[keep], self.row[keep], self.distance[keep]
-        )
+        return Hits(before[self.offsets], self.part[keep], self.row[keep], self.distance[keep])
 
     def nearest(self, k: int | None) -> "Hits":
         """Return the first k hits of each query."""

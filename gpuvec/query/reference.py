@@ -29,8 +29,9 @@ def _from_products(dot: Float64s, q2: Float64s, r2: Float64s, metric: Metric) ->
         return -dot
     if metric == Metric.COSINE:
         norms = np.sqrt(q2)[:, None] * np.sqrt(r2)[None, :]
-        return 1.0 - np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0)
-    squares = np.maximum(q2[:, None] + r2[None, :] - 2.0 * dot, 0.0)
+        cosine: Float64s = np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0)
+        return 1.0 - cosine
+    squares: Float64s = np.maximum(q2[:, None] + r2[None, :] - 2.0 * dot, 0.0)
     return squares if metric == Metric.SQEUCLIDEAN else np.sqrt(squares)
 
 

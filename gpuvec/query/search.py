@@ -163,7 +163,7 @@ class Searcher:
         limit = None if high is None else np.full(len(queries), high, np.float32)
         for number, target in enumerate(self.targets):
             keep = target.keep if masks is None else masks[number]
-            count = target.count if masks is None else int(np.count_nonzero(keep))
+            count = target.count if masks is None or keep is None else int(np.count_nonzero(keep))
             if not count:
                 continue
             bound = limit

@@ -35,7 +35,9 @@ def run_search(
         session: memory, threads and caches.
         metrics: where counts go.
     """
-    searcher = Searcher(node, [make_target(part, node, session) for part in parts], session, metrics)
+    searcher = Searcher(
+        node, [make_target(part, node, session) for part in parts], session, metrics
+    )
     metrics.rows_passed += searcher.total
     metrics.recall = 1.0
     groups = None
