@@ -40,6 +40,7 @@ from gpuvec.storage.system import System
 DURABILITY = ("fsync", "os")
 _WRITE_BYTES = 64 << 20  # one call; Linux ends at 2 GiB
 _READ_BYTES = 1 << 30
+_READ_ONLY = (errno.EROFS, errno.EINVAL)  # nothing there can have changed
 _NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS)  # to sync, above the root
 _TRIES = 10  # to write into a folder that a sweep may remove at the same time
 
@@ -146,9 +147,14 @@ class LocalStore:
     def sync(self, key: str) -> None:
         """See `ObjectStore.sync`; also syncs the name of the file."""
         with self._opened(key) as (fd, path):
-            if self._durable:
+            if not self._durable:
+                return
+            try:
                 self._system.fdatasync(fd)
                 self._sync_folder(os.path.dirname(path))
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
 
     def list(self, prefix: str, start_after: str = "") -> list[str]:
         """See `ObjectStore.list`. Files that no store could have written are passed over."""
@@ -190,8 +196,9 @@ class LocalStore:
                 self._sync_folder(folder)
 
     def local_path(self, key: str) -> Path | None:
-        """See `ObjectStore.local_path`. The file need not exist."""
-        return Path(self._path(key))
+        """See `ObjectStore.local_path`. The file need not exist; None where `system` is a model."""
+        path = self._path(key)
+        return Path(path) if self._system is os else None
 
     def lock(self, key: str) -> AbstractContextManager[None]:
         """Keep every other process, and every other store of this one, from the same lock.
