@@ -108,6 +108,22 @@ class Committer:
                 _log.warning("maintenance will be tried again: %s", error)
 
 
+def beside(work: Callable[[], None]) -> Callable[[], None]:
+    """Run `work` on a thread of its own; return what waits for its end and raises what it raised."""
+    done: Future[None] = Future()
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=target, name="gpuvec-copy", daemon=True).start()
+    return done.result
+
+
 def _size(item: tuple[Any, Any] | None) -> int:
     rows = None if item is None else getattr(item[0].change, "rows", None)
     return 0 if rows is None else int(rows.nbytes)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
-from gpuvec.api.committer import Committer
+from gpuvec.api.committer import Committer, beside
 from gpuvec.api.location import check_location, create_format
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.data_coord import ChannelStatus, DataCoord, is_worth_a_segment
@@ -316,6 +316,7 @@ class Engine:
             mint=self._mint,
             flush_bytes=self._flush_bytes,
             committer=self._committer_name,
+            beside=beside,
         )
         channel.refresh()
         return channel

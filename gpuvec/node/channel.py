@@ -9,7 +9,7 @@ from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch
 from gpuvec.meta.manifest import LogView, ManifestLog
-from gpuvec.node.data_node import ChannelLostError, ChannelOwner
+from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.loader import Loader
@@ -51,6 +51,7 @@ class Channel:
         mint: makes names that are never reused.
         flush_bytes: the size at which growing rows are flushed.
         committer: who this process is, for readers of the manifest.
+        beside: see `ChannelOwner`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Channel:
         mint: Callable[[], SegmentId],
         flush_bytes: int,
         committer: str,
+        beside: Beside,
     ) -> None:
         self.collection_id = collection_id
         self._prefix = keys.collection(collection_id)
@@ -72,6 +74,7 @@ class Channel:
         self._mint = mint
         self._flush_bytes = flush_bytes
         self._committer = committer
+        self._beside = beside
         self._manifest = ManifestLog(self._prefix, CollectionState())
         self._view: LogView[CollectionState] | None = None
         self._installed = 0  # the entry that `_shard` shows
@@ -189,6 +192,7 @@ class Channel:
                 recovery.log,
                 self.shard,
                 self._stamps.next,
+                beside=self._beside,
                 groups=recovery.groups,
                 flushed=state.history[-_REMEMBERED:],
             )

@@ -25,6 +25,9 @@ from gpuvec.wal.log import Group, WriteAheadLog
 from gpuvec.wal.record import WriteRecord
 
 _REMEMBERED = 100_000  # answers kept for retries
+_LARGE_BYTES = 1 << 20  # a group worth a second thread
+
+Beside = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class ChannelLostError(Exception):
@@ -41,6 +44,7 @@ class ChannelOwner:
     Args:
         log: claimed; its records up to now were applied to `shard`.
         stamp: hands out timestamps above all others.
+        beside: runs work while this thread goes on; returns what waits for its end.
         groups: what the log held beyond the flushed position, for retries.
         flushed: writes before that, newest last.
     """
@@ -51,12 +55,14 @@ class ChannelOwner:
         shard: ShardDelegator,
         stamp: Callable[[], Timestamp],
         *,
+        beside: Beside,
         groups: Iterable[Group] = (),
         flushed: Iterable[WriteSummary] = (),
     ) -> None:
         self.log = log
         self.shard = shard
         self._stamp = stamp
+        self._beside = beside
         self._answers: OrderedDict[RequestId, WriteReply] = OrderedDict()
         self._unflushed: list[WriteSummary] = []
         self._next_id: int | None = None
@@ -112,10 +118,14 @@ class ChannelOwner:
                 done.append((request.request_id, [record for record, _ in prepared.records]))
                 waiting[request.request_id] = number
         if records:
+            wait = self._beside(self.shard.settle) if _is_large(records) else None
             try:
                 yield from self.log.append(records)
             except Exception as error:
                 raise ChannelLostError(error) from error
+            finally:
+                if wait is not None:
+                    wait()
             self.shard.publish(records[-1].ts)
             self._note(done)
         return [
@@ -184,6 +194,10 @@ class ChannelOwner:
             return int(pc.max(segment.table([key], len(segment))[0]).as_py())
         high = segment.rows.statistics(key).high  # type: ignore[attr-defined]
         return -1 if high is None else int(high)
+
+
+def _is_large(records: Sequence[WriteRecord]) -> bool:
+    return sum(0 if record.rows is None else record.rows.nbytes for record in records) > _LARGE_BYTES
 
 
 def _reply(prepared: Prepared, version: Timestamp) -> WriteReply:

@@ -179,6 +179,11 @@ class ShardDelegator:
             self._growing[partition] = segment
         return segment
 
+    def settle(self) -> None:
+        """Copy what was applied into its final place; `publish` does so too."""
+        for segment in self._growing.values():
+            segment.settle()
+
     def publish(self, version: Timestamp) -> None:
         """Make all that was applied visible to reads from now on, at once."""
         everything = (*self._sealed.values(), *self._frozen, *self._growing.values())

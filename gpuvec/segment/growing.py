@@ -45,17 +45,27 @@ class _Buffer:
 
 
 class _Dense:
+    """One array; columns wait until `settle` copies them into it."""
+
     def __init__(self, kind: Vector | BinaryVector, capacity: int) -> None:
         self._values = _Buffer(kind.width, kind.numpy_dtype, capacity)
         self._valid = _Buffer(None, np.dtype(bool), capacity) if kind.nullable else None
+        self._waiting: list[DenseVectors] = []
 
     def extend(self, column: VectorColumn) -> None:
         assert isinstance(column, DenseVectors)
-        self._values.extend(column.values, len(column))
-        if self._valid is not None:
-            self._valid.extend(True if column.valid is None else column.valid, len(column))
+        self._waiting.append(column)
+
+    def settle(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for column in waiting:
+            self._values.extend(column.values, len(column))
+            if self._valid is not None:
+                self._valid.extend(True if column.valid is None else column.valid, len(column))
 
     def read(self, count: int) -> VectorColumn:
+        if count > self._values.size:
+            self.settle()
         valid = None if self._valid is None else self._valid.array[:count]
         if valid is not None and valid.all():
             valid = None
@@ -72,6 +82,9 @@ class _Sparse:
         while len(blocks) > 1 and len(blocks[-2]) < 2 * len(blocks[-1]):
             blocks[-2:] = [SparseVectors.concat(blocks[-2:])]
         self._blocks = tuple(blocks)
+
+    def settle(self) -> None:
+        pass
 
     def read(self, count: int) -> VectorColumn:
         return SparseVectors.concat(self._blocks).slice(0, count)
@@ -141,7 +154,10 @@ class GrowingSegment:
         return int(self._timestamps.array[len(self) - 1]) if len(self) else 0
 
     def append(self, rows: Rows, timestamp: Timestamp) -> None:
-        """Add validated rows, whose keys no visible row has."""
+        """Add validated rows, whose keys no visible row has.
+
+        Their vectors must not change before `settle` has copied them.
+        """
         columns = [rows.table[name] for name in self._schema.names]
         table = pa.Table.from_arrays(columns, schema=self._schema)
         self._table.extend(table)
@@ -168,8 +184,14 @@ class GrowingSegment:
         """Hide rows from `timestamp` on."""
         self.deletes.add(rows, timestamp)
 
+    def settle(self) -> None:
+        """Copy vectors that wait for it. Costs as much as all else: do it beside the log's write."""
+        for buffer in self._vectors.values():
+            buffer.settle()
+
     def publish(self) -> bool:
         """Let new views see all that was written; return whether that is more than before."""
+        self.settle()
         before, self._shown = self._shown, (len(self), len(self.deletes))
         return self._shown != before
 
