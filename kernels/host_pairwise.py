@@ -62,9 +62,7 @@ def bit_distance(queries: Any, i: int, rows: Any, j: int, metric: int) -> float:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def wide_distance(
-    queries: Any, i: int, rows: Any, j: int, metric: int, query_square: float
-) -> float:
+def wide_distance(queries: Any, i: int, rows: Any, j: int, metric: int, query_square: float) -> Any:
     """Return the float64 distance of two dense vectors; `query_square` is `q·q`, for cosine."""
     if metric == IP:
         return 0.0 - wide_dot(queries, i, rows, j)

@@ -134,7 +134,7 @@ def paired_distances(
 
 def paired_distances_reference(
     queries: Any, rows: Any, query_index: Any, row_index: Any, metric: Metric
-) -> np.ndarray[Any, Any]:
+) -> Any:
     """Say what `paired_distances` means, slowly, in NumPy."""
     if is_binary(metric):
         a = np.unpackbits(queries[query_index], axis=1).astype(np.int64)
@@ -157,7 +157,7 @@ def paired_distances_reference(
     return (np.sqrt(square) if metric is Metric.L2 else square).astype(np.float32)
 
 
-def _lane_sum(terms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _lane_sum(terms: np.ndarray[Any, Any]) -> Any:
     """Add the columns of (p, dim) float64 terms in the order that distances are defined by."""
     lanes = 16
     count, width = terms.shape

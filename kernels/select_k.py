@@ -20,7 +20,8 @@ def check_k(k: int) -> None:
     Raises:
         QueryError: `GV-310`.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+    given: object = k
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
         raise bad_k(k)
 
 
@@ -52,7 +53,7 @@ def select_k(
     if is_device_array(distances):
         from gpuvec.kernels.device_select import select_on_device
 
-        return select_on_device(distances, k, tie_rank)
+        return select_on_device(distances, int(k), tie_rank)
     if k * _HEAP_SHARE > n:
         return _padded(xp, *_sort(xp, distances, min(k, n), tie_rank), k)
     from gpuvec.kernels import host_heap

@@ -1,15 +1,14 @@
 """The face of every index: distances smaller for nearer, masks True for keep, gaps as row -1."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
-from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
 
 __all__ = ["Neighbors", "Queries", "RangeNeighbors", "SearchStats", "VectorIndex"]
 
-Queries = Array | SparseVectors  # (queries, dim) float32, (queries, dim / 8) uint8, or sparse
+Queries = Any  # (queries, dim) float32, (queries, dim / 8) packed uint8, or `SparseVectors`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

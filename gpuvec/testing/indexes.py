@@ -101,8 +101,7 @@ class VectorIndexTests:
         assert index.nbytes >= 0
         assert index.last_stats is None
         index.search(put(xp, queries), 3)
-        assert index.last_stats is not None
-        assert index.last_stats.queries == len(queries)
+        assert getattr(index.last_stats, "queries", None) == len(queries)
 
     @pytest.mark.parametrize("what", ["keep", "tie_rank", "bound"])
     def test_what_goes_with_rows_must_be_as_long(self, xp: Any, build: Any, what: str) -> None:
