@@ -1,5 +1,4 @@
-"""Deletes files that no manifest entry names: what a flush left that died before its commit, or
-replaced.
+"""Deletes files that no manifest entry names: replaced ones, and those of flushes that died.
 
 1. list the files, then read the log: what a later entry names was not listed or is in use;
 2. commit that the files' ULIDs are dead: from now on no entry can name them, however late its

@@ -230,10 +230,13 @@ class ManifestLog(Generic[S]):
     def _newest_checkpoint(self) -> Procedure[LogView[S]]:
         """Return the newest readable checkpoint; entries hold all that a damaged one held."""
         found = yield List(f"{keys.checkpoint_folder(self._prefix)}/")
-        for key in reversed(found):
+        while found:
+            key = found.pop()
             try:
                 read = decode_checkpoint(key, (yield Get(key)))
-            except CorruptError:
+            except CorruptError as error:
+                if error.details.get("missing"):  # a newer one made it superfluous
+                    found = yield List(f"{keys.checkpoint_folder(self._prefix)}/")
                 continue
             state = type(self._empty).from_json(read["state"])
             return LogView(

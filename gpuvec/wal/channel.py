@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-from gpuvec.errors import CorruptError, GpuvecError, StorageError
+from gpuvec.errors import CorruptError, StorageError
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Get, Procedure, PutIfAbsent, Sleep
 from gpuvec.types import ChannelName, Timestamp
@@ -107,19 +107,12 @@ class Recovery:
     groups: tuple[Group, ...]
 
 
-class Moved(Exception):
-    """Part of the log was not where the manifest promised it; `cause` says what if it stays so."""
-
-    def __init__(self, cause: CorruptError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
 def settle(position: Position, attempt: Callable[[ChannelPosition], Procedure[T]]) -> Procedure[T]:
-    """Run `attempt` until it meets no `Moved`, each time with the newest position.
+    """Run `attempt`, again with a newer position when it finds part of the log missing or damaged.
 
-    Owners delete log parts only after the entry that flushed them: so whoever misses a part finds a
-    newer position, or at least, the next time, a newer listing. If neither helps, the part is lost.
+    Owners delete parts of the log only after the entry that flushed them, and stopped owners may
+    leave rubbish where they were. Whoever meets either finds a newer position, or a newer listing
+    the next time. If neither helps, the log is damaged.
     """
     last: ChannelPosition | None = None
     patience = ATTEMPTS
@@ -129,9 +122,9 @@ def settle(position: Position, attempt: Callable[[ChannelPosition], Procedure[T]
         last = at
         try:
             return (yield from attempt(at))
-        except Moved as moved:
+        except CorruptError:
             if not patience:
-                raise moved.cause from None
+                raise
 
 
 def create(key: str, data: bytes) -> Procedure[bytes | None]:
@@ -172,8 +165,3 @@ def check_order(records: Sequence[WriteRecord], last_ts: Timestamp) -> tuple[Tim
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise AssertionError(f"timestamps must rise, got {stamps}")
     return stamps[1], stamps[-1]
-
-
-def is_missing(error: GpuvecError) -> bool:
-    """Return whether an error means that there is no such object."""
-    return isinstance(error, CorruptError) and bool(error.details.get("missing"))

@@ -31,7 +31,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpuvec.errors import (
-    CorruptError,
     StorageError,
     append_unknown,
     channel_fenced,
@@ -59,16 +58,14 @@ from gpuvec.wal.channel import (
     Channel,
     ChannelPosition,
     Group,
-    Moved,
     Position,
     Recovery,
     check_order,
     create,
     group_of,
-    is_missing,
     settle,
 )
-from gpuvec.wal.frame import Frame, FrameKind, encode_frame, scan_frames
+from gpuvec.wal.frame import Frame, FrameKind, decode_frame, encode_frame, scan_frames
 from gpuvec.wal.record import WriteRecord, encode_records
 
 _WAITS = 40  # times RETRY_S that a reader gives a claimer
@@ -133,7 +130,7 @@ def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recover
         older = [name for name in names if name[0] < epoch]
         chain = yield from _read(channel, older, at, cursor)
         if chain.newest is not None:
-            yield from _sync(channel, chain.newest)  # 3
+            yield Sync(_key(channel, chain.newest))  # 3
         return at, chain
 
     at, chain = yield from settle(position, attempt)  # 2
@@ -285,7 +282,7 @@ def _look(
             if chain.newest is None:
                 return chain, chain.cursor.lsn
             if cursor is None or chain.cursor.lsn > cursor.lsn:
-                yield from _sync(channel, chain.newest)
+                yield Sync(_key(channel, chain.newest))
             names = yield from _names(channel)
             if max((name for name in names if name[1]), default=None) == chain.newest:
                 break
@@ -307,7 +304,7 @@ def _read(
     after = max(at.flushed_lsn, known.lsn)
     if newest is None:
         if at.flushed_lsn:
-            raise Moved(damaged_log(channel.folder, "all its files are missing"))
+            raise damaged_log(channel.folder, "all its files are missing")
         return _Chain(groups=(), cursor=known)
     if known.spans and known.spans[-1].file == newest:
         old, start = known.spans[:-1], known.spans[-1]
@@ -322,14 +319,14 @@ def _read(
         )
         first = old[0].file[1] if old else newest[1]
         if first > after + 1:
-            raise Moved(damaged_log(channel.folder, f"position {after + 1} is missing"))
+            raise damaged_log(channel.folder, f"position {after + 1} is missing")
         for span in reversed(old):
             if span.last > after:
                 frames = (yield from _read_span(channel, span)) + frames
     last = frames[-1].lsn if frames else start.last
     end = start.end + (frames[-1].end if frames else 0)
     if last < at.flushed_lsn:
-        raise Moved(damaged_log(channel.folder, f"it ends at {last}, before {at.flushed_lsn}"))
+        raise damaged_log(channel.folder, f"it ends at {last}, before {at.flushed_lsn}")
     groups, last_ts = _fresh_groups(frames, after, known.last_ts)
     spans = (*old, Span(newest, last, end))
     return _Chain(groups=groups, cursor=FileCursor(spans=spans, lsn=last, last_ts=last_ts))
@@ -353,23 +350,17 @@ def _read_more(channel: Channel, start: Span) -> Procedure[list[Frame]]:
     key = _key(channel, start.file)
     size = yield Size(key)
     if size is None:
-        raise Moved(damaged_log(key, "it is missing"))
+        raise damaged_log(key, "it is missing")
     if size <= start.end:
         return []
-    try:
-        data = yield GetRange(key, start.end, size - start.end)
-    except CorruptError as error:
-        raise Moved(damaged_log(key, error.message)) from error
+    data = yield GetRange(key, start.end, size - start.end)
     return list(scan_frames(key, data, start.last + 1, start.file[0]))
 
 
 def _read_span(channel: Channel, span: Span) -> Procedure[list[Frame]]:
     """Return the frames of an older file; all of them must be there."""
     key = _key(channel, span.file)
-    try:
-        data = yield GetRange(key, 0, span.end)
-    except CorruptError as error:
-        raise Moved(damaged_log(key, error.message)) from error
+    data = yield GetRange(key, 0, span.end)
     frames = list(scan_frames(key, data, span.file[1], span.file[0]))
     if not frames or frames[-1].lsn != span.last:
         position = frames[-1].lsn + 1 if frames else span.file[1]
@@ -377,20 +368,9 @@ def _read_span(channel: Channel, span: Span) -> Procedure[list[Frame]]:
     return frames
 
 
-def _sync(channel: Channel, name: FileName) -> Procedure[None]:
-    try:
-        yield Sync(_key(channel, name))
-    except CorruptError as error:
-        raise (Moved(error) if is_missing(error) else error) from error
-
-
 def _intact(channel: Channel, fence: FileName) -> Procedure[int]:
     key = _key(channel, fence)
-    try:
-        data = yield Get(key)
-    except CorruptError as error:
-        raise (Moved(error) if is_missing(error) else error) from error
-    (frame,) = scan_frames(key, data, 0, fence[0])
+    frame = decode_frame(key, (yield Get(key)))
     intact: int = json.loads(bytes(frame.body))["intact"]
     return intact
 

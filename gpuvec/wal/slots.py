@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpuvec.errors import (
-    CorruptError,
     StorageError,
     append_unknown,
     channel_fenced,
@@ -32,13 +31,11 @@ from gpuvec.wal.channel import (
     Channel,
     ChannelPosition,
     Group,
-    Moved,
     Position,
     Recovery,
     check_order,
     create,
     group_of,
-    is_missing,
     settle,
 )
 from gpuvec.wal.frame import Frame, FrameKind, decode_frame, encode_frame
@@ -79,7 +76,7 @@ def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recover
         if at.epoch != epoch:
             raise claim_lost(channel.name, mine=epoch, newest=at.epoch)
         if (yield from _mark(channel)) >= fence:
-            raise Moved(damaged_log(channel.folder, f"slot {fence} lies in a collected range"))
+            raise damaged_log(channel.folder, f"slot {fence} lies in a collected range")
         frames = yield from _read(channel, at.flushed_lsn, fence)  # 3
         yield from _check_marks(channel, at)  # 4
         return Recovery(
@@ -171,6 +168,10 @@ class SlotLog:
 def _fence(channel: Channel, epoch: int, at: ChannelPosition) -> Procedure[int]:
     """Create a fence in the first free slot; return its number."""
     lsn = yield from _last_slot(channel, at.flushed_lsn)
+    if lsn > at.flushed_lsn:
+        (frame,) = yield from _read(channel, lsn - 1, lsn)
+        if frame.epoch > epoch:
+            raise claim_lost(channel.name, mine=epoch, newest=frame.epoch)
     nonce = yield Nonce()
     while True:
         lsn += 1
@@ -189,7 +190,7 @@ def _last_slot(channel: Channel, after: int) -> Procedure[int]:
     numbers = [number for key in found if (number := keys.parse_number(key))]
     for expected, number in enumerate(numbers, after + 1):
         if number != expected:
-            raise Moved(damaged_log(channel.folder, f"slot {expected} is missing"))
+            raise damaged_log(channel.folder, f"slot {expected} is missing")
     return after + len(numbers)
 
 
@@ -197,19 +198,16 @@ def _read(channel: Channel, after: int, last: int) -> Procedure[list[Frame]]:
     frames: list[Frame] = []
     for lsn in range(after + 1, last + 1):
         key = _key(channel, lsn)
-        try:
-            frame = decode_frame(key, (yield Get(key)))
-        except CorruptError as error:
-            raise (Moved(error) if is_missing(error) else error) from error
+        frame = decode_frame(key, (yield Get(key)))
         if frame.lsn != lsn or (frames and frame.epoch < frames[-1].epoch):
-            raise Moved(damaged_log(key, f"it holds slot {frame.lsn} of epoch {frame.epoch}"))
+            raise damaged_log(key, f"it holds slot {frame.lsn} of epoch {frame.epoch}")
         frames.append(frame)
     return frames
 
 
 def _check_marks(channel: Channel, at: ChannelPosition) -> Procedure[None]:
     if (yield from _mark(channel)) > at.flushed_lsn:
-        raise Moved(damaged_log(channel.folder, f"slots after {at.flushed_lsn} were collected"))
+        raise damaged_log(channel.folder, f"slots after {at.flushed_lsn} were collected")
 
 
 def _mark(channel: Channel) -> Procedure[int]:

@@ -1,0 +1,377 @@
+"""The storage protocol under simulation: owners, flushers, collectors and readers of one channel, and what they promise.
+
+The roles stand for the engine: they run the product's own procedures and keep no state but what a process would. A
+write is one record without rows: an insert of a row named like its request, or a delete of such a row. So the whole
+truth is a sequence of requests, and every read must have seen a beginning of it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from gpuvec.errors import ConflictError, CorruptError, StorageError, UnavailableError
+from gpuvec.meta.catalog import ChannelState, CollectionState
+from gpuvec.meta.changes import Flush, InitCollection, SegmentRecord, SetEpoch, WriteSummary
+from gpuvec.meta.collect import collect_orphans
+from gpuvec.meta.manifest import LogView, ManifestLog
+from gpuvec.schema import Int64, Schema
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import Get, Nonce, Now, Procedure, Put, Sleep
+from gpuvec.testing.sim import Faults, Process, Violation, World
+from gpuvec.types import ChannelName, RequestId, SegmentId
+from gpuvec.wal.log import ChannelPosition, Cursor, Group, claim, read_tail
+from gpuvec.wal.record import WriteRecord
+
+PREFIX = keys.collection("c-1")
+CHANNEL = ChannelName("s000")
+_ROLES = ("owner", "owner", "flusher", "flusher", "collector", "collector", "reader", "reader")
+_ROUNDS = 6  # of each life of a process
+_REST = 40  # steps between a process's lives, at most
+
+View = LogView[CollectionState]
+Line = tuple[int, str]  # timestamp, request
+
+
+@dataclass(frozen=True, slots=True)
+class FlushTask:
+    """What an owner hands to whoever flushes."""
+
+    epoch: int
+    from_lsn: int
+    groups: tuple[Group, ...]
+    fences: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class LogSimulation:
+    """One run: `run` does everything, and raises `Violation` when a promise was broken.
+
+    Args:
+        seed: of everything random.
+        appendable: medium of the log: append files, or one object per group.
+        faults: what may go wrong.
+        steps: operations before the final restart.
+    """
+
+    seed: int
+    appendable: bool
+    faults: Faults
+    steps: int = 1200
+    requests: dict[str, str] = field(default_factory=dict)  # to the row it deletes; "" inserts
+    waiting: list[str] = field(default_factory=list)  # requests whose clients have no answer yet
+    acknowledged: list[str] = field(default_factory=list)
+    tasks: list[FlushTask] = field(default_factory=list)
+    reads: list[list[Line]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed, self.faults, on_end=self._ended, on_kill=self._killed)
+        self._roles: dict[str, Callable[[], Procedure[None]]] = {
+            "owner": self._own,
+            "flusher": self._flush,
+            "collector": self._collect,
+            "reader": self._read,
+        }
+
+    def run(self) -> None:
+        """Let processes live and die, restart the machine, and compare all reads with what is there then."""
+        quiet, self.world.faults = self.world.faults, Faults()
+        self.world.start("creator", self._create())
+        self.world.run(100)
+        self.world.faults = quiet
+        for role in _ROLES:
+            self.world.start(role, self._roles[role]())
+        self.world.run(self.steps)
+        self.world.kill_all(power_cut=self.world.chance.random() < 0.5)
+        self.world.processes.clear()  # and nobody starts anew
+        self.world.faults = Faults()
+        self.world.start("last", self._read_once(None))
+        self.world.run(10_000)
+        self._check()
+
+    def fail(self, what: str) -> Violation:
+        """Return the error for a broken promise."""
+        medium = "files" if self.appendable else "slots"
+        return Violation(f"seed {self.seed} on {medium}, step {self.world.step}: {what}")
+
+    def _ended(self, process: Process, failure: Exception | None) -> None:
+        benign = isinstance(failure, ConflictError | UnavailableError | StorageError)
+        if isinstance(failure, CorruptError) or (failure and not benign):
+            raise self.fail(f"{process.name} ended with {failure!r}") from failure
+        self._restart(process)
+
+    def _killed(self, process: Process) -> None:
+        self._restart(process)
+
+    def _restart(self, process: Process) -> None:
+        if process.name in self._roles:
+            delay = self.world.chance.randrange(_REST)
+            self.world.start(process.name, self._roles[process.name](), delay)
+
+    # Roles
+
+    def _create(self) -> Procedure[None]:
+        log = _manifest()
+        schema = Schema({"id": Int64()}, "id")
+        init = InitCollection(collection_id="c-1", schema=schema, channels=(CHANNEL,))
+        yield from log.commit((yield from log.read()), [init], generation=1, committer="creator")
+
+    def _own(self) -> Procedure[None]:
+        """Claim the channel, answer clients, hand groups to flushers, truncate."""
+        log = _manifest()
+        eye = _Eye(log)
+        view = yield from log.read()
+        change = SetEpoch(channel=CHANNEL, epoch=_channel(view).epoch + 1)
+        eye.view = yield from log.commit(view, [change], generation=1, committer="owner")
+        recovery = yield from claim(
+            PREFIX, CHANNEL, change.epoch, eye.position, appendable=self.appendable
+        )
+        wal, held = recovery.log, list(recovery.groups)
+        last_ts = max(_channel(eye.seen).flushed_ts, wal.last_ts)
+        known = {line[1] for line in _history(eye.seen)}
+        known.update(record.request_id for group in held for record in group.records)
+        for _ in range(_ROUNDS):
+            batch = self._take(known)
+            if batch:
+                records = tuple(_record(r, last_ts + i) for i, r in enumerate(batch, 1))
+                lsn = yield from wal.append(records)
+                last_ts = records[-1].ts
+                held.append(Group(lsn=lsn, last_ts=last_ts, records=records))
+                known.update(batch)
+                for request in batch:
+                    self._acknowledge(request)
+            eye.view = yield from log.read(eye.seen)
+            flushed = _channel(eye.seen)
+            if flushed.epoch != wal.epoch:
+                return
+            held = [group for group in held if group.lsn > flushed.flushed_lsn]
+            if held and self.world.chance.random() < 0.5:
+                fences = wal.fences(held[-1].lsn)
+                self.tasks.append(FlushTask(wal.epoch, flushed.flushed_lsn, tuple(held), fences))
+            yield from wal.truncate(flushed.flushed_lsn, flushed.fences)
+
+    def _flush(self) -> Procedure[None]:
+        """Do an owner's task, perhaps long after the owner is gone, perhaps twice."""
+        log = _manifest()
+        for _ in range(_ROUNDS):
+            yield Sleep(0.1)
+            if not self.tasks:
+                continue
+            task = self.world.chance.choice(self.tasks[-3:])
+            view = yield from log.read()
+            change = yield from self._write_files(view.state, task)
+            try:
+                yield from log.commit(view, [change], generation=1, committer="flusher")
+            except ConflictError:
+                continue  # somebody else flushed it, or owns the channel
+
+    def _collect(self) -> Procedure[None]:
+        log = _manifest()
+        for _ in range(_ROUNDS):
+            yield Sleep(0.2)
+            view = yield from log.read()
+            yield from log.collect(view, keep=self.world.chance.choice((1, 2, 4)))
+            yield from collect_orphans(
+                log, view, PREFIX, generation=1, committer="collector", grace_ms=0
+            )
+
+    def _read(self) -> Procedure[None]:
+        """Read again and again, with and without a cursor."""
+        eye, cursor = _Eye(_manifest()), None
+        groups: list[Group] = []
+        for _ in range(_ROUNDS):
+            yield Sleep(0.05)
+            if self.world.chance.random() < 0.3:
+                cursor, groups = None, []
+            cursor = yield from self._read_once(cursor, groups, eye)
+
+    def _read_once(
+        self,
+        cursor: Cursor | None,
+        groups: list[Group] | None = None,
+        eye: "_Eye | None" = None,
+    ) -> Procedure[Cursor]:
+        groups = [] if groups is None else groups
+        eye = eye or _Eye(_manifest())
+        before = len(self.acknowledged)
+        tail = yield from read_tail(
+            PREFIX, CHANNEL, eye.position, appendable=self.appendable, cursor=cursor
+        )
+        groups += tail.groups
+        view = eye.seen
+        flushed = _channel(view).flushed_lsn
+        lines = list(_history(view))
+        lines += [line for group in groups if group.lsn > flushed for line in _lines(group)]
+        rows = yield from self._rows(eye, flushed, groups)
+        if eye.seen is not view:
+            return tail.cursor  # files went away under an old view, as they may
+        stamps = [line[0] for line in lines]
+        if any(later <= earlier for earlier, later in zip(stamps, stamps[1:], strict=False)):
+            raise self.fail(f"timestamps do not rise: {lines}")
+        missing = set(self.acknowledged[:before]) - {line[1] for line in lines}
+        if missing:
+            raise self.fail(f"a read missed acknowledged {sorted(missing)}")
+        wanted = self._fold(lines)
+        if rows != wanted:
+            raise self.fail(f"a read saw rows {sorted(rows)}, its writes make {sorted(wanted)}")
+        self.reads.append(lines)
+        return tail.cursor
+
+    def _rows(self, eye: "_Eye", flushed: int, groups: list[Group]) -> Procedure[set[str]]:
+        """Return the rows of segment files, deletion files and tail."""
+        rows: dict[str, int] = {}
+        state = eye.seen.state
+        for segment in state.segments.values():
+            hidden: list[str] = []
+            try:
+                found = json.loads((yield Get(segment.files["key"])))
+                if segment.deletes is not None:
+                    hidden = json.loads((yield Get(segment.deletes["key"])))
+            except CorruptError:
+                held = eye.seen.state.segments[segment.segment_id]
+                yield from eye.position()
+                if eye.seen.state.segments[segment.segment_id] == held:
+                    raise
+                return set()
+            rows.update((row, ts) for row, ts in found.items() if row not in hidden)
+        for group in groups:
+            for record in group.records if group.lsn > flushed else ():
+                if victim := self.requests[record.request_id]:
+                    rows.pop(victim, None)
+                else:
+                    rows[record.request_id] = record.ts
+        return set(rows)
+
+    def _write_files(self, state: CollectionState, task: FlushTask) -> Procedure[Flush]:
+        """Write a segment and deletion files; return the change that names them."""
+        lines = [line for group in task.groups for line in _lines(group)]
+        now, nonce = (yield Now()), (yield Nonce())
+        segment_id = SegmentId(keys.ulid(now, nonce))
+        key = f"{keys.segment_folder(PREFIX, segment_id)}/rows.json"
+        victims = {self.requests[request] for _, request in lines}
+        rows = {name: ts for ts, name in lines if not self.requests[name] and name not in victims}
+        yield Put(key, [json.dumps(rows).encode()])
+        deletes = {}
+        for segment in state.segments.values():
+            old = [] if segment.deletes is None else segment.deletes["rows"]
+            hidden = sorted(victims.intersection(segment.files["rows"]).union(old))
+            if hidden != old:
+                name = keys.delete_file(PREFIX, segment.segment_id, keys.ulid(now, (yield Nonce())))
+                yield Put(name, [json.dumps(hidden).encode()])
+                deletes[segment.segment_id] = {"key": name, "rows": hidden}
+        record = SegmentRecord(
+            segment_id=segment_id,
+            channel=CHANNEL,
+            partition="",
+            schema_version=1,
+            row_count=len(rows),
+            size_bytes=0,
+            first_ts=lines[0][0],
+            last_ts=lines[-1][0],
+            files={"key": key, "rows": list(rows)},
+        )
+        return Flush(
+            channel=CHANNEL,
+            epoch=task.epoch,
+            from_lsn=task.from_lsn,
+            to_lsn=task.groups[-1].lsn,
+            last_ts=lines[-1][0],
+            segments=(record,),
+            deletes=deletes,
+            writes=tuple(_summary(*line) for line in lines),
+            fences=task.fences,
+        )
+
+    def _fold(self, lines: list[Line]) -> set[str]:
+        """Return the rows that a sequence of writes leaves."""
+        rows: set[str] = set()
+        for _, request in lines:
+            if victim := self.requests[request]:
+                rows.discard(victim)
+            else:
+                rows.add(request)
+        return rows
+
+    # Clients
+
+    def _take(self, known: set[str]) -> list[str]:
+        """Return requests to write now: retries whose outcome is open, and new ones."""
+        for request in [r for r in self.waiting if r in known]:
+            self._acknowledge(request)  # it had been done
+        batch = self.waiting[:2]
+        for _ in range(self.world.chance.randrange(3)):
+            request, victim = f"r{len(self.requests)}", ""
+            if self.acknowledged and self.world.chance.random() < 0.3:
+                victim = self.world.chance.choice(self.acknowledged)
+            self.requests[request] = victim
+            self.waiting.append(request)
+            batch.append(request)
+        return batch
+
+    def _acknowledge(self, request: str) -> None:
+        if request in self.waiting:  # else a retry was faster
+            self.waiting.remove(request)
+            self.acknowledged.append(request)
+
+    def _check(self) -> None:
+        """Compare all reads with the last one, which no fault disturbed."""
+        if not self.reads or self.world.processes:
+            raise self.fail("the last read did not end")
+        truth = self.reads[-1]
+        for lines in self.reads:
+            if lines != truth[: len(lines)]:
+                raise self.fail(f"a read saw {lines}, the log holds {truth}")
+        names = [line[1] for line in truth]
+        if len(set(names)) < len(names):
+            raise self.fail(f"a request was done twice: {names}")
+
+
+class _Eye:
+    """A process's view of the manifest log, as `position` moves it."""
+
+    def __init__(self, log: ManifestLog[CollectionState]) -> None:
+        self._log = log
+        self.view: View | None = None
+
+    @property
+    def seen(self) -> View:
+        assert self.view is not None
+        return self.view
+
+    def position(self) -> Procedure[ChannelPosition]:
+        self.view = yield from self._log.read(self.view)
+        channel = _channel(self.view)
+        return ChannelPosition(epoch=channel.epoch, flushed_lsn=channel.flushed_lsn)
+
+
+def _manifest() -> ManifestLog[CollectionState]:
+    return ManifestLog(PREFIX, CollectionState(), checkpoint_every=7)
+
+
+def _channel(view: View) -> ChannelState:
+    return view.state.channels[CHANNEL]
+
+
+def _record(request: str, ts: int) -> WriteRecord:
+    return WriteRecord(ts=ts, request_id=RequestId(request), operation="write")
+
+
+def _summary(ts: int, request: str) -> WriteSummary:
+    return WriteSummary(
+        ts=ts,
+        request_id=RequestId(request),
+        operation="write",
+        inserted=0,
+        updated=0,
+        deleted=0,
+        size_bytes=0,
+    )
+
+
+def _history(view: View) -> Iterator[Line]:
+    for write in view.state.history:
+        yield write.ts, write.request_id
+
+
+def _lines(group: Group) -> Iterator[Line]:
+    for record in group.records:
+        yield record.ts, record.request_id
