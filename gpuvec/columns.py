@@ -75,8 +75,8 @@ def default_value(name: str, kind: FieldType) -> pa.Scalar:
 
 
 def plain(column: Column) -> Column:
-    """Return a column without dictionary, run-end, view or extension encoding."""
-    if isinstance(column.type, pa.BaseExtensionType):
+    """Return a column without dictionary, run-end or view encoding, and JSON as its text."""
+    if isinstance(column.type, pa.JsonType):
         chunks = [chunk.storage for chunk in column.chunks]
         return plain(pa.chunked_array(chunks, column.type.storage_type))
     if pa.types.is_dictionary(column.type):

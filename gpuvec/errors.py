@@ -311,18 +311,6 @@ def needs_primary_key(columns: Iterable[str], known: object) -> SchemaError:
     )
 
 
-def unclear_query_column(vectors: Iterable[str]) -> QueryError:
-    """Return the error for a query frame from which the vector column does not follow."""
-    names = list(vectors)
-    found = f"several vector columns: {', '.join(names)}" if names else "no vector column"
-    return QueryError(
-        "GV-122",
-        f"the queries have {found}",
-        hint="name the one to use: query_on=...",
-        details={"vectors": names},
-    )
-
-
 def unreadable_queries(got: object, wanted: str) -> QueryError:
     """Return the error for queries that are no vectors."""
     return QueryError(

@@ -79,23 +79,6 @@ def validate_rows(
     return found if keep is None else found.filter(keep)
 
 
-def cast_rows(
-    fields: Mapping[str, FieldType], rows: Rows, *, on_bad_vectors: str = "error"
-) -> Rows:
-    """Bring rows that need no primary key to the given fields, as `validate_rows` does.
-
-    Columns that no field takes are left out.
-
-    Raises:
-        SchemaError: `GV-102` no such option, `GV-106` to `GV-117`: the message names field and row.
-    """
-    given = _columns(rows)
-    scalars = _scalars(fields, given, len(rows))
-    vectors, dropped = _vectors(fields, given, len(rows), on_bad_vectors)
-    found = _assemble(fields, scalars, vectors)
-    return found if dropped is None else found.filter(~dropped)
-
-
 def with_auto_ids(schema: Schema, rows: Rows, first_id: int) -> Rows:
     """Return validated rows numbered from `first_id` in their `auto` primary key.
 

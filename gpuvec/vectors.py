@@ -144,9 +144,7 @@ def dense_to_arrow(column: DenseVectors) -> pa.Array:
 
 
 def _storage(chunk: pa.Array) -> pa.Array:
-    if isinstance(chunk.type, pa.BaseExtensionType):
-        return chunk.storage
-    return chunk
+    return chunk.storage if isinstance(chunk.type, pa.FixedShapeTensorType) else chunk
 
 
 def _first_width(name: str, chunks: list[pa.Array]) -> int:

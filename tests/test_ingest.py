@@ -3,7 +3,6 @@ import decimal
 import json
 import math
 
-import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.errors import CastWarning, GpuvecError, NotFoundError, SchemaError
-from gpuvec.ingest import cast_rows, validate_rows, with_auto_ids
+from gpuvec.ingest import validate_rows, with_auto_ids
 from gpuvec.rows import DenseVectors, Rows, SparseVectors
 from gpuvec.schema import (
     JSON,
@@ -585,14 +584,6 @@ def test_no_rows_are_rows():
     assert len(found) == 0
     assert found.table.schema == schema.arrow_schema()
     assert found.vectors["v"].values.shape == (0, 2)
-
-
-def test_rows_without_a_key_are_cast_to_fields():
-    fields = {"n": Int8(), "v": Vector(2, dtype="bfloat16")}
-    found = cast_rows(fields, rows_of(v=[[1.0, 2.0]], n=[3.0]))
-    assert found.order == ("n", "v")
-    assert found.vectors["v"].values.dtype == ml_dtypes.bfloat16
-    assert refusal(cast_rows, fields, rows_of(n=[1], v=[[1.0]])).code == "GV-112"
 
 
 def test_every_refusal_says_what_to_do():

@@ -1,9 +1,10 @@
 """One column of whatever a user has, as an Arrow column or as vectors beside the table."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
-from numbers import Real
+from numbers import Integral, Real
 from operator import is_
 from typing import Any, TypeAlias
 
@@ -12,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.columns import first_failing
 from gpuvec.device.arrays import from_dlpack, to_host
 from gpuvec.errors import unreadable_column, vector_dimension
 from gpuvec.json_text import json_texts
@@ -66,7 +66,7 @@ def as_host_array(values: Any) -> NDArray[Any] | None:
             return np.asarray(tensor.numpy())
         bits = tensor.contiguous().view(sys.modules["torch"].int16).numpy()
         return np.asarray(bits.view(ml_dtypes.bfloat16))
-    if hasattr(values, "__dlpack__"):
+    if hasattr(values, "__dlpack__") and not isinstance(values, pa.Array):
         return np.asarray(to_host(from_dlpack(values)))
     return None
 
@@ -76,11 +76,9 @@ def _is_from(library: str, value: object) -> bool:
 
 
 def _from_arrow(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
-    """Return a column, of extension types only JSON and UUID as such."""
+    """Return a column; tensors of one dimension are lists."""
     column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-    if not isinstance(column.type, pa.BaseExtensionType):
-        return column
-    if isinstance(column.type, pa.JsonType | pa.UuidType):
+    if not isinstance(column.type, pa.FixedShapeTensorType):
         return column
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
@@ -132,7 +130,7 @@ def _from_objects(name: str, values: list[Any], kind: FieldType | None) -> AnyCo
 
 def _is_sparse(first: Mapping[Any, Any]) -> bool:
     return bool(first) and all(
-        isinstance(key, int) and isinstance(value, Real) for key, value in first.items()
+        isinstance(key, Integral) and isinstance(value, Real) for key, value in first.items()
     )
 
 
@@ -214,10 +212,11 @@ def _arrow(name: str, values: Any, *, from_pandas: bool = False) -> pa.ChunkedAr
 def _first_unlike(values: list[Any]) -> int:
     """Return the first row that Arrow cannot put into one column with those before it."""
 
-    def together(part: Iterable[Any]) -> object:
-        return pa.array([*known, *part])
+    def fails(row: int) -> bool:
+        try:
+            pa.array(values[: row + 1])
+        except _BAD_VALUES:
+            return True
+        return False
 
-    known: list[Any] = []
-    alone = first_failing(values, pa.array)
-    known = values[: max(alone, 1)]
-    return first_failing(values, together)
+    return bisect_left(range(len(values) - 1), True, key=fails)

@@ -6,14 +6,12 @@ In: `gpuvec.api.tables` (tables), `gpuvec.api.intake` (one column), `gpuvec.api.
 
 from gpuvec.api.export import to_arrow, to_cudf, to_dask, to_numpy, to_pandas, to_polars, to_torch
 from gpuvec.api.inference import infer_fields
-from gpuvec.api.queries import QueryVectors, read_queries, to_queries
-from gpuvec.api.tables import infer_schema, to_rows, to_typed_rows
+from gpuvec.api.queries import to_queries
+from gpuvec.api.tables import infer_schema, to_rows
 
 __all__ = [
-    "QueryVectors",
     "infer_fields",
     "infer_schema",
-    "read_queries",
     "to_arrow",
     "to_cudf",
     "to_dask",
@@ -23,5 +21,4 @@ __all__ = [
     "to_queries",
     "to_rows",
     "to_torch",
-    "to_typed_rows",
 ]

@@ -1,116 +1,48 @@
 """Queries in whatever form, as the vectors that a field is searched with."""
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gpuvec.api.intake import AnyColumn, as_host_array, read_column
-from gpuvec.api.tables import columns_of, to_rows
 from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.errors import (
     null_not_allowed,
-    unclear_query_column,
-    unknown_field,
     unreadable_queries,
     vector_not_finite,
     wrong_dimension,
 )
-from gpuvec.rows import DenseVectors, Rows, SparseVectors
-from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector, bad_option
+from gpuvec.rows import DenseVectors, SparseVectors
+from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.sparse import sparse_from_arrow, sparse_not_finite_error, sparse_not_finite_rows
 from gpuvec.types import Array
 from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
 
 
-@dataclass(frozen=True, slots=True)
-class QueryVectors:
-    """The queries of a search.
-
-    Attributes:
-        vectors: (queries, dim) float32 on host or device, (queries, dim / 8) uint8 for binary
-            fields, or sparse rows.
-        ids: the `query_id` of each; None for row numbers.
-    """
-
-    vectors: Array | SparseVectors
-    ids: pa.ChunkedArray | None = None
-
-
 def to_queries(
-    queries: Any, kind: FieldType, *, field: str, where: str = "", query_on: str | None = None
+    queries: Any, kind: FieldType, *, field: str, where: str = ""
 ) -> Array | SparseVectors:
-    """Return the vectors of `read_queries`."""
-    return read_queries(queries, kind, field=field, where=where, query_on=query_on).vectors
-
-
-def read_queries(
-    queries: Any,
-    kind: FieldType,
-    *,
-    field: str,
-    where: str = "",
-    query_on: str | None = None,
-    query_id: str | None = None,
-) -> QueryVectors:
     """Return queries in the form in which a field is searched.
 
     Args:
-        queries: one vector; a 2-D array (CuPy's stay on the device), a vector column or a list of
-            vectors; or a table, see `to_rows`.
+        queries: one vector, a 2-D array (CuPy's stay on the device), a vector column, or a list of
+            vectors; for sparse fields dicts of position to number, or a SciPy matrix.
         kind: the type of the searched field.
         field: its name, for messages.
         where: the collection's name, for messages.
-        query_on: the vector column of a table; its only one by default.
-        query_id: the column of a table that identifies a query; None for row numbers.
+
+    Returns:
+        (queries, dim) float32 on host or device; (queries, dim / 8) uint8 for binary fields; sparse
+        rows. A float32 array is not copied.
 
     Raises:
         SchemaError: `GV-113` another dimension, `GV-109` a null and `GV-111` a NaN among them.
-        QueryError: `GV-122` which column?, `GV-123` no vectors.
-        NotFoundError: `GV-104`, no such column.
+        QueryError: `GV-123`, no vectors.
     """
-    if not _is_table(queries):
-        if query_on is not None or query_id is not None:
-            option = "query_on" if query_on is not None else "query_id"
-            raise bad_option(option, query_on or query_id, ["a column of a query frame"])
-        return QueryVectors(_query_matrix(_query_column(queries, kind), kind, field, where))
-    columns = columns_of(to_rows(queries))
-    for name in (query_on, query_id):
-        if name is not None and name not in columns:
-            raise unknown_field(name, columns, where="the queries")
-    on = query_on or _only_vector(columns)
-    ids = None if query_id is None else columns[query_id]
-    if isinstance(ids, DenseVectors | SparseVectors):
-        raise unreadable_queries("a vector column", "identified by numbers or text")
-    return QueryVectors(_query_matrix(columns[on], kind, field, where), ids)
-
-
-def _only_vector(columns: Mapping[str, AnyColumn]) -> str:
-    vectors = [n for n, c in columns.items() if isinstance(c, DenseVectors | SparseVectors)]
-    if len(vectors) != 1:
-        raise unclear_query_column(vectors)
-    return vectors[0]
-
-
-def _is_table(queries: Any) -> bool:
-    """Return whether queries are a table, not a vector or a column of them."""
-    if isinstance(queries, str | os.PathLike | Rows):
-        return True
-    if isinstance(getattr(queries, "rows", None), Rows):
-        return True
-    first = queries[0] if isinstance(queries, list | tuple) and queries else queries
-    if isinstance(first, Mapping):
-        return any(isinstance(key, str) for key in first) or not first
-    if isinstance(queries, pa.Array | pa.ChunkedArray):
-        return False
-    return (
-        hasattr(queries, "columns")
-        or hasattr(queries, "column_names")
-        or (hasattr(queries, "__arrow_c_stream__") and not hasattr(queries, "__len__"))
-    )
+    return _query_matrix(_query_column(queries, kind), kind, field, where)
 
 
 def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
@@ -119,9 +51,11 @@ def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
         return queries if queries.ndim == 2 else queries.reshape(1, -1)
     if isinstance(kind, SparseVector):
         return read_column("queries", [queries] if isinstance(queries, Mapping) else queries, kind)
+    if isinstance(queries, bytes):
+        queries = np.frombuffer(queries, np.uint8)
     array = as_host_array(queries)
-    if array is None and isinstance(queries, list | tuple) and queries and np.ndim(queries[0]) == 0:
-        array = np.asarray(queries)
+    if array is None and isinstance(queries, list | tuple) and queries:
+        array = np.asarray(queries) if isinstance(queries[0], Real | np.bool_) else None
     if array is not None and array.ndim == 1 and array.dtype != object:
         return DenseVectors(array.reshape(1, -1))
     column = read_column("queries", queries)
@@ -142,6 +76,8 @@ def _query_matrix(
     if is_device_array(column):
         column = DenseVectors(column)
     elif isinstance(column, pa.ChunkedArray):
+        if not len(column):
+            return np.empty((0, kind.width), np.float32 if isinstance(kind, Vector) else np.uint8)
         if not _may_hold_vectors(column.type):
             raise unreadable_queries(column.type, "vectors")
         column = dense_from_arrow("queries", column)

@@ -17,7 +17,6 @@ from gpuvec.errors import (
     unreadable_column,
     unreadable_data,
 )
-from gpuvec.ingest import cast_rows
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import (
     BinaryVector,
@@ -70,22 +69,6 @@ def to_rows(data: Any, schema: Schema | None = None) -> Rows:
     return Rows(pa.table(scalars), vectors, tuple(columns))
 
 
-def to_typed_rows(data: Any) -> tuple[dict[str, FieldType], Rows]:
-    """Return a table without a schema, and the field types that follow from it and that it now has.
-
-    Raises:
-        SchemaError: `GV-107` to `GV-120`, as `to_rows` and `gpuvec.ingest.cast_rows` do.
-    """
-    rows = to_rows(data)
-    fields = infer_fields(columns_of(rows))
-    return fields, cast_rows(fields, rows)
-
-
-def columns_of(rows: Rows) -> dict[str, AnyColumn]:
-    """Return all columns, in the order in which they leave."""
-    return {n: rows.vectors[n] if n in rows.vectors else rows.table[n] for n in rows.order}
-
-
 def infer_schema(
     data: Any,
     primary_key: str | None = None,
@@ -129,7 +112,7 @@ def _vectors(name: str, kind: FieldType, column: AnyColumn) -> VectorColumn:
 def _read_columns(data: Any, schema: Schema | None) -> dict[str, AnyColumn]:
     """Return the columns of any table, each in Arrow or as vectors, all of one length."""
     if isinstance(data, Rows):
-        return columns_of(data)
+        return {n: data.vectors[n] if n in data.vectors else data.table[n] for n in data.order}
     kinds = {} if schema is None else schema.fields
     raw = _raw_columns(data, kinds)
     columns = {name: read_column(name, values, kinds.get(name)) for name, values in raw.items()}
