@@ -1,18 +1,18 @@
 """Arithmetic and comparisons that lose no digits, on Arrow arrays.
 
-int64 with int64 gives int64, except `/` and `**`, which give float64; anything with a float gives float64. A whole
-result beyond 64 bits is null, and so is a division, or remainder, by zero. A remainder has the sign of the
-dividend, as in C and SQL. Floats follow IEEE 754 otherwise.
+int64 with int64 gives int64, except `/` and `**`, which give float64; anything with a float gives
+float64. A whole result beyond 64 bits is null, and so is a division, or remainder, by zero. A
+remainder has the sign of the dividend, as in C and SQL. Floats follow IEEE 754 otherwise.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Value = pa.Array | pa.Scalar
+Value: TypeAlias = Any  # a `pa.Array`, or a `pa.Scalar` where all rows have the same value
 
 _LOWEST = np.int64(-(2**63))
 _COMPARE = {
@@ -43,7 +43,7 @@ def negate(value: Value, rows: int) -> pa.Array:
 
 
 def compare(op: str, left: Value, right: Value, rows: int) -> Value:
-    """Return `left op right` for two values of one family; whole numbers beside floats compare exactly."""
+    """Return `left op right` of one family; whole numbers beside floats compare exactly."""
     if _is_whole(left) and _is_float(right):
         return _compare_mixed(op, left, right, rows)
     if _is_float(left) and _is_whole(right):
@@ -58,7 +58,7 @@ def plain_zeros(floats: pa.Array) -> pa.Array:
 
 
 def _alike(left: Value, right: Value) -> tuple[Value, Value]:
-    """Give a literal the type of the narrower column beside it, if it fits, so that the column is not widened."""
+    """Give a literal the type of the column beside it, if it fits: columns are not widened."""
     for literal, column, place in ((left, right, 0), (right, left, 1)):
         if isinstance(literal, pa.Scalar) and literal.type != column.type and literal.is_valid:
             try:
@@ -122,7 +122,7 @@ def _whole_result(op: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[An
 
 
 def _numbers(value: Value, rows: int) -> tuple[NDArray[Any], Any]:
-    """Return the numbers, (rows,) or (1,), and where they are null: None, or a mask of that shape."""
+    """Return the numbers, (rows,) or (1,), and where they are null: a mask, or None."""
     if isinstance(value, pa.Scalar):
         if not value.is_valid:
             return np.zeros(1, np.int64 if _is_whole(value) else np.float64), np.ones(1, bool)

@@ -15,11 +15,36 @@ from gpuvec.expr.parse import as_filter
 from gpuvec.expr.patterns import like_to_regex
 from gpuvec.expr.scope import Fields, Scope, Typed, as_json, describe, family
 from gpuvec.expr.tree import (
-    Aggregate, Alias, Arithmetic, Call, Column, Combine, Compare, Distance, Expr, In, IsNull, Like,
-    Literal, Negate, Not, Parameter, Subscript, ValueList,
+    Aggregate,
+    Alias,
+    Arithmetic,
+    Call,
+    Column,
+    Combine,
+    Compare,
+    Distance,
+    Expr,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Negate,
+    Not,
+    Parameter,
+    Subscript,
+    ValueList,
 )  # fmt: skip
 from gpuvec.schema import (
-    BinaryVector, Bool, FieldType, Float32, Float64, Int64, List, String, Timestamp, Vector,
+    BinaryVector,
+    Bool,
+    FieldType,
+    Float32,
+    Float64,
+    Int64,
+    List,
+    String,
+    Timestamp,
+    Vector,
 )  # fmt: skip
 from gpuvec.types import Metric
 
@@ -34,14 +59,14 @@ def bind(expr: Expr, fields: Fields, *, where: str = "") -> Bound:
 
     Args:
         expr: what `gpuvec.expr.tree` or `as_filter` made.
-        fields: name to type, vectors too; a schema's hidden `_gv_dynamic` makes unknown names mean JSON values in
-            it. Columns of a join's sides are named `left.x` and `right.y`.
+        fields: name to type, vectors too; a schema's hidden `_gv_dynamic` makes unknown names mean
+            JSON values in it. Columns of a join's sides are named `left.x` and `right.y`.
         where: what has the fields, for messages: `collection "items"`.
 
     Raises:
         NotFoundError: `GV-104`, a name that is no field.
-        FilterError: `GV-202` types that do not fit, `GV-206` a comparison with null, `GV-208` nested too deeply,
-            `GV-209` unknown function.
+        FilterError: `GV-202` types that do not fit, `GV-206` a comparison with null, `GV-208`
+            nested too deeply, `GV-209` unknown function.
         SchemaError: `GV-113`, a query vector of another dimension.
     """
     scope = Scope(expr, fields, where)
@@ -65,9 +90,7 @@ def bind_filter(expr: Expr, fields: Fields, *, where: str = "") -> Bound:
     bound = bind(expr, fields, where=where)
     scope = Scope(expr, fields, where)
     tree = _condition(scope, expr, (bound.tree, bound.type), "a filter")
-    return Bound(
-        expr=expr, tree=tree, type=_BOOL, columns=bound.columns, distances=bound.distances
-    )
+    return Bound(expr=expr, tree=tree, type=_BOOL, columns=bound.columns, distances=bound.distances)
 
 
 def _bind(scope: Scope, node: Expr) -> Typed:
@@ -218,7 +241,11 @@ def _distance(scope: Scope, node: Distance) -> Typed:
     if len(query) != kind.width:
         raise errors.wrong_dimension(node.operand.name, wanted=kind.width, got=len(query))
     metric = node.metric or kind.metric
-    known = ("hamming", "jaccard") if isinstance(kind, BinaryVector) else ("cosine", "l2", "sqeuclidean", "ip")
+    known = (
+        ("hamming", "jaccard")
+        if isinstance(kind, BinaryVector)
+        else ("cosine", "l2", "sqeuclidean", "ip")
+    )
     if metric not in known:
         scope.fail(node, f'metric "{metric}" is not for this field', f"use {', '.join(known)}")
     dtype: Any = np.uint8 if isinstance(kind, BinaryVector) else np.float32

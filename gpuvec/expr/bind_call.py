@@ -31,13 +31,13 @@ def bind_call(scope: Scope, node: Call, bind: Callable[[Scope, Expr], Typed]) ->
     if function is None:
         raise errors.unknown_function(*scope.place(node), node.name, FUNCTIONS)
     if len(node.arguments) != 1 + len(function.rest):
-        scope.fail(node, f"{node.name} takes {1 + len(function.rest)} arguments, got {len(node.arguments)}",
-                   function.usage)  # fmt: skip
+        wanted, got = 1 + len(function.rest), len(node.arguments)
+        scope.fail(node, f"{node.name} takes {wanted} arguments, got {got}", function.usage)
     operand = bind(scope, node.arguments[0])
     of = family(operand[1])
     if of not in (*function.operand, "json") and function.operand != (f.ANY,):
-        got = describe(node.arguments[0], operand[1])
-        scope.fail(node.arguments[0], f"{node.name} is not for a {got}", function.usage)
+        what = describe(node.arguments[0], operand[1])
+        scope.fail(node.arguments[0], f"{node.name} is not for a {what}", function.usage)
     if node.name == "fill_null":
         bind(scope, node.arguments[1])
         return _fill_null(scope, node, operand)
@@ -106,7 +106,9 @@ def _fill_null(scope: Scope, node: Call, operand: Typed) -> Typed:
         wanted, kind = _JSON_AS[got]
         expr, of = as_json(expr, wanted), got
     if of != got:
-        scope.fail(node.arguments[1], f"cannot fill {describe(node.arguments[0], kind)} with {value!r}")
+        scope.fail(
+            node.arguments[1], f"cannot fill {describe(node.arguments[0], kind)} with {value!r}"
+        )
     if isinstance(kind, INTEGERS) and isinstance(value, int):
         kind = Int64()
     elif of == "number":

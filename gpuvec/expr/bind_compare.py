@@ -123,7 +123,7 @@ def bind_in(scope: Scope, node: In, operand: Typed) -> Expr:
 
 
 def checked_values(scope: Scope, node: Expr, kind: FieldType, about: Expr) -> Any:
-    """Return the values of a list that are to be compared with values of `kind`: an Arrow array or a tuple."""
+    """Return a list's values, an Arrow array or a tuple, if they compare with `kind`."""
     if not isinstance(node, ValueList):
         scope.fail(node, "wanted a list of values", 'such as ["a", "b"]')
     values = node.values
@@ -172,7 +172,7 @@ def _plain(values: Any) -> tuple[Any, ...]:
 
 
 def bind_contains(scope: Scope, node: Expr, operand: Typed, mode: str, wanted: Expr) -> Expr:
-    """Return whether a list, or the array at a JSON path, has `all` or `any` of the wanted values."""
+    """Return whether a list, or the array at a JSON path, has `all` or `any` of the values."""
     expr, kind = operand
     item = kind.item if isinstance(kind, List) else kind
     values = _plain(checked_values(scope, wanted, item, node))
@@ -180,15 +180,15 @@ def bind_contains(scope: Scope, node: Expr, operand: Typed, mode: str, wanted: E
     needed = len(distinct)
     if family(kind) == "json":
         groups = json_groups(values)
-        return Contains(
-            as_json(expr, "array"), mode, tuple(groups.values()), needed, tuple(groups)
-        )
+        return Contains(as_json(expr, "array"), mode, tuple(groups.values()), needed, tuple(groups))
     ids = {key: number for number, key in enumerate(distinct)}
-    return Contains(expr, mode, (_group(item, ((v, ids[value_family(v), v]) for v in values)),), needed)
+    return Contains(
+        expr, mode, (_group(item, ((v, ids[value_family(v), v]) for v in values)),), needed
+    )
 
 
 def json_groups(values: Iterable[Any]) -> dict[str, "Group"]:
-    """Return what values a JSON value may equal, by the kind that it is read as; each with its number."""
+    """Return the numbered values that a JSON value may equal, by the kind that it is read as."""
     ids: dict[tuple[str, Any], int] = {}
     found: dict[str, list[tuple[Any, int]]] = {}
     for value in values:

@@ -1,7 +1,8 @@
-"""What binding makes of an expression: a tree whose names and types are settled, with a few nodes of its own.
+"""What binding makes of an expression: a tree with settled names and types, and its own nodes.
 
-In a bound tree comparisons have sides of one family (numbers, texts, times, booleans), literals are exact in
-the type they are compared in, and every use of a JSON value says which kind of value it wants.
+In a bound tree comparisons have sides of one family (numbers, texts, times, booleans), literals are
+exact in the type they are compared in, and every use of a JSON value says which kind of value it
+wants.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ class BoundColumn(Expr):
 class JsonValue(Expr):
     """What lies at `path` in a JSON column, where it is of the wanted kind; null elsewhere.
 
-    `wanted`: `int` (whole numbers of 64 bits), `float` (the other numbers), `number` (all, as float64), `string`,
-    `bool`, `text` (anything but null, as JSON text), `array` (only below functions that look into it).
+    `wanted`: `int` (whole numbers of 64 bits), `float` (the other numbers), `number` (all, as
+    float64), `string`, `bool`, `text` (anything but null, as JSON text), `array` (only below
+    functions that look into it).
     """
 
     column: str
@@ -37,7 +39,7 @@ class JsonValue(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OneOf(Expr):
-    """Whether the operand equals one of `values`, which have the operand's Arrow type or a wider one."""
+    """Whether the operand equals one of `values`: int64, float64, or of its own Arrow type."""
 
     operand: Expr
     values: pa.Array
@@ -60,7 +62,7 @@ class Coalesce(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Values of one Arrow type, distinct, each with a number (k,) int64; equal values of other groups share it."""
+    """Distinct values of one Arrow type, numbered (k,) int64; equal ones elsewhere share it."""
 
     values: pa.Array
     ids: NDArray[np.int64]
@@ -75,7 +77,8 @@ class Contains(Expr):
         mode: `all` or `any`.
         groups: one for a list; for JSON one for each kind of value in `kinds`.
         kinds: of JSON, the kind of each group: `int`, `float`, `string`, `bool`.
-        needed: how many distinct values were asked for; some may be in no group, because nothing can equal them.
+        needed: how many distinct values were asked for; some may be in no group, because nothing
+            can equal them.
     """
 
     operand: Expr

@@ -10,7 +10,7 @@ from gpuvec.expr import patterns
 
 
 def call(name: str, operand: pa.Array, rest: tuple[Any, ...]) -> pa.Array:
-    """Run a function; `rest` are plain values. Null where the operand is null, but for `fill_null`."""
+    """Run a function; `rest` are plain values. Null stays null, but for `fill_null`."""
     return _CALLS[name](operand, *rest)
 
 

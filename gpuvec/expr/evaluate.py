@@ -13,12 +13,29 @@ from gpuvec import errors
 from gpuvec.expr import arithmetic, calls, json_values, lists, patterns
 from gpuvec.expr.arithmetic import Value
 from gpuvec.expr.bound import (
-    Bound, BoundColumn, Coalesce, Contains, JsonValue, Known, OneOf, VectorDistance,
+    Bound,
+    BoundColumn,
+    Coalesce,
+    Contains,
+    JsonValue,
+    Known,
+    OneOf,
+    VectorDistance,
 )  # fmt: skip
 from gpuvec.expr.json_values import Spans
 from gpuvec.expr.literals import TIMESTAMP
 from gpuvec.expr.tree import (
-    Arithmetic, Call, Combine, Compare, Expr, IsNull, Like, Literal, Negate, Not, Subscript,
+    Arithmetic,
+    Call,
+    Combine,
+    Compare,
+    Expr,
+    IsNull,
+    Like,
+    Literal,
+    Negate,
+    Not,
+    Subscript,
 )  # fmt: skip
 from gpuvec.schema import Bool
 from gpuvec.types import RowMask
@@ -33,9 +50,10 @@ def evaluate(
 
     Args:
         bound: from `gpuvec.expr.bind.bind`.
-        table: has at least `bound.columns`, in their fields' Arrow types; its number of rows counts.
-        distance: gives a vector distance of every row: (rows,) float32, or an Arrow array with nulls where the
-            vector is null. Needed if `bound.distances` is not empty.
+        table: has at least `bound.columns`, in their fields' Arrow types; its number of rows
+            counts.
+        distance: gives a vector distance of every row: (rows,) float32, or an Arrow array with
+            nulls where the vector is null. Needed if `bound.distances` is not empty.
 
     Returns:
         (rows,), of the Arrow type of `bound.type`.
@@ -53,7 +71,9 @@ def mask(bound: Bound, table: pa.Table, *, distance: Distances | None = None) ->
     `bound` comes from `bind_filter`; see `evaluate`.
     """
     if not isinstance(bound.type, Bool):
-        raise errors.filter_type(str(bound.expr), 0, f"a filter needs a condition, got {bound.type.KIND}")
+        raise errors.filter_type(
+            str(bound.expr), 0, f"a filter needs a condition, got {bound.type.KIND}"
+        )
     parts = [_is_true(value, rows) for value, rows in _run(bound, table, distance)]
     if len(parts) == 1:
         return parts[0]
@@ -67,9 +87,7 @@ def _is_true(value: Value, rows: int) -> RowMask:
     return np.asarray(filled.to_numpy(zero_copy_only=False), bool)
 
 
-def _run(
-    bound: Bound, table: pa.Table, distance: Distances | None
-) -> Iterator[tuple[Value, int]]:
+def _run(bound: Bound, table: pa.Table, distance: Distances | None) -> Iterator[tuple[Value, int]]:
     """Yield the values of each batch of rows, and their number."""
     distances = {}
     for node in bound.distances:

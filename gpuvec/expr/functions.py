@@ -1,4 +1,4 @@
-"""The functions of the expression language: what each takes and gives. `gpuvec.expr.calls` runs them."""
+"""The functions of expressions: what each takes and gives. `gpuvec.expr.calls` runs them."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,10 @@ class Function:
     """What a function takes and gives.
 
     Attributes:
-        operand: the families its first argument may have; a JSON value is read as the first of them.
-        rest: what the other arguments are: `value`, `values`, `text`, or `any` for an expression of the same family.
+        operand: the families its first argument may have; a JSON value is read as the first of
+            them.
+        rest: what the other arguments are: `value`, `values`, `text`, or `any` for an expression of
+            the same family.
         result: a family, or `same`.
         usage: how it is called.
     """
@@ -45,7 +47,9 @@ FUNCTIONS: dict[str, Function] = {
     "fill_null": Function((ANY,), (VALUE,), SAME, "fill_null(expression, value)"),
     "array_length": Function((LIST,), (), NUMBER, "array_length(list)"),
     **dict(
-        _contains(f"{kind}_contains{mode}", VALUES if mode else VALUE, "[values]" if mode else "value")
+        _contains(
+            f"{kind}_contains{mode}", VALUES if mode else VALUE, "[values]" if mode else "value"
+        )
         for kind in ("array", "json")
         for mode in ("", "_all", "_any")
     ),

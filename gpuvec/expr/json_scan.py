@@ -1,24 +1,31 @@
 """Compiled search in JSON texts: where the value at a path lies, and of what kind it is.
 
-Texts are UTF-8 bytes with offsets, as Arrow holds them. They are taken for valid JSON, which the door checks; of
-others nothing is read beyond a text's end, and nothing sensible is promised. Imported on first use: it needs Numba.
+Texts are UTF-8 bytes with offsets, as Arrow holds them. They are taken for valid JSON, which the
+door checks; of
+others nothing is read beyond a text's end, and nothing sensible is promised. Imported on first use:
+it needs Numba.
 """
 
-import numba
+from typing import Any, TypeAlias
+
 import numpy as np
+from numba import njit
+
+Bytes: TypeAlias = Any  # (bytes,) uint8
+Numbers: TypeAlias = Any  # (n,)
 
 MISSING, STRING, INT, FLOAT, TRUE, FALSE, OBJECT, ARRAY = range(8)  # MISSING: no value, or null
 
 
-@numba.njit(cache=True, nogil=True)
-def _skip_space(data, pos, end):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _skip_space(data: Bytes, pos: int, end: int) -> int:
     while pos < end and (data[pos] == 32 or 9 <= data[pos] <= 13):
         pos += 1
     return pos
 
 
-@numba.njit(cache=True, nogil=True)
-def _skip_string(data, pos, end):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _skip_string(data: Bytes, pos: int, end: int) -> int:
     """Return the position after the string that begins at `pos` with its quote."""
     pos += 1
     while pos < end and data[pos] != 34:
@@ -26,8 +33,8 @@ def _skip_string(data, pos, end):
     return min(pos + 1, end)
 
 
-@numba.njit(cache=True, nogil=True)
-def _skip_value(data, pos, end):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _skip_value(data: Bytes, pos: int, end: int) -> int:
     """Return the position after the value that begins at `pos`."""
     if pos >= end:
         return end
@@ -35,7 +42,13 @@ def _skip_value(data, pos, end):
     if first == 34:
         return _skip_string(data, pos, end)
     if first != 123 and first != 91:
-        while pos < end and data[pos] != 44 and data[pos] != 93 and data[pos] != 125 and data[pos] > 32:
+        while (
+            pos < end
+            and data[pos] != 44
+            and data[pos] != 93
+            and data[pos] != 125
+            and data[pos] > 32
+        ):
             pos += 1
         return pos
     depth = 0
@@ -54,24 +67,24 @@ def _skip_value(data, pos, end):
     return pos
 
 
-@numba.njit(cache=True, nogil=True)
-def _hex(byte):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _hex(byte: int) -> int:
     if byte <= 57:
         return byte - 48
     return (byte | 32) - 87
 
 
-@numba.njit(cache=True, nogil=True)
-def _code_unit(data, pos):
-    """Return the number in the four hex digits after a `\\u` at `pos`."""
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _code_unit(data: Bytes, pos: int) -> int:
+    """Return the number in the four hex digits of the `u` escape at `pos`."""
     unit = 0
     for offset in range(2, 6):
         unit = unit * 16 + _hex(np.int64(data[pos + offset]))
     return unit
 
 
-@numba.njit(cache=True, nogil=True)
-def _unescape(data, pos, end, out):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _unescape(data: Bytes, pos: int, end: int, out: Bytes) -> tuple[int, int]:
     """Write the character of the escape at `pos` as UTF-8 into `out`.
 
     Returns:
@@ -79,7 +92,7 @@ def _unescape(data, pos, end, out):
     """
     mark = data[pos + 1] if pos + 1 < end else np.uint8(0)
     if mark != 117 or pos + 6 > end:
-        code = np.int64(mark)
+        code: Any = np.int64(mark)
         for plain, meant in ((98, 8), (102, 12), (110, 10), (114, 13), (116, 9)):
             if mark == plain:
                 code = meant
@@ -115,8 +128,8 @@ def _unescape(data, pos, end, out):
     return 4, pos
 
 
-@numba.njit(cache=True, nogil=True)
-def _same_name(data, start, end, name, scratch):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _same_name(data: Bytes, start: int, end: int, name: Bytes, scratch: Bytes) -> bool:
     """Return whether the string between quotes at `start` … `end` is `name`."""
     at = 0
     pos = start
@@ -136,9 +149,9 @@ def _same_name(data, start, end, name, scratch):
     return at == len(name)
 
 
-@numba.njit(cache=True, nogil=True)
-def _member(data, pos, end, name, scratch):
-    """Return where the last member of that name begins in the object at `pos`; -1 if there is none."""
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _member(data: Bytes, pos: int, end: int, name: Bytes, scratch: Bytes) -> int:
+    """Return where the last member of that name begins in the object at `pos`; -1: none."""
     found = -1
     pos = _skip_space(data, pos + 1, end)
     while pos < end and data[pos] == 34:
@@ -151,8 +164,8 @@ def _member(data, pos, end, name, scratch):
     return found
 
 
-@numba.njit(cache=True, nogil=True)
-def _element(data, pos, end, index):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _element(data: Bytes, pos: int, end: int, index: int) -> int:
     """Return where element `index` of the array at `pos` begins; -1 if it is shorter."""
     pos = _skip_space(data, pos + 1, end)
     while pos < end and data[pos] != 93:
@@ -163,8 +176,8 @@ def _element(data, pos, end, index):
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
-def _kind(data, start, end):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _kind(data: Bytes, start: int, end: int) -> int:
     """Return the kind of the value at `start` … `end`."""
     if start >= end:
         return MISSING
@@ -187,16 +200,30 @@ def _kind(data, start, end):
     return INT
 
 
-@numba.njit(cache=True, nogil=True)
-def find(data, offsets, valid, names, name_offsets, indices, kinds, starts, ends):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def find(
+    data: Bytes,
+    offsets: Numbers,
+    valid: Numbers,
+    names: Bytes,
+    name_offsets: Numbers,
+    indices: Numbers,
+    kinds: Numbers,
+    starts: Numbers,
+    ends: Numbers,
+) -> None:
     """Find the value at a path in every text.
 
     Args:
-        data, offsets: the texts: (bytes,) uint8 and (n + 1,) int32.
+        data: (bytes,) uint8, the texts.
+        offsets: (n + 1,) int32, where each begins and ends.
         valid: (n,) bool; other rows are missing.
-        names, name_offsets: the steps' names, UTF-8, one after the other; empty for positions.
+        names: UTF-8, the steps' names one after the other; empty for positions.
+        name_offsets: (steps + 1,) int64, where each begins and ends.
         indices: (steps,) int64: a position, or -1 for a name.
-        kinds, starts, ends: results, (n,) uint8 and int64: the kind, and where in `data` the value lies.
+        kinds: result, (n,) uint8.
+        starts: result, (n,) int64, where in `data` the value begins.
+        ends: result, (n,) int64, where it ends.
     """
     scratch = np.empty(4, np.uint8)
     for row in range(len(offsets) - 1):
@@ -223,8 +250,10 @@ def find(data, offsets, valid, names, name_offsets, indices, kinds, starts, ends
             kinds[row] = _kind(data, pos, ends[row])
 
 
-@numba.njit(cache=True, nogil=True)
-def count_elements(data, starts, ends, kinds, counts):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def count_elements(
+    data: Bytes, starts: Numbers, ends: Numbers, kinds: Numbers, counts: Numbers
+) -> None:
     """Write how many elements each array has into `counts` (n,) int64; 0 for what is no array."""
     for row in range(len(starts)):
         counts[row] = 0
@@ -237,8 +266,16 @@ def count_elements(data, starts, ends, kinds, counts):
             pos = _skip_space(data, _skip_space(data, _skip_value(data, pos, end), end) + 1, end)
 
 
-@numba.njit(cache=True, nogil=True)
-def list_elements(data, starts, ends, kinds, out_kinds, out_starts, out_ends):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def list_elements(
+    data: Bytes,
+    starts: Numbers,
+    ends: Numbers,
+    kinds: Numbers,
+    out_kinds: Numbers,
+    out_starts: Numbers,
+    out_ends: Numbers,
+) -> None:
     """Write the elements of all arrays, one after the other; sizes from `count_elements`."""
     out = 0
     for row in range(len(starts)):
@@ -255,9 +292,11 @@ def list_elements(data, starts, ends, kinds, out_kinds, out_starts, out_ends):
             pos = _skip_space(data, _skip_space(data, after, end) + 1, end)
 
 
-@numba.njit(cache=True, nogil=True)
-def read_whole(data, starts, ends, kinds, values):
-    """Write whole numbers into `values` (n,) int64; those beyond 64 bits become FLOAT in `kinds`."""
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def read_whole(
+    data: Bytes, starts: Numbers, ends: Numbers, kinds: Numbers, values: Numbers
+) -> None:
+    """Write whole numbers into `values` (n,) int64; beyond 64 bits they become FLOAT in `kinds`."""
     limit = np.uint64(2**63 - 1)
     for row in range(len(starts)):
         values[row] = 0
@@ -281,11 +320,22 @@ def read_whole(data, starts, ends, kinds, values):
             values[row] = np.int64(total)
 
 
-@numba.njit(cache=True, nogil=True)
-def copy_texts(data, starts, ends, wanted, decode, offsets, out):
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def copy_texts(
+    data: Bytes,
+    starts: Numbers,
+    ends: Numbers,
+    wanted: Numbers,
+    decode: bool,
+    offsets: Numbers,
+    out: Bytes,
+) -> None:
     """Write the wanted rows' bytes, one after the other.
 
     Args:
+        data: (bytes,) uint8, the texts.
+        starts: (n,) int64, where each value begins.
+        ends: (n,) int64, where it ends.
         wanted: (n,) bool; others become empty.
         decode: drop the quotes and undo the escapes.
         offsets: result, (n + 1,) int64.

@@ -42,9 +42,7 @@ def find(texts: pa.Array, path: Sequence[str | int]) -> Spans:
     indices = np.array([-1 if isinstance(step, str) else step for step in path], np.int64)
     kinds, starts, ends = _outputs(count)
     name_bytes = np.frombuffer(b"".join(names) or b"\0", np.uint8)
-    json_scan.find(
-        data, offsets, valid, name_bytes, name_offsets, indices, kinds, starts, ends
-    )
+    json_scan.find(data, offsets, valid, name_bytes, name_offsets, indices, kinds, starts, ends)
     return _read(data, kinds, starts, ends)
 
 
@@ -55,9 +53,7 @@ def elements(spans: Spans) -> tuple[NDArray[np.int64], Spans]:
     counts = np.empty(len(spans.kinds), np.int64)
     json_scan.count_elements(spans.data, spans.starts, spans.ends, spans.kinds, counts)
     kinds, starts, ends = _outputs(int(counts.sum()))
-    json_scan.list_elements(
-        spans.data, spans.starts, spans.ends, spans.kinds, kinds, starts, ends
-    )
+    json_scan.list_elements(spans.data, spans.starts, spans.ends, spans.kinds, kinds, starts, ends)
     return np.repeat(np.arange(len(counts)), counts), _read(spans.data, kinds, starts, ends)
 
 

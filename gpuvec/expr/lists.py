@@ -39,7 +39,7 @@ def json_contains(node: Contains, spans: Spans) -> pa.Array:
 
 
 def _hits(group: Group, items: pa.Array, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, (hits, 2) int64, the row and the number of every element that is one of the group's values."""
+    """Return row and number, (hits, 2) int64, of each element that is one of the group's values."""
     if pa.types.is_floating(items.type):
         items = plain_zeros(items.cast(pa.float64()))
     elif pa.types.is_integer(items.type):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,8 @@ import pyarrow as pa
 from gpuvec import errors
 
 Plain = None | bool | int | float | str | datetime
-Values = pa.Array | tuple[Any, ...]  # an Arrow array where all values have one type, else a tuple
+# An Arrow array where all values have one type, else a tuple.
+Values: TypeAlias = Any
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _ARRAY_TYPES = {
@@ -26,7 +27,8 @@ _ARRAY_TYPES = {
 def plain_value(value: object) -> Plain:
     """Return a value as None, bool, int, float, str or a `datetime` in UTC.
 
-    Takes NumPy and Arrow scalars, dates (midnight), naive times (UTC) and whole or decimal `Decimal`.
+    Takes NumPy and Arrow scalars, dates (midnight), naive times (UTC) and whole or decimal
+    `Decimal`.
 
     Raises:
         FilterError: `GV-205`, anything else.
@@ -56,7 +58,7 @@ def plain_value(value: object) -> Plain:
 
 
 def plain_values(values: Any) -> Values:
-    """Return a list's values as an Arrow array of one type, or as a tuple when types are mixed or null.
+    """Return a list's values as an Arrow array, or as a tuple when types are mixed or null.
 
     Raises:
         FilterError: `GV-205`, not a flat list of values.
@@ -77,8 +79,8 @@ def plain_values(values: Any) -> Values:
     return one_type([plain_value(value) for value in values])
 
 
-def one_type(values: Iterable[Plain]) -> Values:
-    """Return plain values as an Arrow array when they have one type that holds them all, else as a tuple."""
+def one_type(values: Iterable[Any]) -> Values:
+    """Return plain values as an Arrow array if one type holds them all, else as a tuple."""
     found = tuple(values)
     kinds = set(map(type, found))
     if len(kinds) != 1 or type(None) in kinds:
@@ -90,7 +92,7 @@ def one_type(values: Iterable[Plain]) -> Values:
 
 
 def read_time(text: str) -> datetime | None:
-    """Return the instant that an ISO 8601 text names, UTC where it has no zone; None when it is no such text."""
+    """Return the instant of an ISO 8601 text, UTC where it has no zone; None: no such text."""
     try:
         return _time(datetime.fromisoformat(text.strip()))
     except (ValueError, OverflowError):
@@ -117,7 +119,9 @@ def _from_arrow(values: pa.Array) -> Values:
         wanted = pa.int64()
     elif pa.types.is_floating(kind):
         wanted = pa.float64()
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    elif (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    ):
         wanted = pa.string()
     else:
         return one_type([plain_value(value) for value in values])

@@ -1,4 +1,4 @@
-"""Comparing numbers of different types without losing digits: what a literal becomes beside a column."""
+"""Comparing numbers of different types exactly: what a literal becomes beside a column."""
 
 import math
 from typing import Any
@@ -61,7 +61,11 @@ def _between(op: str, operand: Expr, below: int | float, above: int | float) -> 
     """Compare with a number that lies between two neighbours of the operand's type."""
     if op in ("==", "!="):
         return Known(operand, op == "!=")
-    return Compare("<=", operand, Literal(below)) if op[0] == "<" else Compare(">=", operand, Literal(above))
+    return (
+        Compare("<=", operand, Literal(below))
+        if op[0] == "<"
+        else Compare(">=", operand, Literal(above))
+    )
 
 
 def _beyond(op: str, operand: Expr, *, above: bool) -> Expr:
@@ -79,13 +83,19 @@ def _as_stored(kind: FieldType, value: float) -> float:
 
 def matching_numbers(kind: FieldType, values: Values) -> pa.Array:
     """Return the numbers of a list that a column of this type can equal, as int64 or float64."""
-    if isinstance(values, pa.Array) and isinstance(kind, INTEGERS) and pa.types.is_int64(values.type):
+    if (
+        isinstance(values, pa.Array)
+        and isinstance(kind, INTEGERS)
+        and pa.types.is_int64(values.type)
+    ):
         return values
     plain: list[Any] = values.to_pylist() if isinstance(values, pa.Array) else list(values)
     if isinstance(kind, INTEGERS):
         whole = (v for v in plain if isinstance(v, int) or v.is_integer())
         return pa.array([int(v) for v in whole if INT64_LOW <= v <= INT64_HIGH], pa.int64())
-    return pa.array([v for v in (_float_equal(kind, v) for v in plain) if v is not None], pa.float64())
+    return pa.array(
+        [v for v in (_float_equal(kind, v) for v in plain) if v is not None], pa.float64()
+    )
 
 
 def _float_equal(kind: FieldType, value: int | float) -> float | None:

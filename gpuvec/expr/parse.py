@@ -1,7 +1,7 @@
 """Filter text to expressions. The grammar is `filter.lark`."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -13,9 +13,27 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken, VisitError
 from gpuvec import errors
 from gpuvec.expr.literals import one_type, plain_value, plain_values, read_time
 from gpuvec.expr.tree import (
-    AGGREGATES, Aggregate, Arithmetic, Call, Column, Compare, Distance, Expr, In, IsNull, Like,
-    Literal, Not, Parameter, Subscript, ValueList, combine, map_children, negate, parameters,
+    AGGREGATES,
+    Aggregate,
+    Arithmetic,
+    Call,
+    Column,
+    Compare,
+    Distance,
+    Expr,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Not,
+    Parameter,
+    Subscript,
+    ValueList,
+    combine,
+    map_children,
+    negate,
 )  # fmt: skip
+from gpuvec.expr.walk import parameters
 
 CACHED_TEXT = 10_000  # longer texts are not kept
 
@@ -28,8 +46,8 @@ def parse_filter(text: str, params: Mapping[str, Any] | None = None) -> Expr:
         params: a value for every `{name}` in it: a plain value, or a list for `in`.
 
     Raises:
-        FilterError: `GV-201` syntax, `GV-203` a parameter without value, `GV-204` a value without parameter,
-            `GV-205` a value of no use.
+        FilterError: `GV-201` syntax, `GV-203` a parameter without value, `GV-204` a value without
+            parameter, `GV-205` a value of no use.
     """
     tree = _parse_cached(text) if len(text) <= CACHED_TEXT else _parse(text)
     return _fill(tree, text, params or {})
@@ -110,7 +128,7 @@ _ESCAPED = {
 
 
 def unquote(quoted: str) -> str:
-    """Return the text inside quotes; an escape that means nothing stays, so that `"10\\%"` works in `like`."""
+    """Return the text inside quotes; an escape that means nothing here stays, for `like`."""
     if "\\" not in quoted:
         return quoted[1:-1]
     text = _ESCAPE.sub(_unescape, quoted[1:-1])
@@ -193,7 +211,9 @@ class _TreeBuilder(Transformer[Token, Expr]):
         if len(directions) > 1:
             wrong = next(op for op in rest[::2] if op[0] != rest[0][0])
             raise errors.filter_syntax(
-                self._text, wrong.start_pos, f'another "{rest[0][0]}", as in low <= name < high'
+                self._text,
+                wrong.start_pos or 0,
+                f'another "{rest[0][0]}", as in low <= name < high',
             )
         values = [first, *rest[1::2]]
         parts = [
@@ -250,10 +270,16 @@ class _TreeBuilder(Transformer[Token, Expr]):
 
     def call(self, name: Token, *arguments: Expr) -> Expr:
         function = name.lower()
-        if function in AGGREGATES and len(arguments) == (0 if not arguments and function == "count" else 1):
+        if function in AGGREGATES and len(arguments) == (
+            0 if not arguments and function == "count" else 1
+        ):
             return self._at(name, Aggregate(function, *(arguments or (None,))))
         if function == "distance" and len(arguments) in (2, 3):
-            metric = arguments[2].value if len(arguments) == 3 and isinstance(arguments[2], Literal) else None
+            metric = (
+                arguments[2].value
+                if len(arguments) == 3 and isinstance(arguments[2], Literal)
+                else None
+            )
             return self._at(name, Distance(arguments[0], arguments[1], metric))  # type: ignore[arg-type]
         return self._at(name, Call(function, arguments))
 
@@ -261,7 +287,7 @@ class _TreeBuilder(Transformer[Token, Expr]):
         return self._at(token, ValueList(one_type(_flat_list(token))))
 
     def list_of_parts(self, *parts: Expr) -> Expr:
-        values = tuple(part if isinstance(part, Parameter) else part.value for part in parts)  # type: ignore[attr-defined]
+        values = tuple(part.value if isinstance(part, Literal) else part for part in parts)
         found = values if any(isinstance(v, Parameter) for v in values) else one_type(values)
         return ValueList(found, origin=parts[0].origin if parts else None)
 
@@ -281,7 +307,7 @@ class _TreeBuilder(Transformer[Token, Expr]):
         found = _word(token)
         if not isinstance(found, datetime):
             raise errors.filter_syntax(
-                self._text, token.start_pos, 'a time such as ISO "2026-11-01T00:00Z"'
+                self._text, token.start_pos or 0, 'a time such as ISO "2026-11-01T00:00Z"'
             )
         return self._at(token, Literal(found))
 
@@ -332,22 +358,16 @@ _SLIPS = {
 
 
 def _syntax_error(text: str, error: UnexpectedInput) -> errors.FilterError:
-    position = error.pos_in_stream
-    at_end = position is None or position < 0
-    if isinstance(error, UnexpectedToken):
-        at_end = at_end or error.token.type == "$END"
-    place = len(text.rstrip()) if at_end or position is None else position
+    at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+    place = len(text.rstrip()) if at_end else error.pos_in_stream or 0
     slip = "" if at_end else _SLIPS.get(text[place : place + 1], "")
     return errors.filter_syntax(text, place, _expected(_accepted(error)), hint=slip)
 
 
 def _accepted(error: UnexpectedInput) -> Collection[str]:
-    parser = getattr(error, "interactive_parser", None)
-    if parser is not None:
-        return set(parser.accepts())
-    if isinstance(error, UnexpectedCharacters):
-        return set(error.allowed or ())
-    return set(getattr(error, "accepts", None) or getattr(error, "expected", ()))
+    if isinstance(error, UnexpectedToken):
+        return error.accepts or ()
+    return error.allowed if isinstance(error, UnexpectedCharacters) else ()
 
 
 def _expected(accepted: Collection[str]) -> str:

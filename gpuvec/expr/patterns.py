@@ -12,7 +12,8 @@ def like_parts(pattern: str) -> tuple[str | None, ...] | None:
     """Split a pattern into texts, `%` (as "%" alone in a tuple's place: None) and `_` (as "").
 
     Returns:
-        Texts to match, None for any characters, "" for one character; None if a single backslash ends it.
+        Texts to match, None for any characters, "" for one character; None if a single backslash
+        ends it.
     """
     parts: list[str | None] = []
     text = ""
@@ -35,7 +36,7 @@ def like_parts(pattern: str) -> tuple[str | None, ...] | None:
 
 
 def like_to_regex(pattern: str) -> str | None:
-    """Return an RE2 regular expression that matches what the pattern matches; None if a single backslash ends it."""
+    """Return the pattern as an RE2 regular expression; None if a single backslash ends it."""
     parts = like_parts(pattern)
     if parts is None:
         return None

@@ -9,11 +9,24 @@ from gpuvec.expr.bound import BoundColumn, JsonValue, VectorDistance
 from gpuvec.expr.text import locate
 from gpuvec.expr.tree import Column, Expr, Subscript
 from gpuvec.schema import (
-    JSON, Bool, FieldType, Float32, Float64, Int8, Int16, Int32, Int64, List, Schema, String,
+    JSON,
+    Bool,
+    FieldType,
+    Float32,
+    Float64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    List,
+    Schema,
+    String,
     Timestamp,
 )  # fmt: skip
 
-DYNAMIC = "_gv_dynamic"  # the hidden column of a dynamic schema: its unknown columns in a JSON object
+DYNAMIC = (
+    "_gv_dynamic"  # the hidden column of a dynamic schema: its unknown columns in a JSON object
+)
 META = "$meta"  # Milvus's name for it
 HIDDEN = "_gv_"
 
@@ -54,7 +67,7 @@ class Scope:
             self._fields = dict(fields)
 
     def column(self, node: Column) -> Typed:
-        """Return a column with its type; a name that is no field lies in the dynamic column, if there is one.
+        """Return a column with its type; unknown names lie in the dynamic column, if there is one.
 
         Raises:
             NotFoundError: `GV-104`.
@@ -87,7 +100,7 @@ class Scope:
         raise errors.null_value(*self.place(node))
 
     def place(self, node: Expr) -> tuple[str, int]:
-        """Return the text that a node was read from, or would be written as, and where it is in it."""
+        """Return the text that a node was read from, or is written as, and its place there."""
         return node.origin if node.origin is not None else locate(self._root, node)
 
 

@@ -11,11 +11,27 @@ import pyarrow as pa
 
 from gpuvec import errors
 from gpuvec.expr.tree import (
-    Aggregate, Alias, Arithmetic, Call, Column, Combine, Compare, Distance, Expr, In, IsNull, Like,
-    Literal, Negate, Not, Parameter, Subscript, ValueList,
+    Aggregate,
+    Alias,
+    Arithmetic,
+    Call,
+    Column,
+    Combine,
+    Compare,
+    Distance,
+    Expr,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Negate,
+    Not,
+    Parameter,
+    Subscript,
+    ValueList,
 )  # fmt: skip
 
-KEYWORDS = frozenset("and or not in like is null true false exists".split())
+KEYWORDS = frozenset(("and", "or", "not", "in", "like", "is", "null", "true", "false", "exists"))
 
 # How tightly each form binds; Milvus's order.
 _ALIAS, _OR, _AND, _EQUAL, _ORDER, _IN, _SUM, _PRODUCT, _UNARY, _POWER, _POSTFIX, _ATOM = range(12)
@@ -35,7 +51,7 @@ def to_text(expr: Expr) -> str:
 
 
 def locate(expr: Expr, target: Expr) -> tuple[str, int]:
-    """Return the text of an expression, and where in it the node `target` begins (0 if it is not there)."""
+    """Return an expression's text, and where in it the node `target` begins (0: not there)."""
     writer = _Writer(target)
     text = writer.text(expr)
     return text, writer.found

@@ -1,14 +1,13 @@
 """Expressions: frozen nodes that Python operators and filter text both make.
 
-Filter text and Python make the same trees, and `str` prints a tree as filter text (`gpuvec.expr.text`).
-Nodes have no types and know no schema; `gpuvec.expr.bind` checks them and `gpuvec.expr.evaluate` runs them.
+Filter text and Python make the same trees, and `str` prints a tree as filter text
+(`gpuvec.expr.text`). Nodes have no types and know no schema; `gpuvec.expr.bind` checks them and
+`gpuvec.expr.evaluate` runs them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, NoReturn, Self
-
-import pyarrow as pa
+from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
 
 from gpuvec import errors
 from gpuvec.expr.literals import Plain, Values, plain_value, plain_values
@@ -21,13 +20,25 @@ class Origin(NamedTuple):
     position: int
 
 
+Binary: TypeAlias = Callable[["Expr", object], "Expr"]
+
+
+def _both(make: Callable[["Expr", "Expr"], "Expr"]) -> tuple[Binary, Binary]:
+    """Return the methods of an operator, for `self` on its left and on its right."""
+    return (
+        lambda self, other: make(self, lit(other)),
+        lambda self, other: make(lit(other), self),
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Expr:
     """A column expression: `gv.col("price") < 10`.
 
-    Operators make new expressions and compute nothing. Nulls follow SQL: `&`, `|` and `~` are three-valued, and
-    a comparison with null selects nothing. Whole numbers are exact; a result beyond 64 bits and a division by
-    zero are null; `/` and `**` give float64; the sign of `%` is that of its left side.
+    Operators make new expressions and compute nothing. Nulls follow SQL: `&`, `|` and `~` are
+    three-valued, and a comparison with null selects nothing. Whole numbers are exact; a result
+    beyond 64 bits and a division by zero are null; `/` and `**` give float64; the sign of `%` is
+    that of its left side.
     """
 
     origin: Origin | None = field(default=None, kw_only=True)
@@ -50,95 +61,44 @@ class Expr:
     def __iter__(self) -> Iterator[Any]:
         raise errors.expression_truth(repr(self))
 
-    def __contains__(self, value: object) -> NoReturn:
-        raise errors.expression_truth(repr(self))
-
     def __eq__(self, other: object) -> "Expr":  # type: ignore[override]
         return Compare("==", self, lit(other))
 
     def __ne__(self, other: object) -> "Expr":  # type: ignore[override]
         return Compare("!=", self, lit(other))
 
-    def __lt__(self, other: object) -> "Expr":
-        return Compare("<", self, lit(other))
+    __lt__ = _both(lambda a, b: Compare("<", a, b))[0]
+    __le__ = _both(lambda a, b: Compare("<=", a, b))[0]
+    __gt__ = _both(lambda a, b: Compare(">", a, b))[0]
+    __ge__ = _both(lambda a, b: Compare(">=", a, b))[0]
 
-    def __le__(self, other: object) -> "Expr":
-        return Compare("<=", self, lit(other))
-
-    def __gt__(self, other: object) -> "Expr":
-        return Compare(">", self, lit(other))
-
-    def __ge__(self, other: object) -> "Expr":
-        return Compare(">=", self, lit(other))
-
-    def __and__(self, other: object) -> "Expr":
-        return combine("and", self, lit(other))
-
-    def __rand__(self, other: object) -> "Expr":
-        return combine("and", lit(other), self)
-
-    def __or__(self, other: object) -> "Expr":
-        return combine("or", self, lit(other))
-
-    def __ror__(self, other: object) -> "Expr":
-        return combine("or", lit(other), self)
+    __and__, __rand__ = _both(lambda a, b: combine("and", a, b))
+    __or__, __ror__ = _both(lambda a, b: combine("or", a, b))
 
     def __invert__(self) -> "Expr":
         return Not(self)
 
-    def __add__(self, other: object) -> "Expr":
-        return Arithmetic("+", self, lit(other))
-
-    def __radd__(self, other: object) -> "Expr":
-        return Arithmetic("+", lit(other), self)
-
-    def __sub__(self, other: object) -> "Expr":
-        return Arithmetic("-", self, lit(other))
-
-    def __rsub__(self, other: object) -> "Expr":
-        return Arithmetic("-", lit(other), self)
-
-    def __mul__(self, other: object) -> "Expr":
-        return Arithmetic("*", self, lit(other))
-
-    def __rmul__(self, other: object) -> "Expr":
-        return Arithmetic("*", lit(other), self)
-
-    def __truediv__(self, other: object) -> "Expr":
-        return Arithmetic("/", self, lit(other))
-
-    def __rtruediv__(self, other: object) -> "Expr":
-        return Arithmetic("/", lit(other), self)
-
-    def __mod__(self, other: object) -> "Expr":
-        return Arithmetic("%", self, lit(other))
-
-    def __rmod__(self, other: object) -> "Expr":
-        return Arithmetic("%", lit(other), self)
-
-    def __pow__(self, other: object) -> "Expr":
-        return Arithmetic("**", self, lit(other))
-
-    def __rpow__(self, other: object) -> "Expr":
-        return Arithmetic("**", lit(other), self)
+    __add__, __radd__ = _both(lambda a, b: Arithmetic("+", a, b))
+    __sub__, __rsub__ = _both(lambda a, b: Arithmetic("-", a, b))
+    __mul__, __rmul__ = _both(lambda a, b: Arithmetic("*", a, b))
+    __truediv__, __rtruediv__ = _both(lambda a, b: Arithmetic("/", a, b))
+    __mod__, __rmod__ = _both(lambda a, b: Arithmetic("%", a, b))
+    __pow__, __rpow__ = _both(lambda a, b: Arithmetic("**", a, b))
 
     def __neg__(self) -> "Expr":
         return negate(self)
-
-    def __abs__(self) -> "Expr":
-        return Call("abs", (self,))
 
     def abs(self) -> "Expr":
         """Return the value without its sign."""
         return Call("abs", (self,))
 
     def __getitem__(self, key: str | int) -> "Expr":
-        """Return a member of a JSON value (by name or position) or an element of a list; null where there is none."""
+        """Return a member of a JSON value or an element of a list; null where there is none."""
         return Subscript(self, lit(key))
 
     def is_in(self, values: Any) -> "Expr":
-        """Return whether the value is one of `values`: a list, or a NumPy, Arrow, pandas or polars column."""
-        return In(self, values if isinstance(values, Parameter) else ValueList(plain_values(values)))
+        """Return whether the value is one of `values`: a list, an array or a column."""
+        return In(self, ValueList(plain_values(values)))
 
     def is_null(self) -> "Expr":
         """Return whether the value is null; of a JSON path, also whether it is missing."""
@@ -153,7 +113,7 @@ class Expr:
         return combine("and", Compare(">=", self, lit(low)), Compare("<=", self, lit(high)))
 
     def like(self, pattern: str) -> "Expr":
-        r"""Return whether the whole text matches: `%` any characters, `_` one, `\` takes the next as it is."""
+        r"""Return whether the text matches: `%` any characters, `_` one, `\x` x itself."""
         return Like(self, lit(pattern))
 
     def starts_with(self, text: str) -> "Expr":
@@ -198,7 +158,9 @@ class Expr:
 
     def distance(self, query: Any, metric: str | None = None) -> "Expr":
         """Return the exact float32 distance of a vector field to one query; smaller is nearer."""
-        return Distance(self, ValueList(plain_values(query)), None if metric is None else str(metric))
+        return Distance(
+            self, ValueList(plain_values(query)), None if metric is None else str(metric)
+        )
 
     def min(self) -> "Expr":
         """Return the smallest value of a group."""
@@ -411,7 +373,7 @@ def negate(operand: Expr) -> Expr:
 
 
 def output_name(expr: Expr) -> str | None:
-    """Return the name of the column that an expression makes; None when it has none of its own."""
+    """Return the name of the column that an expression makes; None when it has none."""
     return expr.name if isinstance(expr, Column | Alias) else None
 
 
@@ -437,38 +399,3 @@ def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
                 change(part) if isinstance(part, Expr) else part for part in value
             )
     return replace(expr, **changed) if changed else expr
-
-
-def same(a: Expr, b: Expr) -> bool:
-    """Return whether two trees are equal in every node and value, wherever they came from."""
-    return type(a) is type(b) and all(
-        _same_value(getattr(a, item.name), getattr(b, item.name))
-        for item in fields(a)
-        if item.name != "origin"
-    )
-
-
-def _same_value(a: Any, b: Any) -> bool:
-    if isinstance(a, Expr):
-        return isinstance(b, Expr) and same(a, b)
-    if isinstance(a, tuple):
-        return (
-            isinstance(b, tuple)
-            and len(a) == len(b)
-            and all(_same_value(x, y) for x, y in zip(a, b, strict=True))
-        )
-    if isinstance(a, pa.Array):
-        return isinstance(b, pa.Array) and repr(a.to_pylist()) == repr(b.to_pylist())
-    return type(a) is type(b) and repr(a) == repr(b)
-
-
-def parameters(expr: Expr) -> Mapping[str, Parameter]:
-    """Return the parameters below, each name once, in the order of the text."""
-    found: dict[str, Parameter] = {}
-    pending = [expr]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, Parameter):
-            found.setdefault(node.name, node)
-        pending.extend(reversed(list(children(node))))
-    return found
