@@ -16,6 +16,16 @@ from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
 from gpuvec.schema import Int64, Schema
 from gpuvec.types import ChannelName, RequestId, SegmentId, Timestamp
 
+__all__ = [
+    "ChannelState",
+    "CollectionState",
+    "DatabaseState",
+    "SegmentRecord",
+    "WriteSummary",
+    "file_ulids",
+    "key_ulid",
+]
+
 RETRY_WINDOW_MS = 10 * 60 * 1000  # how long a write's request id is remembered once it is flushed
 
 _NO_SCHEMA = Schema({"id": Int64()}, "id")  # until `InitCollection`

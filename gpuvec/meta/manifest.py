@@ -15,9 +15,10 @@ Nothing but the hint is ever overwritten. Creating an entry is the only step tha
 | 3 | an old hint | hints may be old |
 | 4 | nothing | |
 
-Every entry names the nonce of the one before it. A reader that meets a gap or a broken chain begins
-again at a newer checkpoint, since collecting writes one before it deletes; without one, history is
-damaged and that is an error.
+Every entry names the nonce of the one before it. A reader that meets a gap or a broken chain, or
+finds after reading that a mark passed what it read (an entry may then have been collected, and
+created again by a committer that slept), begins again at a newer checkpoint: collecting writes one
+before it marks and deletes. Without one, history is damaged and that is an error.
 """
 
 from collections.abc import Callable, Sequence
@@ -119,9 +120,10 @@ class ManifestLog(Generic[S]):
                 if view.entry_id < hinted:
                     raise missing_entry(keys.manifest_entry(self._prefix, hinted))
                 return view
-            known = yield from self._newest_checkpoint()
-            if known.entry_id <= view.entry_id:
+            newer = yield from self._newest_checkpoint()
+            if newer.entry_id <= known.entry_id:
                 raise gap
+            known = newer
 
     def commit(
         self,
@@ -170,7 +172,7 @@ class ManifestLog(Generic[S]):
             new = _fold(view, entry)  # 1
             if not (yield from self._create(entry)):  # 2
                 view = yield from self.read(view)
-            elif entry.entry_id <= (yield from self._mark(entry)):  # 3
+            elif entry.entry_id <= (yield from self._surely_mark(entry)):  # 3
                 view = yield from self.read()
             else:
                 yield from self._help_readers(new)  # 4
@@ -203,6 +205,7 @@ class ManifestLog(Generic[S]):
 
     def _advance(self, view: LogView[S]) -> Procedure[tuple[LogView[S], CorruptError | None]]:
         """Fold the entries after `view`, up to a gap: an error, unless a checkpoint covers it."""
+        start = view.entry_id
         after = keys.manifest_entry(self._prefix, view.entry_id)
         found = yield List(f"{keys.manifest_folder(self._prefix)}/", after)
         for key in found:
@@ -225,6 +228,8 @@ class ManifestLog(Generic[S]):
                 view = _fold(view, entry)
             except ConflictError as error:
                 raise damaged_entry(key, error.message) from error
+        if view.entry_id > start and (yield from self._mark()) > start:
+            return view, missing_entry(keys.manifest_entry(self._prefix, start + 1))
         return view, None
 
     def _newest_checkpoint(self) -> Procedure[LogView[S]]:
@@ -282,15 +287,17 @@ class ManifestLog(Generic[S]):
             yield Sleep(RETRY_S)
         raise refusal or commit_unknown(key)
 
-    def _mark(self, entry: Entry) -> Procedure[int]:
+    def _mark(self) -> Procedure[int]:
         """Return the highest collected number."""
+        found = yield List(f"{keys.manifest_mark_folder(self._prefix)}/")
+        return max((keys.parse_number(key) or 0 for key in found), default=0)
+
+    def _surely_mark(self, entry: Entry) -> Procedure[int]:
         for _ in range(ATTEMPTS):
             try:
-                found = yield List(f"{keys.manifest_mark_folder(self._prefix)}/")
+                return (yield from self._mark())
             except StorageError:
                 yield Sleep(RETRY_S)
-            else:
-                return max((keys.parse_number(key) or 0 for key in found), default=0)
         raise commit_unknown(keys.manifest_entry(self._prefix, entry.entry_id))
 
     def _help_readers(self, view: LogView[S]) -> Procedure[None]:

@@ -113,7 +113,7 @@ class SimStore:
     def _create(self, key: str, data: bytes) -> bool:
         if key in self.objects:
             return False
-        if key in self.ever and not self._below_mark(key):
+        if key in self.ever and not self._superseded(key):
             raise Violation(f"{key} was created again")
         self.ever.add(key)
         self.objects[key] = data
@@ -125,8 +125,12 @@ class SimStore:
         self.objects.pop(key, None)
         self.durable.pop(key, None)
 
-    def _below_mark(self, key: str) -> bool:
+    def _superseded(self, key: str) -> bool:
+        """Whether readers pass over this key, so that a sleeper may create it again."""
         folder = key.rpartition("/")[0]
+        if own := keys.parse_wal_file(key):
+            names = (keys.parse_wal_file(k) for k in self.objects if k.startswith(f"{folder}/"))
+            return any(name > own for name in names if name and name[1])
         number = keys.parse_number(key)
         if number is None:
             return False
