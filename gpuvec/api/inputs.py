@@ -104,7 +104,9 @@ class FileView:
     def num_rows(self) -> int:
         """See `SegmentView.num_rows`."""
         if self._num_rows < 0:
-            self._num_rows = int(self.fragment.count_rows())
+            groups = getattr(self.fragment, "row_groups", None)
+            rows = self.fragment.count_rows() if groups is None else sum(g.num_rows for g in groups)
+            self._num_rows = int(rows)
         return self._num_rows
 
     def keep(self) -> None:

@@ -17,7 +17,6 @@ from gpuvec.schema import (
     Int32,
     Int64,
     SparseVector,
-    Vector,
 )
 from gpuvec.types import Metric
 

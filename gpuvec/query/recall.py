@@ -110,7 +110,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     z2 = Z95 * Z95
     middle = (mean + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z95 / (1 + z2 / trials) * math.sqrt(mean * (1 - mean) / trials + z2 / (4 * trials**2))
-    return (max(0.0, middle - half), min(1.0, middle + half))
+    return (max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half)))
 
 
 def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:
@@ -155,8 +155,11 @@ def _compare(
     place = starts[hits.part] + hits.row if len(hits) else hits.row
     for start, block in _truth(searcher, tile):
         for number, truth in enumerate(block, start):
-            mine = truth[place[hits.offsets[number] : hits.offsets[number + 1]]]
-            found[number], wanted[number] = _score(searcher.node, truth, mine, codes)
+            mine = place[hits.offsets[number] : hits.offsets[number + 1]]
+            if codes is None:
+                found[number], wanted[number] = _score(searcher.node, truth, truth[mine])
+            else:
+                found[number], wanted[number] = _score_groups(searcher.node, truth, mine, codes)
     return found, wanted
 
 
@@ -187,27 +190,25 @@ def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _score(
-    node: p.Search, truth: Float64s, mine: Float64s, codes: NDArray[np.int64] | None
-) -> tuple[int, int]:
+def _sure_rows(node: p.Search, truth: Float64s) -> tuple[NDArray[np.int64], float, float]:
+    """Return the rows that are in range beyond doubt, and the range widened by what is in doubt."""
+    low = -np.inf if node.low is None else node.low
+    high = np.inf if node.high is None else node.high
+    slack = TIE * (1 + abs(high) if math.isfinite(high) else 1)
+    sure = np.isfinite(truth) & (truth > low + slack) & (truth <= high - slack)
+    return np.flatnonzero(sure), low - slack, high + slack
+
+
+def _score(node: p.Search, truth: Float64s, mine: Float64s) -> tuple[int, int]:
     """Return true rows among those found, and true rows in all, for one query.
 
     Args:
         node: the search.
         truth: (rows,) its distances.
         mine: distances of the rows it returned.
-        codes: (rows,) the group of each row.
     """
-    low = -np.inf if node.low is None else node.low
-    high = np.inf if node.high is None else node.high
-    slack = TIE * (1 + abs(high) if math.isfinite(high) else 1)
-    sure = np.flatnonzero(np.isfinite(truth) & (truth > low + slack) & (truth <= high - slack))
-    good = mine[(mine > low - slack) & (mine <= high + slack) & np.isfinite(mine)]
-    if codes is not None:
-        expected = _grouped(node, truth[sure], codes[sure])
-        mine = np.sort(good)[: len(expected)]
-        near = np.abs(mine - expected[: len(mine)]) <= TIE * (1 + np.abs(mine))
-        return int(np.count_nonzero(near)), len(expected)
+    sure, low, high = _sure_rows(node, truth)
+    good = mine[(mine > low) & (mine <= high) & np.isfinite(mine)]
     if node.k is None:
         return len(good), max(len(sure), len(good))
     count = min(node.k, len(sure))
@@ -218,10 +219,27 @@ def _score(
     return min(int(np.count_nonzero(near)), count), count
 
 
-def _grouped(node: p.Search, truth: Float64s, codes: NDArray[np.int64]) -> Float64s:
-    order = np.argsort(truth, kind="stable")
-    truth, codes = truth[order], codes[order]
-    _, first = np.unique(codes, return_index=True)
-    nearest = codes[np.sort(first)[: node.k]]
-    keep = np.isin(codes, nearest) & (places_within(codes) < node.group_size)
-    return truth[keep]
+def _score_groups(
+    node: p.Search, truth: Float64s, mine: NDArray[np.int64], codes: NDArray[np.int64]
+) -> tuple[int, int]:
+    """Return the same for a search by groups.
+
+    Args:
+        node: the search.
+        truth: (rows,) its distances.
+        mine: the rows it returned.
+        codes: (rows,) the group of each row.
+    """
+    sure, low, high = _sure_rows(node, truth)
+    returned = np.zeros(len(truth), bool)
+    returned[mine] = True
+    unknown = ~returned[sure]  # of rows at one distance, those that were returned come first
+    order = sure[np.lexsort((unknown, truth[sure].astype(np.float32)))]
+    groups = codes[order]
+    _, first = np.unique(groups, return_index=True)
+    nearest = groups[np.sort(first)[: node.k]]
+    keep = np.isin(groups, nearest) & (places_within(groups) < node.group_size)
+    wanted = truth[order[keep]]
+    good = np.sort(truth[mine][(truth[mine] > low) & (truth[mine] <= high)])[: len(wanted)]
+    near = np.abs(good - wanted[: len(good)]) <= TIE * (1 + np.abs(good))
+    return int(np.count_nonzero(near)), len(wanted)

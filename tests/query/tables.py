@@ -1,5 +1,6 @@
 """Random tables in several segments, with hidden rows, nulls and ties; and the slow, obvious answer."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ def make_table(
     }
     cuts = [0, *np.sort(rng.integers(0, rows, segments - 1)).tolist(), rows]
     views = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         table = pa.table(
             {
                 "id": pa.array(keys[start:stop], fields["id"].arrow_type()),
@@ -109,7 +110,9 @@ def make_queries(seed, count, metric="sqeuclidean", dtype="float32"):
 
 
 def _plain(values, metric):
-    return values if Metric(metric) in (Metric.HAMMING, Metric.JACCARD) else values.astype(np.float32)
+    return (
+        values if Metric(metric) in (Metric.HAMMING, Metric.JACCARD) else values.astype(np.float32)
+    )
 
 
 def _slice(values, start, stop, valid):
@@ -150,7 +153,9 @@ def expected_search(
             and (low is None or line[row] > np.float32(low))
             and (high is None or line[row] <= np.float32(high))
         ]
-        for rank, (distance, key, _) in enumerate(_chosen(sorted(allowed), k, group, group_size), 1):
+        for rank, (distance, key, _) in enumerate(
+            _chosen(sorted(allowed), k, group, group_size), 1
+        ):
             found.append((query, rank, key, distance))
     return found
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tests.query.tables import make_queries, make_table
 
+from gpuvec.api.frame import frame
 from gpuvec.errors import FilterError, NotFoundError, QueryError, SchemaError
 from gpuvec.expr.tree import col, count, lit
-from gpuvec.api.frame import frame
+from tests.query.tables import make_queries, make_table
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_distance_is_an_expression(table):
     np.testing.assert_allclose(found.d[table.valid], wanted[table.valid])
     assert found.d[~table.valid].isna().all()
     near = table.frame.filter(col("embedding").distance(query[0]) <= 9)
-    assert ids(near) == [k for k, d, v in zip(table.keys, wanted, table.valid, strict=True) if v and d <= 9]
+    assert ids(near) == [
+        k for k, d, v in zip(table.keys, wanted, table.valid, strict=True) if v and d <= 9
+    ]
 
 
 def test_sort_is_stable_with_nulls_last(table, plain):
@@ -117,7 +119,9 @@ def test_groups_come_in_order_of_first_appearance(table, plain):
         spread=col("price").max() - col("price").min(),
     )  # fmt: skip
     found = grouped.to_pandas().set_index("brand")
-    wanted = plain.groupby("brand", sort=False, dropna=False).price.agg(["size", "min", "count", "mean", "max"])
+    wanted = plain.groupby("brand", sort=False, dropna=False).price.agg(
+        ["size", "min", "count", "mean", "max"]
+    )
     assert found.index.tolist() == wanted.index.where(wanted.index.notna(), None).tolist()
     assert found.n.tolist() == wanted["size"].tolist()
     assert found.known.tolist() == wanted["count"].tolist()
@@ -135,7 +139,9 @@ def test_searches_are_grouped_and_counted(table):
     search = table.frame.search(make_queries(4, 6), k=30)
     grouped = search.group_by("query_id", "brand").agg(n=count(), best=col("distance").min())
     flat = search.to_pandas()
-    wanted = flat.groupby(["query_id", "brand"], sort=False, dropna=False).distance.agg(["size", "min"])
+    wanted = flat.groupby(["query_id", "brand"], sort=False, dropna=False).distance.agg(
+        ["size", "min"]
+    )
     assert grouped.to_pandas().n.tolist() == wanted["size"].tolist()
     np.testing.assert_array_equal(grouped.to_pandas().best, wanted["min"])
 
@@ -151,7 +157,9 @@ def test_distinct_keeps_first_rows(table, plain):
 
 @pytest.mark.parametrize("how", ["inner", "left"])
 def test_joins_follow_the_left_order_and_nulls_match_nothing(table, plain, how):
-    right = pd.DataFrame({"brand": ["zeta", "acme", "acme", None, "new"], "rank": [1, 2, 3, 4, 5], "price": 0.0})
+    right = pd.DataFrame(
+        {"brand": ["zeta", "acme", "acme", None, "new"], "rank": [1, 2, 3, 4, 5], "price": 0.0}
+    )
     found = table.frame.drop("embedding").join(right, "brand", how=how)
     assert found.columns == ("id", "price", "brand", "rank", "price_right")
     wanted = plain.merge(right.dropna(), on="brand", how=how, suffixes=("", "_right"))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.query.tables import answers, expected_search, make_queries, make_table
 
 CASES = [
@@ -74,9 +75,7 @@ def test_groups_are_counted_exactly(k, size, brands, high):
     found = answers(
         table.frame.search(queries, k=k, radius=high, group_by="brand", group_size=size)
     )
-    wanted = expected_search(
-        table, queries, k=k, high=high, group=table.brand, group_size=size
-    )
+    wanted = expected_search(table, queries, k=k, high=high, group=table.brand, group_size=size)
     close(found, wanted)
 
 
@@ -133,7 +132,9 @@ def test_queries_are_tiled_to_the_memory_and_nothing_changes(monkeypatch):
     whole = answers(wide.frame.search(queries, k=9))
     pieces = list(narrow.frame.search(queries, k=9).to_batches())
     assert len(pieces) > 3
-    found = [tuple(r.values()) for b in pieces for r in b.drop_columns(["price", "brand"]).to_pylist()]
+    found = [
+        tuple(r.values()) for b in pieces for r in b.drop_columns(["price", "brand"]).to_pylist()
+    ]
     assert found == whole
 
 

@@ -1,0 +1,61 @@
+"""The plan as text."""
+
+import pytest
+
+from gpuvec.api.frame import frame
+from gpuvec.expr.tree import col, count
+from tests.query.tables import make_queries, make_table
+
+
+def test_a_search_shows_filter_segments_and_output():
+    table = make_table(1)
+    plan = table.frame.filter("price < 0.2").search(make_queries(2, 50), k=3, recall=0.95)
+    text = str(plan.select("id", "distance").explain())
+    assert "Search embedding k=3 sqeuclidean recall≥0.95" in text
+    assert "queries 50" in text
+    assert "prefilter price < 0.2" in text
+    assert "selectivity 0." in text
+    assert "3 segments   exact scan" in text
+    assert "output id, distance" in text
+    assert "embedding not fetched" in text
+
+
+def test_analyze_adds_what_was_measured():
+    table = make_table(1)
+    plan = table.frame.search(make_queries(2, 50), k=3).explain(analyze=True)
+    assert plan.metrics.queries == 50
+    assert "measured: 150 rows" in str(plan)
+    assert "<pre>" in plan._repr_html_()
+    assert table.frame.explain().metrics is None
+
+
+def test_every_node_has_a_line():
+    table = make_table(1)
+    other = frame({"brand": ["acme"], "n": [1]})
+    plan = table.frame.drop("embedding").with_columns(x=col("price") + 1).join(other, "brand")
+    text = str(
+        plan.distinct("id").sort("price", descending=True).sample(50, seed=1).limit(20)
+        .group_by("brand").head(3).group_by("brand").agg(n=count()).concat(
+            plan.group_by("brand").agg(n=count())
+        ).describe().explain()
+    )  # fmt: skip
+    for words in ("Describe", "Concat 2 frames", "Group by brand: n", "First 3 of each brand", "Limit 20",
+                  "Sample 50 seed=1", "Sort price descending", "Distinct id", "Join inner brand = brand",
+                  "Compute x = price + 1", "Scan items", "3 segments", "embedding not read"):  # fmt: skip
+        assert words in text, words
+
+
+def test_the_columns_that_are_read_are_those_that_are_used():
+    table = make_table(1)
+    text = str(table.frame.filter("price < 0.5").select("id").explain())
+    assert "reads id, price" in text
+    assert "embedding not read" in text
+
+
+@pytest.mark.parametrize("queries", ["frame", "get"])
+def test_query_frames_are_shown(queries):
+    table = make_table(1)
+    asked = table.frame.limit(5) if queries == "frame" else table.frame.get(table.keys[:3])
+    text = str(table.frame.search(asked, k=2, exclude_self=True).explain())
+    assert "exclude_self" in text
+    assert ("Limit 5" if queries == "frame" else "Get 3 keys") in text
