@@ -14,7 +14,7 @@ help:
 .venv/ready: pyproject.toml
 	@echo "setting up .venv (once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch .venv/ready
 
 setup: .venv/ready                 ## install gpuvec and its tools into .venv
