@@ -126,4 +126,4 @@ def beside(work: Callable[[], None]) -> Callable[[], None]:
 
 def _size(item: tuple[Any, Any] | None) -> int:
     rows = None if item is None else getattr(item[0].change, "rows", None)
-    return 0 if rows is None else int(rows.nbytes)
+    return 0 if rows is None else sum(column.nbytes for column in rows.vectors.values())

@@ -8,7 +8,8 @@ claims the channel again learns from the log which writes happened.
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,15 @@ class ChannelLostError(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """A write that is in memory."""
+
+    request_id: RequestId
+    records: list[WriteRecord]
+    size_bytes: int
 
 
 class ChannelOwner:
@@ -69,8 +79,7 @@ class ChannelOwner:
         for summary in flushed:
             self._remember(summary)
         for group in groups:
-            by_request = itertools.groupby(group.records, key=lambda record: record.request_id)
-            self._note((name, list(records)) for name, records in by_request)
+            self._note(_from_log(group))
 
     def answer_to(self, request_id: RequestId) -> WriteReply | None:
         """Return the answer that a request got before, if it is durable."""
@@ -88,57 +97,56 @@ class ChannelOwner:
         Raises:
             ChannelLostError: the log could not take the group.
         """
-        now_ms = yield Now()
-        answers: list[WriteReply | Exception | None] = []
-        records: list[WriteRecord] = []
-        done: list[tuple[RequestId, list[WriteRecord]]] = []
         context = Context(
-            name=name, shard=self.shard, now_ms=now_ms, stamp=self._stamp, take_ids=self._take_ids
+            name=name,
+            shard=self.shard,
+            now_ms=(yield Now()),
+            stamp=self._stamp,
+            take_ids=self._take_ids,
         )
-        waiting: dict[RequestId, int] = {}
-        for number, request in enumerate(requests):
-            known = self._answers.get(request.request_id)
+        answers: dict[RequestId, WriteReply | Exception] = {}
+        applied: list[_Applied] = []
+        for request in requests:
+            known = answers.get(request.request_id) or self._answers.get(request.request_id)
             if known is not None:
-                answers.append(known)
-                continue
-            if request.request_id in waiting:
-                answers.append(None)
+                answers[request.request_id] = known
                 continue
             try:
                 prepared = prepare(request, context)
             except Exception as error:  # nothing was changed: it is this request's answer
-                answers.append(error)
+                answers[request.request_id] = error
                 continue
-            self._apply(prepared)
-            if prepared.explicit_ids:
-                self._next_id = None
-            answers.append(_reply(prepared, self.shard.version))
-            records += [record for record, _ in prepared.records]
+            answers[request.request_id] = _reply(prepared, self.shard.version)
             if prepared.records:
-                done.append((request.request_id, [record for record, _ in prepared.records]))
-                waiting[request.request_id] = number
-        if records:
-            wait = self._beside(self.shard.settle) if _is_large(records) else None
-            try:
-                yield from self.log.append(records)
-            except Exception as error:
-                raise ChannelLostError(error) from error
-            finally:
-                if wait is not None:
-                    wait()
-            self.shard.publish(records[-1].ts)
-            self._note(done)
-        return [
-            answer if answer is not None else self._answers[request.request_id]
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+                applied.append(self._apply(request, prepared))
+        if applied:
+            yield from self._make_durable(applied)
+        return [answers[request.request_id] for request in requests]
 
-    def _apply(self, prepared: Prepared) -> None:
-        for record, located in prepared.records:
-            try:
-                self.shard.apply(record, located)
-            except Exception as error:  # half applied: nobody may see or log it
-                raise ChannelLostError(error) from error
+    def _apply(self, request: WriteRequest, prepared: Prepared) -> _Applied:
+        """Show a write to those after it in the group, but to no read."""
+        try:
+            size = sum(self.shard.apply(record, located) for record, located in prepared.records)
+        except Exception as error:  # half applied: nobody may see or log it
+            raise ChannelLostError(error) from error
+        if prepared.explicit_ids:
+            self._next_id = None
+        return _Applied(request.request_id, [record for record, _ in prepared.records], size)
+
+    def _make_durable(self, applied: Sequence[_Applied]) -> Procedure[None]:
+        """Append a group to the log, then show it to reads."""
+        records = [record for write in applied for record in write.records]
+        large = sum(write.size_bytes for write in applied) > _LARGE_BYTES
+        wait = self._beside(self.shard.settle) if large else None
+        try:
+            yield from self.log.append(records)
+        except Exception as error:
+            raise ChannelLostError(error) from error
+        finally:
+            if wait is not None:
+                wait()
+        self.shard.publish(records[-1].ts)
+        self._note(applied)
 
     def unflushed(self) -> tuple[WriteSummary, ...]:
         """Return the writes that no manifest entry tells of, oldest first."""
@@ -148,22 +156,21 @@ class ChannelOwner:
         """Note that a manifest entry tells of the oldest `count` writes."""
         del self._unflushed[:count]
 
-    def _note(self, writes: Iterable[tuple[RequestId, list[WriteRecord]]]) -> None:
-        for request_id, records in writes:
-            first = records[0]
-            self._unflushed.append(
-                WriteSummary(
-                    ts=records[-1].ts,
-                    request_id=request_id,
-                    operation=first.operation,
-                    inserted=sum(r.inserted for r in records),
-                    updated=sum(r.updated for r in records),
-                    deleted=sum(r.deleted for r in records),
-                    size_bytes=sum(0 if r.rows is None else r.rows.nbytes for r in records),
-                    first_auto_id=first.first_auto_id,
-                )
+    def _note(self, writes: Iterable[_Applied]) -> None:
+        for write in writes:
+            records = write.records
+            summary = WriteSummary(
+                ts=records[-1].ts,
+                request_id=write.request_id,
+                operation=records[0].operation,
+                inserted=sum(r.inserted for r in records),
+                updated=sum(r.updated for r in records),
+                deleted=sum(r.deleted for r in records),
+                size_bytes=write.size_bytes,
+                first_auto_id=records[0].first_auto_id,
             )
-            self._remember(self._unflushed[-1])
+            self._unflushed.append(summary)
+            self._remember(summary)
 
     def _remember(self, summary: WriteSummary) -> None:
         keys = None
@@ -196,8 +203,12 @@ class ChannelOwner:
         return -1 if high is None else int(high)
 
 
-def _is_large(records: Sequence[WriteRecord]) -> bool:
-    return sum(0 if record.rows is None else record.rows.nbytes for record in records) > _LARGE_BYTES
+def _from_log(group: Group) -> Iterator[_Applied]:
+    """Yield the writes of a group that was read back."""
+    for request_id, found in itertools.groupby(group.records, key=lambda r: r.request_id):
+        records = list(found)
+        size = sum(0 if r.rows is None else r.rows.nbytes for r in records)
+        yield _Applied(request_id, records, size)
 
 
 def _reply(prepared: Prepared, version: Timestamp) -> WriteReply:

@@ -153,8 +153,8 @@ class ShardDelegator:
                 left = left[~hit]
         return Located(found, tuple(places))
 
-    def apply(self, record: WriteRecord, located: Located | None = None) -> None:
-        """Take over a record of the log, invisibly until `publish`.
+    def apply(self, record: WriteRecord, located: Located | None = None) -> int:
+        """Take over a record of the log, invisibly until `publish`; return the bytes of its rows.
 
         Args:
             record: deletes come before rows.
@@ -164,11 +164,12 @@ class ShardDelegator:
             located = located or self.find(record.delete_keys)
             for segment, _, rows in located.places:
                 segment.delete(rows, record.ts)
-        if record.rows is not None and len(record.rows):
-            rows_now = record.rows
-            if record.schema_version != self.layout.version:
-                rows_now = fit(rows_now, self.layout, record.schema_version)
-            self._growing_for(record.partition, rows_now).append(rows_now, record.ts)
+        rows_now = record.rows
+        if rows_now is None or not len(rows_now):
+            return 0
+        if record.schema_version != self.layout.version:
+            rows_now = fit(rows_now, self.layout, record.schema_version)
+        return self._growing_for(record.partition, rows_now).append(rows_now, record.ts)
 
     def _growing_for(self, partition: str, rows: Rows) -> GrowingSegment:
         segment = self._growing.get(partition)

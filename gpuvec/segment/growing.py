@@ -153,8 +153,8 @@ class GrowingSegment:
         """When the last row was inserted; 0 when there is none."""
         return int(self._timestamps.array[len(self) - 1]) if len(self) else 0
 
-    def append(self, rows: Rows, timestamp: Timestamp) -> None:
-        """Add validated rows, whose keys no visible row has.
+    def append(self, rows: Rows, timestamp: Timestamp) -> int:
+        """Add validated rows, whose keys no visible row has; return their bytes.
 
         Their vectors must not change before `settle` has copied them.
         """
@@ -165,7 +165,9 @@ class GrowingSegment:
             buffer.extend(rows.vectors[name])
         self._keys.add(table[self.layout.schema.primary_key])
         self._timestamps.extend(timestamp, len(rows))
-        self.nbytes += rows.nbytes
+        size = int(table.nbytes) + sum(column.nbytes for column in rows.vectors.values())
+        self.nbytes += size
+        return size
 
     def find(self, keys: pa.Array, hidden_until: Timestamp = 0) -> Positions:
         """Return the row of each key, -1 where there is none that is neither deleted nor hidden."""

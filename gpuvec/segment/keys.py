@@ -65,12 +65,12 @@ class _Run:
     keys: pa.Array
     codes: Codes
     order: Positions | None  # None: the keys came sorted
+    low: int
+    high: int
 
     def find(self, keys: pa.Array, codes: Codes) -> Positions:
         """Return the last row of each key, counted from 0; -1 where there is none."""
         found = np.full(len(codes), -1, np.int64)
-        if not len(self.codes) or codes.min() > self.codes[-1] or codes.max() < self.codes[0]:
-            return found
         at = np.searchsorted(self.codes, codes, side="right") - 1
         verify = pa.types.is_string(self.keys.type)
         open_ = np.arange(len(codes))
@@ -116,11 +116,11 @@ class KeyIndex:
             self._push(before.first, merged, np.concatenate([_by_row(before), _by_row(last)]))
 
     def _push(self, first: int, keys: pa.Array, codes: Codes) -> None:
-        if len(codes) < 2 or bool((codes[1:] >= codes[:-1]).all()):
-            self._runs.append(_Run(first, keys, codes, None))
-            return
-        order = np.argsort(codes, kind="stable")
-        self._runs.append(_Run(first, keys, codes[order], order))
+        order: Positions | None = None
+        if len(codes) > 1 and not bool((codes[1:] >= codes[:-1]).all()):
+            order = np.argsort(codes, kind="stable")
+            codes = codes[order]
+        self._runs.append(_Run(first, keys, codes, order, int(codes[0]), int(codes[-1])))
 
     def find(self, keys: pa.Array | pa.ChunkedArray) -> Positions:
         """Return the position of the newest row of each key, -1 where there is none."""
@@ -129,8 +129,11 @@ class KeyIndex:
         if not len(keys) or not self._runs:
             return found
         codes = key_codes(keys)
+        low, high = int(codes.min()), int(codes.max())
         left = np.arange(len(keys))
         for run in reversed(self._runs):
+            if low > run.high or high < run.low:
+                continue
             whole = len(left) == len(keys)
             rows = run.find(keys if whole else keys.take(pa.array(left)), codes[left])
             hit = rows >= 0
