@@ -1,29 +1,10 @@
 """Objects as files of a local folder, safe against kill -9 and power cuts.
 
-An object appears whole or not at all:
-
-1. make the folder, and sync the folders above it (once in a process);
-2. write a temporary file in the same folder;
-3. sync the file;
-4. give it its name: `link` where it must be new, `rename` where it may replace;
-5. remove the temporary name (after `link`);
-6. sync the folder.
-
-| died after step | left behind | what a reader sees |
-|---|---|---|
-| 1 | an empty folder | nothing new |
-| 2, 3 | a temporary file, which no listing shows and `sweep` removes | nothing new |
-| 4, 5 | the object, perhaps not yet durable; perhaps its temporary name | all of the object |
-| 6 | nothing | the object, for good: only now the call returns |
-
-A log grows by one write and one sync of data for each `append`. A log on which either failed is
-never appended to again: what the disk holds of it is unknown, and a second sync may claim success
-for lost pages.
+How they are written, step by step, is in `gpuvec.storage.durable`.
 """
 
 import errno
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -31,18 +12,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from gpuvec import errors
-from gpuvec.storage.checksum import as_bytes
+from gpuvec.storage.durable import DurableFolder, DurableLog, is_temporary, reported
 from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 from gpuvec.storage.process_lock import hold_lock
 from gpuvec.storage.system import System
 
 DURABILITY = ("fsync", "os")
-_WRITE_BYTES = 64 << 20  # one call; Linux ends at 2 GiB
 _READ_BYTES = 1 << 30
 _READ_ONLY = (errno.EROFS, errno.EINVAL)  # nothing there can have changed
-_NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS)  # to sync, above the root
-_TRIES = 10  # to write into a folder that a sweep may remove at the same time
 
 
 class LocalStore:
@@ -64,10 +42,9 @@ class LocalStore:
         if durability not in DURABILITY:
             raise errors.unknown_durability(durability, DURABILITY)
         self._root = os.path.abspath(root)
-        self._durable = durability == "fsync"
         self._system = system
-        self._made: set[str] = set()  # folders whose names are known to be durable
-        self._logs: dict[str, _Log] = {}
+        self._files = DurableFolder(self._root, durable=durability == "fsync", system=system)
+        self._logs: dict[str, DurableLog] = {}
         self._mutex = threading.Lock()  # guards _logs
 
     @property
@@ -78,8 +55,8 @@ class LocalStore:
     def close(self) -> None:
         """Close the logs. The store can be used again."""
         with self._mutex:
-            logs, self._logs = self._logs, {}
-        for log in logs.values():
+            logs = list(self._logs.values())
+        for log in logs:
             log.close()
 
     def get(self, key: str) -> bytes:
@@ -95,7 +72,7 @@ class LocalStore:
     def size(self, key: str) -> int | None:
         """See `ObjectStore.size`."""
         path = self._path(key)
-        with _reported("look at", path):
+        with reported("look at", path):
             try:
                 found = self._system.stat(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -105,25 +82,16 @@ class LocalStore:
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """See `ObjectStore.put`. The parts are written from where they lie."""
         path = self._path(key)
-        with _reported("write", path), self._temporary(path, parts) as temporary:
-            self._system.rename(temporary, path)  # 4
-            self._sync_folder(os.path.dirname(path))  # 6
+        with reported("write", path):
+            self._files.replace(path, parts)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """See `ObjectStore.put_if_absent`. After False, the other object is durable too."""
         if not data:
             raise AssertionError(f"{key}: an empty object cannot be created")
         path = self._path(key)
-        with _reported("create", path), self._temporary(path, [data]) as temporary:
-            try:
-                self._system.link(temporary, path)  # 4
-            except FileExistsError:
-                created = False
-            else:
-                created = True
-            self._system.unlink(temporary)  # 5
-            self._sync_folder(os.path.dirname(path))  # 6
-        return created
+        with reported("create", path):
+            return self._files.create(path, data)
 
     def append(self, key: str, data: bytes) -> None:
         """See `ObjectStore.append`.
@@ -134,24 +102,16 @@ class LocalStore:
         """
         path = self._path(key)
         with self._mutex:
-            log = self._logs.setdefault(path, _Log(self._system))
-        with log.lock, _reported("append to", path):
-            if log.failed:
-                raise errors.log_failed_before(path)
-            try:
-                self._append(log, path, data)
-            except BaseException:
-                log.failed = True
-                raise
+            log = self._logs.setdefault(path, self._files.log(path))
+        with reported("append to", path):
+            log.append(data)
 
     def sync(self, key: str) -> None:
         """See `ObjectStore.sync`; also syncs the name of the file."""
         with self._opened(key) as (fd, path):
-            if not self._durable:
-                return
             try:
-                self._system.fdatasync(fd)
-                self._sync_folder(os.path.dirname(path))
+                self._files.sync_data(fd)
+                self._files.sync_folder(os.path.dirname(path))
             except OSError as error:
                 if error.errno not in _READ_ONLY:
                     raise
@@ -164,7 +124,7 @@ class LocalStore:
         while pending:
             here = pending.pop()
             path = os.path.join(self._root, here)
-            with _reported("list", path):
+            with reported("list", path):
                 for name, is_folder in self._entries(path):
                     key = here + name
                     if not is_key(key):
@@ -185,15 +145,15 @@ class LocalStore:
                 log = self._logs.pop(path, None)
             if log is not None:
                 log.close()
-            with _reported("delete", path):
+            with reported("delete", path):
                 try:
                     self._system.unlink(path)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
             folders.add(os.path.dirname(path))
         for folder in sorted(folders):
-            with _reported("sync", folder), suppress(FileNotFoundError):
-                self._sync_folder(folder)
+            with reported("sync", folder), suppress(FileNotFoundError):
+                self._files.sync_folder(folder)
 
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`. The file need not exist; None where `system` is a model."""
@@ -210,8 +170,8 @@ class LocalStore:
             StorageError: `GV-504` to `GV-506`, the lock file cannot be made.
         """
         path = self._path(key)
-        with _reported("lock", path):
-            self._make_folder(os.path.dirname(path))
+        with reported("lock", path):
+            self._files.make_folder(os.path.dirname(path))
         return hold_lock(path)
 
     def sweep(self, older_than_s: float) -> int:
@@ -220,20 +180,19 @@ class LocalStore:
         Call it only while holding the lock of those who write. `older_than_s` counts seconds since
         1970; leave an hour, since another thread or process may be writing.
         """
-        with _reported("sweep", self._root):
+        with reported("sweep", self._root):
             return self._sweep(self._root, older_than_s)
 
     def _sweep(self, folder: str, older_than_s: float) -> int:
         removed = 0
         for name, is_folder in self._entries(folder):
             path = os.path.join(folder, name)
-            if is_folder:
+            if is_folder and is_key(name):
                 removed += self._sweep(path, older_than_s)
                 with suppress(OSError):  # not empty, or filled just now
-                    self._made.discard(path)
-                    self._system.rmdir(path)
+                    self._files.remove_folder(path)
                     removed += 1
-            elif name.startswith(".") and name.endswith(".tmp"):
+            elif is_temporary(name):
                 with suppress(FileNotFoundError):  # finished just now
                     if self._system.stat(path).st_mtime < older_than_s:
                         self._system.unlink(path)
@@ -246,7 +205,7 @@ class LocalStore:
     @contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, str]]:
         path = self._path(key)
-        with _reported("read", path):
+        with reported("read", path):
             try:
                 fd = self._system.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
@@ -274,114 +233,9 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    @contextmanager
-    def _temporary(self, path: str, parts: Sequence[Buffer]) -> Iterator[str]:
-        """Steps 1 to 3; a temporary file that was not given a name is gone afterwards."""
-        folder = os.path.dirname(path)
-        temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
-        fd = self._create(temporary, os.O_EXCL)
-        try:
-            try:
-                self._write(fd, parts)  # 2
-                if self._durable:
-                    self._system.fsync(fd)  # 3
-            finally:
-                self._system.close(fd)
-            yield temporary
-        except BaseException:
-            with suppress(OSError):
-                self._system.unlink(temporary)
-            raise
-
-    def _create(self, path: str, flags: int) -> int:
-        flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        folder = os.path.dirname(path)
-        for attempt in range(_TRIES):
-            try:
-                self._make_folder(folder)  # 1
-                return self._system.open(path, flags, 0o666)
-            except FileNotFoundError:  # swept away in between
-                self._made.clear()
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _append(self, log: "_Log", path: str, data: bytes) -> None:
-        is_new = log.fd < 0
-        if is_new:
-            log.fd = self._create(path, os.O_APPEND)
-        self._write(log.fd, [data])
-        if self._durable:
-            self._system.fdatasync(log.fd)
-        if is_new:
-            self._sync_folder(os.path.dirname(path))
-
-    def _write(self, fd: int, parts: Sequence[Buffer]) -> None:
-        for part in parts:
-            rest = as_bytes(part)
-            while rest:
-                rest = rest[self._system.write(fd, rest[:_WRITE_BYTES]) :]
-
-    def _make_folder(self, folder: str) -> None:
-        """Make a folder, and make its name and those above durable, whoever made them."""
-        parent = os.path.dirname(folder)
-        if folder in self._made or folder == parent:
-            return
-        self._make_folder(parent)
-        is_new = True
-        try:
-            self._system.mkdir(folder)
-        except FileExistsError:
-            is_new = False
-        try:
-            self._sync_folder(parent)
-        except OSError as error:
-            is_ours = is_new or folder.startswith(os.path.join(self._root, ""))
-            if is_ours or error.errno not in _NOT_FOR_US:
-                raise
-        self._made.add(folder)
-
-    def _sync_folder(self, folder: str) -> None:
-        if not self._durable:
-            return
-        fd = self._system.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self._system.fsync(fd)
-        finally:
-            self._system.close(fd)
-
-
-class _Log:
-    """An open log file; -1 until the first append."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self.lock = threading.Lock()
-        self.fd = -1
-        self.failed = False
-
-    def close(self) -> None:
-        with self.lock:
-            if self.fd >= 0:
-                self._system.close(self.fd)
-            self.fd = -1
-
 
 def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
     """Return whether a key of that folder can be wanted."""
     if not (folder.startswith(prefix) or prefix.startswith(folder)):
         return False
     return folder > start_after or start_after.startswith(folder)
-
-
-@contextmanager
-def _reported(action: str, path: str) -> Iterator[None]:
-    """Turn the system's refusals into `StorageError`s that say what was tried on which path."""
-    try:
-        yield
-    except errors.StorageError:
-        raise
-    except OSError as error:
-        if error.errno == errno.EISDIR:
-            raise errors.missing_object(path) from error
-        raise errors.storage_failed(action, path, error) from error

@@ -31,6 +31,16 @@ from gpuvec.storage.records import ColumnStatistics, FileRecord, SegmentFiles
 from gpuvec.storage.statistics import column_statistics, table_statistics
 from gpuvec.types import SegmentId
 
+__all__ = [
+    "ColumnStatistics",
+    "FileRecord",
+    "SegmentFiles",
+    "SegmentReader",
+    "read_deletes",
+    "write_deletes",
+    "write_segment",
+]
+
 TIMESTAMP_COLUMN = f"{RESERVED_PREFIX}ts"
 VALID_PREFIX = f"{RESERVED_PREFIX}valid_"
 ROW_GROUP_ROWS = 65536

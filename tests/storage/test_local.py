@@ -71,12 +71,16 @@ def test_sweeping_removes_what_the_dead_left_and_nothing_else(store):
     store.put("seg/01a/f", [b"x"])
     store.put("seg/01b/f", [b"x"])
     store.delete(["seg/01b/f"])
-    old, new = store.root / "seg/01a/.old.tmp", store.root / ".new.tmp"
-    old.write_text("x")
-    new.write_text("x")
-    os.utime(old, (1000, 1000))
+    old, new, foreign = "seg/01a/.0123456789abcdef.tmp", ".fedcba9876543210.tmp", ".vimrc.tmp"
+    for name in (old, new, foreign):
+        (store.root / name).write_text("x")
+    os.utime(store.root / old, (1000, 1000))
+    os.utime(store.root / foreign, (1000, 1000))
+    (store.root / "Not Ours").mkdir()
     assert store.sweep(2000) == 2  # the file and the empty folder
-    assert sorted(p.name for p in store.root.rglob("*")) == [".new.tmp", "01a", "f", "seg"]
+    assert sorted(str(p.relative_to(store.root)) for p in store.root.rglob("*")) == sorted(
+        [new, foreign, "Not Ours", "seg", "seg/01a", "seg/01a/f"]
+    )
     store.put("seg/01b/f", [b"back"])  # the folder is made again
     assert store.get("seg/01b/f") == b"back"
 
@@ -87,6 +91,18 @@ def test_writing_goes_on_while_folders_are_swept_away(store):
         store.delete(["a/b/c/k"])
         assert store.sweep(0) == 3, turn
     LocalStore(store.root).sweep(0)
+
+
+def test_a_failed_log_stays_failed_after_closing():
+    disk = ModelDisk()
+    LocalStore("/db", system=disk).append("l", b"x")
+    disk = ModelDisk(failures={disk.calls.index("fdatasync"): errno.EIO})
+    store = LocalStore("/db", system=disk)
+    with pytest.raises(StorageError, match="Input/output"):
+        store.append("l", b"x")
+    store.close()
+    with pytest.raises(StorageError, match="an earlier append failed"):
+        store.append("l", b"x")
 
 
 @pytest.mark.parametrize(("number", "code", "hint"), [
