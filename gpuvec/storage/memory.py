@@ -43,10 +43,13 @@ class MemoryStore:
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""
-        found = self.get(key)
-        if len(found) < start + length:
-            raise errors.object_too_short(key, wanted=start + length, got=len(found))
-        return found[start : start + length]
+        with self._mutex:
+            found = self._objects.get(check_key(key))
+            if found is None:
+                raise errors.missing_object(key)
+            if len(found) < start + length:
+                raise errors.object_too_short(key, wanted=start + length, got=len(found))
+            return bytes(found[start : start + length])
 
     def size(self, key: str) -> int | None:
         """See `ObjectStore.size`."""
