@@ -1,6 +1,5 @@
 """One scalar column to the type of its field: what may change form does, what may not is named."""
 
-import json
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ from gpuvec.errors import (
     value_does_not_fit,
     wrong_type,
 )
-from gpuvec.json_text import check_json, json_column
+from gpuvec.json_text import check_json, json_column, json_texts
 from gpuvec.schema import (
     JSON,
     Bool,
@@ -70,7 +69,7 @@ def default_value(name: str, kind: FieldType) -> pa.Scalar:
     if default is None:
         return pa.scalar(None, kind.arrow_type())
     if isinstance(kind, JSON) and not isinstance(default, str):
-        default = json.dumps(default)
+        default = json_texts(name, [default])[0]
     return _cast(name, kind, pa.chunked_array([pa.array([default])]))[0]
 
 
