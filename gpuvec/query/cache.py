@@ -12,22 +12,23 @@ Key = tuple[Hashable, ...]  # begins with segment id and generation
 @dataclass(slots=True)
 class _Entry:
     value: Any = None
-    size: Callable[[Any], int] = lambda _: 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    size_bytes: int = 0
     made: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class DerivedCache:
     """Least recently used values go first when the budget is passed; making is single flight.
 
-    An entry larger than the whole budget is still kept while it is the newest, so that a batch of tiles
-    does not make it again for every tile.
+    A value larger than the whole budget is still kept while it is the newest, so that a batch of
+    tiles does not make it again for every tile.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._generations: dict[Hashable, Hashable] = {}
+        self._held = 0
         self._lock = threading.Lock()
 
     def get(self, key: Key, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
@@ -37,7 +38,7 @@ class DerivedCache:
             key: segment id, generation, and what is derived. Another generation of the same segment
                 puts the values of the former one out.
             make: called by one thread at a time for one key.
-            size: bytes held by the value now; asked again at every later call, since values may grow.
+            size: bytes that a value holds, now or after its first use; asked once.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -46,45 +47,45 @@ class DerivedCache:
                 return entry.value
             if entry is None:
                 self._forget_older(key)
-                entry = self._entries[key] = _Entry(size=size)
+                entry = self._entries[key] = _Entry()
         with entry.lock:
             if not entry.made:
                 entry.value = make()
-                entry.made = True
-        with self._lock:
-            self._trim(key)
+                entry.size_bytes = size(entry.value)
+                self._admit(key, entry)
         return entry.value
 
     @property
     def nbytes(self) -> int:
         """Bytes of all values."""
-        with self._lock:
-            return sum(entry.size(entry.value) for entry in self._entries.values() if entry.made)
-
-    def trim(self) -> None:
-        """Put values out until the budget holds; called after work that lets values grow."""
-        with self._lock:
-            self._trim(None)
+        return self._held
 
     def clear(self) -> None:
         """Put everything out."""
         with self._lock:
             self._entries.clear()
             self._generations.clear()
+            self._held = 0
+
+    def _admit(self, key: Key, entry: _Entry) -> None:
+        with self._lock:
+            entry.made = True
+            if self._entries.get(key) is not entry:  # put out while it was made
+                return
+            self._held += entry.size_bytes
+            for old in [k for k, e in self._entries.items() if e.made and k != key]:
+                if self._held <= self.budget_bytes:
+                    return
+                self._drop(old)
 
     def _forget_older(self, key: Key) -> None:
         segment, generation = key[:2]
         if self._generations.get(segment, generation) != generation:
             for old in [k for k in self._entries if k[0] == segment and k[1] != generation]:
-                del self._entries[old]
+                self._drop(old)
         self._generations[segment] = generation
 
-    def _trim(self, newest: Key | None) -> None:
-        held = {k: e.size(e.value) for k, e in self._entries.items() if e.made}
-        total = sum(held.values())
-        for key, size in held.items():
-            if total <= self.budget_bytes:
-                return
-            if key != newest:
-                total -= size
-                del self._entries[key]
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key)
+        if entry.made:
+            self._held -= entry.size_bytes

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpuvec.errors import result_too_large
 from gpuvec.query import plan as p
-from gpuvec.query.estimate import check_fits
+from gpuvec.query.estimate import check_fits, row_bytes
 from gpuvec.query.execute import Run, empty_part
 from gpuvec.query.metrics import Metrics
 from gpuvec.query.optimize import optimize, source_scans
@@ -15,6 +15,8 @@ from gpuvec.query.part import Part, concat_parts
 from gpuvec.query.session import Session
 from gpuvec.rows import Rows
 from gpuvec.segment.view import Snapshot
+
+FEW_ROWS = 4096
 
 
 def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Metrics]:
@@ -30,17 +32,22 @@ def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Metrics]:
     with Run(session) as run:
         check_fits(plan, source_rows(run, plan), session.memory_limit)
         found: list[Rows] = []
-        held = 0
+        held, width = 0, row_bytes(plan.columns)
         for part in run.parts(plan):
             with run.metrics.stage("fetch"):
                 found.append(part.to_rows(names, vectors))
-            held += found[-1].nbytes
+            held += size_of(found[-1], width)
             if held > session.memory_limit:
                 raise result_too_large(sum(map(len, found)), held, session.memory_limit)
         rows = Rows.concat(found) if found else empty_part(plan.columns).to_rows(names, vectors)
         run.metrics.seconds = time.perf_counter() - start
-        run.metrics.output_rows, run.metrics.output_bytes = len(rows), rows.nbytes
+        run.metrics.output_rows, run.metrics.output_bytes = len(rows), held
         return rows, run.metrics
+
+
+def size_of(rows: Rows, width: int) -> int:
+    """Return the bytes of rows; of a few, a guess from the width of one, since counting takes longer."""
+    return rows.nbytes if len(rows) > FEW_ROWS else len(rows) * width
 
 
 def stream_rows(node: p.Plan, session: Session, batch_rows: int | None) -> Iterator[Rows]:

@@ -32,6 +32,8 @@ from gpuvec.query.session import Session
 from gpuvec.schema import FieldType
 from gpuvec.segment.view import SegmentView, Snapshot
 
+MOST_JOINED_BYTES = 1 << 30  # of a column's chunks: texts in one array end at 2 GiB
+
 
 class Run:
     """One execution: every source is read at one version, held until the run is closed."""
@@ -47,7 +49,6 @@ class Run:
 
     def __exit__(self, *exc: Any) -> None:
         self._stack.close()
-        self.session.cache.trim()
 
     def snapshot(self, source: p.Source) -> Snapshot:
         """Return the source at the version of this run."""
@@ -78,12 +79,18 @@ def read_stored(view: SegmentView, session: Session, name: str, kind: FieldType)
 
     def make() -> pa.Array | pa.ChunkedArray:
         column = view.scalars([name]).column(0)
-        return column.chunk(0) if column.num_chunks == 1 else column
+        if column.num_chunks == 1:
+            return column.chunk(0)
+        return column if column.nbytes > MOST_JOINED_BYTES else column.combine_chunks()
 
     if getattr(view, "transient", False):
         return make()
-    key = (view.segment_id, view.generation, "column", name, repr(kind))
+    key = (view.segment_id, view.generation, "column", name, kind.KIND, _default(kind))
     return session.cache.get(key, make, lambda column: column.nbytes)
+
+
+def _default(kind: FieldType) -> str:
+    return str(getattr(kind, "default", None))
 
 
 def _scan(run: Run, node: p.Scan) -> Iterator[Part]:

@@ -22,7 +22,7 @@ class Metrics:
         strategies: how often each way of scanning was taken.
         rescanned: queries whose bound did not prove the candidates complete, scanned again in float32.
         output_rows: rows of the answer.
-        output_bytes: their size in memory.
+        output_bytes: their size in memory; a guess for a few rows.
         recall: 1.0 when every search was exact; None when nothing was searched.
     """
 
