@@ -131,15 +131,14 @@ def bit_scan_topk(
 
     data, asked, code = kernel_view(rows), kernel_view(queries), METRIC_CODES[metric]
     places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
-    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
+    ranks = kernel_view(np.zeros(0, np.int64) if tie_rank is None else tie_rank)
     limit = np.full(len(queries), np.inf, np.float32) if bound is None else np.array(bound)
     size = len(rows) if listed is None else len(listed)
 
     def fill(who: Range, part: Range, out: Neighbors) -> None:
         at = slice(*who)
         host_scan.scan_bits(
-            asked[at], data, places, listed is not None, *part, code, ranks, tie_rank is not None,
-            limit[at], out.rows, out.distances,
+            asked[at], data, places, *part, code, ranks, limit[at], out.rows, out.distances,
         )  # fmt: skip
 
     return scan_parts(fill, len(queries), size, k, tie_rank, threads)

@@ -129,11 +129,14 @@ def _candidates(
     squares = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
     places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
     size = len(rows) if listed is None else len(listed)
+    if len(queries) == 0 or size == 0:
+        none = np.zeros(0, np.int64)
+        return Candidates(np.zeros(len(queries) + 1, np.int64), none, none.astype(np.float32))
     code, slack = METRIC_CODES[metric], float_slack(rows.shape[1])
 
     def work(part: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         counts, found, lows, last = host_scan.scan(
-            asked, squares, data, places, listed is not None, *part, code, k, floor, limit, slack
+            asked, squares, data, places, *part, code, k, floor, limit, slack
         )
         left, kept = host_scan.gather(counts, found, lows, last)
         return left, kept

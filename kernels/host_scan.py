@@ -25,7 +25,7 @@ def is_zero(rows: Any, j: int) -> bool:
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def interval(metric: int, sum_: float, row_square: float, query_square: float, slack: float) -> Any:
-    """Return bounds of a pair's final distance from its float32 sums.
+    """Return bounds of a pair's final distance from its float32 sum, as `cutoff` signs it.
 
     `slack` bounds the relative error of a float32 sum of terms of one sign, against the exact one.
     """
@@ -46,10 +46,10 @@ def interval(metric: int, sum_: float, row_square: float, query_square: float, s
             return unsure
         distance = 1.0 - sum_ / math.sqrt(square)
         return (distance - 4 * slack, max(0.0, distance) + 4 * slack)
-    if not sum_ < LARGEST:
+    if not -sum_ < LARGEST:
         return unsure
-    low = sum_ * (1.0 - 2 * slack) - SMALLEST
-    high = sum_ * (1.0 + 2 * slack) + SMALLEST
+    low = -sum_ * (1.0 - 2 * slack) - SMALLEST
+    high = -sum_ * (1.0 + 2 * slack) + SMALLEST
     if metric == L2:
         return (math.sqrt(max(0.0, low)) * (1.0 - slack), math.sqrt(high) * (1.0 + slack))
     return (low, high)
@@ -82,7 +82,6 @@ def scan(
     query_squares: Any,
     rows: Any,
     listed: Any,
-    use_list: bool,
     start: int,
     stop: int,
     metric: int,
@@ -91,68 +90,56 @@ def scan(
     bound: Any,
     slack: float,
 ) -> Any:
-    """Collect every row of a part that may be among a query's `k` nearest.
+    """Collect every row of a part that may be among a query's `k` nearest; at least one query.
 
     A row is kept while its lower bound does not exceed the k-th smallest upper bound so far, nor
-    `bound`, and its upper bound exceeds `floor`. `k` 0 keeps all such rows. With `use_list` the
-    part is of `listed`, positions of rows, else of the rows.
+    `bound`, and its upper bound exceeds `floor`. `k` 0 keeps all such rows. The part is of
+    `listed`, positions of rows, unless that is empty; then it is of the rows.
 
-    Returns counts (m,), rows (m, capacity) and lower bounds (m, capacity); the last threshold (m,).
+    Returns counts (m,), rows (m, capacity), lower bounds (m, capacity), the last thresholds (m,).
     """
     m = queries.shape[0]
-    heap_size = min(k, stop - start)
-    heaps = np.full((m, max(1, heap_size)), np.inf)
+    heaps = np.full((m, max(1, min(k, stop - start))), np.inf)
     limit = bound.copy()
+    cuts = np.empty((m, 2))
+    for i in range(m):
+        cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
     capacity = min(stop - start, 4 * k + 1024)
     counts = np.zeros(m, np.int64)
     found = np.empty((m, capacity), np.int64)
     lows = np.empty((m, capacity), np.float64)
-    cuts = np.empty((m, 2))
-    for i in range(m):
-        cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
     by_angle = metric in (COSINE, IP)
-    zero_row = False
-    row_square = 0.0
-    length = 0.0
-    sum_ = 0.0
+    use_list = listed.shape[0] > 0
+    row_square = length = first = 0.0
     for place in range(start, stop):
         j = listed[place] if use_list else place
+        if by_angle:
+            dot, square = fast_dot_norm(queries, 0, rows, j)
+            first, row_square = float(dot), float(square)
+            safe = SMALLEST < row_square < LARGEST
+            length = math.sqrt(row_square) if safe else math.nan
         for i in range(m):
-            if by_angle and i == 0:
-                first, row_sum = fast_dot_norm(queries, 0, rows, j)
-                sum_ = float(first)
-                row_square = float(row_sum)
-                safe = SMALLEST < row_square < LARGEST
-                length = math.sqrt(row_square) if safe else math.nan
-                zero_row = metric == COSINE and row_square == 0.0 and is_zero(rows, j)
-            elif by_angle:
-                sum_ = float(fast_dot(queries, i, rows, j))
-            else:
+            if not by_angle:
                 sum_ = -float(fast_square(queries, i, rows, j))
+            else:
+                sum_ = first if i == 0 else float(fast_dot(queries, i, rows, j))
             if cuts[i, 0] + cuts[i, 1] * length > sum_:
                 continue
-            if zero_row:
+            if metric == COSINE and row_square == 0.0 and is_zero(rows, j):
                 low, high = 1.0, 1.0
             else:
-                low, high = interval(
-                    metric, abs(sum_) if not by_angle else sum_, row_square, query_squares[i], slack
-                )
+                low, high = interval(metric, sum_, row_square, query_squares[i], slack)
             if low > limit[i] or high <= floor[i]:
                 continue
-            if heap_size > 0 and high < heaps[i, 0]:
+            if k > 0 and high < heaps[i, 0]:
                 push_low(heaps[i], high)
                 limit[i] = min(limit[i], heaps[i, 0])
                 cuts[i, 0], cuts[i, 1] = cutoff(metric, query_squares[i], slack, limit[i])
-            count = counts[i]
-            if count == capacity:
-                count = compact(found[i], lows[i], count, limit[i])
-                if count > capacity // 2:
-                    grown = min(stop - start, 4 * capacity)
-                    found, lows = widen(found, lows, counts, grown)
-                    capacity = grown
-            found[i, count] = j
-            lows[i, count] = low
-            counts[i] = count + 1
+            if counts[i] == found.shape[1]:
+                found, lows = make_room(found, lows, counts, i, limit[i], stop - start)
+            found[i, counts[i]] = j
+            lows[i, counts[i]] = low
+            counts[i] += 1
     return counts, found, lows, limit
 
 
@@ -169,14 +156,16 @@ def compact(found: Any, lows: Any, count: int, limit: float) -> int:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def widen(found: Any, lows: Any, counts: Any, capacity: int) -> Any:
-    """Return longer candidate buffers with the same content."""
-    wide_found = np.empty((found.shape[0], capacity), np.int64)
-    wide_lows = np.empty((found.shape[0], capacity), np.float64)
-    for i in range(found.shape[0]):
-        size = min(found.shape[1], capacity)
-        wide_found[i, :size] = found[i, :size]
-        wide_lows[i, :size] = lows[i, :size]
+def make_room(found: Any, lows: Any, counts: Any, i: int, limit: float, most: int) -> Any:
+    """Drop what query i no longer needs; where that is little, return longer buffers."""
+    counts[i] = compact(found[i], lows[i], counts[i], limit)
+    old = found.shape[1]
+    if counts[i] <= old // 2:
+        return found, lows
+    wide_found = np.empty((found.shape[0], min(most, 4 * old)), np.int64)
+    wide_lows = np.empty(wide_found.shape, np.float64)
+    wide_found[:, :old] = found
+    wide_lows[:, :old] = lows
     return wide_found, wide_lows
 
 
@@ -200,18 +189,18 @@ def scan_bits(
     queries: Any,
     rows: Any,
     listed: Any,
-    use_list: bool,
     start: int,
     stop: int,
     metric: int,
     ranks: Any,
-    use_ranks: bool,
     bound: Any,
     out_rows: Any,
     out_distances: Any,
 ) -> None:
     """Fill the k nearest rows of a part for each query of packed vectors, in order."""
     m, k = out_rows.shape
+    use_list = listed.shape[0] > 0
+    use_ranks = ranks.shape[0] > 0
     heap_distances = np.full((m, k), np.inf, np.float32)
     heap_ranks = np.full((m, k), np.iinfo(np.int64).max)
     heap_rows = np.full((m, k), -1)

@@ -51,18 +51,18 @@ def scan_sparse(
     row_squares: Any,
     num_columns: int,
     listed: Any,
-    use_list: bool,
     start: int,
     stop: int,
     metric: int,
     ranks: Any,
-    use_ranks: bool,
     bound: Any,
     out_rows: Any,
     out_distances: Any,
 ) -> None:
     """Fill the k nearest rows of a part for queries from `first` on, in order."""
     k = out_rows.shape[1]
+    use_list = listed.shape[0] > 0
+    use_ranks = ranks.shape[0] > 0
     weights = np.zeros(num_columns)
     heap_distances = np.empty(k, np.float32)
     heap_ranks = np.empty(k, np.int64)

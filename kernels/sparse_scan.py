@@ -98,15 +98,15 @@ def sparse_scan_topk(
 
     asked = _renumber(pack, queries)
     places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
-    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
+    ranks = kernel_view(np.zeros(0, np.int64) if tie_rank is None else tie_rank)
     limit = np.full(len(queries), np.inf, np.float32) if bound is None else np.array(bound)
 
     def fill(who: Range, part: Range, out: Neighbors) -> None:
         host_sparse.scan_sparse(
             asked.offsets, asked.columns, asked.values, asked.squares, who[0],
             pack.vectors.offsets, pack.columns, pack.vectors.values, pack.squares,
-            len(pack.positions), places, listed is not None, *part, METRIC_CODES[metric],
-            ranks, tie_rank is not None, limit, out.rows, out.distances,
+            len(pack.positions), places, *part, METRIC_CODES[metric],
+            ranks, limit, out.rows, out.distances,
         )  # fmt: skip
 
     size = len(pack.vectors) if listed is None else len(listed)

@@ -23,8 +23,8 @@ from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
 
 BATCH = 8  # queries from which the batch engine is asked
-PACK_AFTER = 64  # queries that pay for deriving the batch engine's codes
-FEW_ROWS = 512  # rows from which it pays to set the batch engine up
+_PACK_AFTER = 64  # queries that pay for deriving the codes, or half as many as dimensions
+FEW_ROWS = 4096  # rows below which a float32 scan of just those rows is faster
 _FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
 
 Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
@@ -130,7 +130,8 @@ class DenseScan:
         self._asked += len(request.queries)
         if len(request.queries) < BATCH or request.count < FEW_ROWS:
             return False
-        return self._pack is not None or self._asked >= PACK_AFTER
+        enough = max(_PACK_AFTER, self._rows.shape[1] // 2)
+        return self._pack is not None or self._asked >= enough
 
     def _batch(self, request: Request, k: int, bound: Array | None) -> Found:
         from gpuvec.kernels.scan_topk import pack_rows, scan_topk
