@@ -1,5 +1,6 @@
 """A channel of the real engine on a disk that loses power, at every call that changes the disk."""
 
+import errno
 import itertools
 import secrets
 
@@ -47,14 +48,13 @@ STEPS = (
 
 
 class Session:
-    """One process: a channel on a store. `shown` is what was acknowledged, key to value."""
+    """One process: a channel on a store. `possible` is what readers may see, each key to value."""
 
     def __init__(self, disk, generation):
         self.store = LocalStore("/db", system=disk)
         self.clock = ManualClock()
         self.generation = generation
-        self.shown = {}
-        self.may_show = {}  # with the write that was cut short
+        self.possible = [{}]
 
     def run(self, procedure):
         return run(procedure, self.store, self.clock)
@@ -77,23 +77,33 @@ class Session:
         )
         self.channel.refresh()
 
-    def take(self, steps):
-        for what, ids, value in steps:
+    def take(self, steps, *, go_on=False):
+        for step in steps:
             self.clock.advance(1)
-            if what == "flush":
-                assert self.channel.flush(self.generation)
-                continue
-            kept = {key: old for key, old in self.shown.items() if key not in ids}
-            self.may_show = kept if value is None else {**kept, **dict.fromkeys(ids, value)}
-            request = WriteRequest(
-                collection_id=ID,
-                request_id=secrets.token_hex(16),
-                operation=what,
-                change=delete(ids) if value is None else upsert(ids, value),
-            )
-            (reply,) = self.channel.write("items", [request], self.generation)
-            assert reply.version
-            self.shown = self.may_show
+            try:
+                self.flush() if step[0] == "flush" else self.write(*step)
+            except GpuvecError:
+                if not go_on:
+                    raise
+
+    def flush(self):
+        assert self.channel.flush(self.generation)
+
+    def write(self, what, ids, value):
+        before, after = self.possible, [changed(state, ids, value) for state in self.possible]
+        self.possible = before + after
+        request = WriteRequest(
+            collection_id=ID,
+            request_id=secrets.token_hex(16),
+            operation=what,
+            change=delete(ids) if value is None else upsert(ids, value),
+        )
+        (reply,) = self.channel.write("items", [request], self.generation)
+        if isinstance(reply, GpuvecError):
+            if reply.details.get("outcome") == "none":
+                self.possible = before
+            raise reply
+        self.possible = after
 
     def rows(self):
         """Read all rows, as another process would."""
@@ -114,6 +124,11 @@ def at_once(work):
     """The model disk is for one thread."""
     work()
     return lambda: None
+
+
+def changed(state, ids, value):
+    kept = {key: old for key, old in state.items() if key not in ids}
+    return kept if value is None else {**kept, **dict.fromkeys(ids, value)}
 
 
 def vectors_of(ids, values):
@@ -149,10 +164,9 @@ def check(disk, before, what):
         after.clock.advance(3600)
         after.open()
         found = after.rows()
-        assert found in (before.shown, before.may_show)
-        after.shown = found
+        assert found in before.possible
         after.take([("upsert", range(100, 110), 9), ("flush", (), None)])
-        assert after.rows() == {**found, **dict.fromkeys(range(100, 110), 9)}
+        assert after.rows() == changed(found, range(100, 110), 9)
     except Exception as error:
         error.add_note(what)
         raise
@@ -169,8 +183,8 @@ def cut_and_check(cut_at, outcomes, **options):
 def test_a_channel_without_power_cut_shows_all_writes():
     disk, session, was_cut = run_until(None)
     assert not was_cut
-    assert session.rows() == session.shown
-    assert len(session.shown) == 40 - 5 + 20 - 5 + 10 - 5 + 3
+    assert [session.rows()] == session.possible
+    assert len(session.rows()) == 40 - 5 + 20 - 5 + 10 - 5 + 3
     check(disk.after_power_cut("none", "none"), session, "at the end")
 
 
@@ -194,3 +208,28 @@ def test_a_power_cut_at_every_call_loses_no_acknowledged_row():
     for cut_at in itertools.count():
         if not cut_and_check(cut_at, OUTCOMES):
             return
+
+
+def fail_and_check(number, code, outcomes):
+    """Let one call fail, go on, and cut the power at the end."""
+    disk = ModelDisk(failures={number: code})
+    session = Session(disk, generation=1)
+    session.open()
+    session.take(STEPS, go_on=True)
+    assert session.rows() in session.possible
+    for outcome in outcomes:
+        what = f"{errno.errorcode[code]} at {number} ({disk.calls[number]}), {outcome}"
+        check(disk.after_power_cut(*outcome), session, what)
+
+
+def test_some_failing_calls_lose_no_acknowledged_row():
+    calls = len(run_until(None)[0].calls)
+    for number in range(1, calls, 13):
+        fail_and_check(number, errno.ENOSPC if number % 2 else errno.EIO, OUTCOMES[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_every_failing_call_loses_no_acknowledged_row(code):
+    for number in range(len(run_until(None)[0].calls)):
+        fail_and_check(number, code, OUTCOMES)
