@@ -76,6 +76,7 @@ class Engine:
         self._data = DataCoord(flush_bytes=flush_bytes, idle_s=idle_s)
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
+        self._names: dict[str, str] = {}  # for messages about collections that are gone
         self._lock = threading.RLock()
         self._committer: Committer | None = None
         transport = InProcessTransport()
@@ -86,12 +87,13 @@ class Engine:
 
     def snapshot(self, collection_id: str) -> Snapshot:
         """Return a collection at its newest version."""
-        return self.channel(collection_id).snapshot(self.name_of(collection_id), self._now_ms())
+        name = self.name_of(collection_id)
+        return self.channel(collection_id).snapshot(name, self._now_ms())
 
     def state(self, collection_id: str) -> CollectionState:
         """Return the newest manifest of a collection."""
         channel = self.channel(collection_id)
-        channel.refresh()
+        channel.look()
         return channel.state
 
     def channel(self, collection_id: str) -> Channel:
@@ -111,19 +113,26 @@ class Engine:
     def root(self) -> RootCoord:
         """Return the root coordinator, told of what other processes did."""
         self._check_usable()
-        with self._lock:
-            if self._generation == 0 or self._view is None:
+        if self._generation == 0:
+            with self._lock:
                 self._view = self._run(self._catalog.read(self._view))
                 self._root.note(self._view.state)
-            return self._root
+        return self._root
 
     def name_of(self, collection_id: str) -> str:
-        """Return the present name of a collection, as far as this process knows."""
+        """Return the present name of a collection.
+
+        Raises:
+            NotFoundError: `GV-608`, it was dropped.
+        """
+        self.root()
+        return self._known_name(collection_id)
+
+    def _known_name(self, collection_id: str) -> str:
         name = self._root.name_of(collection_id)
         if name is None:
-            name = self.root().name_of(collection_id)
-        if name is None:
-            raise errors.collection_gone(collection_id)
+            raise errors.collection_gone(self._names.get(collection_id, collection_id))
+        self._names[collection_id] = name
         return name
 
     # Collections
@@ -185,7 +194,7 @@ class Engine:
         return committer.submit(request, deadline_s)
 
     def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
-        name = self.name_of(collection_id)
+        name = self._known_name(collection_id)
         channel = self._channel(collection_id)
         answers = channel.write(name, requests, self._generation)
         bytes_, writes, deletes = channel.status()
@@ -308,6 +317,7 @@ class Engine:
             raise errors.forked(self.where)
 
     def _open(self, collection_id: str) -> Channel:
+        self._known_name(collection_id)
         channel = Channel(
             collection_id,
             store=self._store,

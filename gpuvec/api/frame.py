@@ -1,4 +1,4 @@
-"""`Frame`: a lazy query. Each method adds a node to a plan and checks it; nothing runs before an answer is asked."""
+"""`Frame`: a lazy query. Each method adds a node to a plan and checks it; nothing runs yet."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +27,10 @@ ENGINES = ("auto", "local")
 
 
 class Frame:
-    """A query that has not run. Methods return new frames; `collect`, `to_*`, `head` and `count` run it.
+    """A query that has not run: methods return new frames, only `collect` and its like run it.
 
-    The order of the chain is its meaning: `filter` before `search` chooses the candidates, after it thins the
+    The order of the chain is its meaning: `filter` before `search` chooses the candidates, after it
+        thins the
     answers. Columns that nothing uses are not read. Each run sees one version of the data.
     """
 
@@ -73,7 +74,7 @@ class Frame:
         return self._with(build.filter_rows(self.plan, as_filter(predicate, params)))
 
     def get(self, ids: Iterable[Any]) -> "Frame":
-        """Return the rows with these primary keys, in this order; keys that no row has give none."""
+        """Return the rows with these primary keys, in this order, leaving out keys of no row."""
         return self._with(build.get(self.plan, ids))
 
     def sort(self, *names: str, descending: bool | Sequence[bool] = False) -> "Frame":
@@ -106,7 +107,7 @@ class Frame:
         how: str = "inner",
         suffix: str = "_right",
     ) -> "Frame":
-        """Return the rows of both frames with equal keys, in this frame's order. Null equals nothing.
+        """Return the pairs of rows with equal keys, in this frame's order. Null equals nothing.
 
         Args:
             right: a frame, or whatever `gv.frame` takes.
@@ -135,7 +136,7 @@ class Frame:
         return self._with(build.drop(self.plan, names))
 
     def with_columns(self, **computed: Any) -> "Frame":
-        """Return the frame with columns added or replaced: `with_columns(total=c("n") * c("price"))`."""
+        """Return the frame with columns added or replaced: `with_columns(half=c("price") / 2)`."""
         made = {name: lit(value) for name, value in computed.items()}
         return self._with(build.with_columns(self.plan, made))
 
@@ -169,17 +170,23 @@ class Frame:
     ) -> "Frame":
         """Return the nearest rows of this frame for each query.
 
-        The answer has one row per query and neighbour: `query_id`, `rank` from 1, the primary key (or `row`, the row
-        number, without one), `distance`, then the other columns; vectors leave only when selected. Rows come in query
-        order, then by rank, equal distances by primary key. Without an index the answer is exact.
+        The answer has one row per query and neighbour: `query_id`, `rank` from 1, the primary key
+            (or `row`, the row
+        number, without one), `distance`, then the other columns; vectors leave only when selected.
+        Rows come in query order, then by rank, equal distances by primary key. Without an index the
+        answer is exact.
 
         Args:
-            queries: one vector, a 2-D array, or rows with vectors: a frame, a Parquet glob, anything `gv.frame` takes.
-            k: neighbours per query, or groups with `group_by`; None: all. With a radius and no `k`: all within it.
+            queries: one vector, a 2-D array, or rows with vectors: a frame, a Parquet glob,
+                anything `gv.frame` takes.
+            k: neighbours per query, or groups with `group_by`; None: all. With a radius and no `k`:
+                all within it.
             on: the vector field, needed if there are several.
             query_on: the vector column of a query frame; by default its only one.
-            query_id: the column that names its queries; by default its primary key or the row number.
-            radius: only rows within this distance; a pair (low, high) asks for low < distance <= high.
+            query_id: the column that names its queries; by default its primary key or the row
+                number.
+            radius: only rows within this distance; a pair (low, high) asks for low < distance <=
+                high.
             group_by: count groups of equal values, not rows: the `k` nearest groups.
             group_size: rows of each group.
             exclude_self: leave out the row with the query's own primary key.
@@ -268,8 +275,8 @@ class Frame:
     def to_batches(self, n: int | None = None) -> Iterator["pa.RecordBatch"]:
         """Yield the rows in order, as Arrow batches of `n` rows, computed as they are read.
 
-        A search is answered query by query in bounded memory; with `k=None` neighbours come in order for as long as
-        one reads.
+        A search is answered query by query in bounded memory; with `k=None` neighbours come in
+        order for as long as one reads.
         """
         from gpuvec.api.output import arrow_batches
 
@@ -324,7 +331,7 @@ class GroupBy:
         self._names = tuple(names)
 
     def agg(self, **aggregates: Expr) -> Frame:
-        """Return one row per group: its keys, then `name=aggregate`, in order of first appearance."""
+        """Return one row per group, its keys and aggregates, in order of first appearance."""
         source = self._source
         return source._with(build.group(source.plan, self._names, aggregates))
 
@@ -335,7 +342,7 @@ class GroupBy:
 
 
 def frame(data: Any, *, primary_key: str | None = None) -> Frame:
-    """Return any data as a frame: a dataframe, arrays, rows, or a path, URL or glob of Parquet files.
+    """Return data as a frame: a dataframe, arrays, rows, or a path, URL or glob of files.
 
     Args:
         data: a frame comes back as it is.

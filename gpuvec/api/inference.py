@@ -73,8 +73,6 @@ def infer_field(name: str, column: AnyColumn) -> FieldType:
         return JSON(nullable=True)
     if isinstance(kind, pa.BaseExtensionType):
         raise cannot_infer(name, kind, _HINT)
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        kind = kind.value_type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _bytes(name, column)
     if pa.types.is_fixed_size_binary(kind):
@@ -100,8 +98,10 @@ def _scalar(name: str, kind: pa.DataType, *, nullable: bool) -> FieldType:
 
 
 def _nested(name: str, kind: pa.DataType, column: pa.ChunkedArray) -> FieldType:
+    if pa.types.is_struct(kind):
+        return JSON(nullable=True)
     if not hasattr(kind, "value_type"):
-        return JSON(nullable=True)  # a struct
+        raise cannot_infer(name, kind, _HINT)
     item = kind.value_type
     if pa.types.is_nested(item):
         return JSON(nullable=True)

@@ -57,7 +57,7 @@ def _columns(schema: Schema, primary_key: str | None) -> Columns:
 
 
 class FileSource:
-    """Files that a path, URL or glob names; each Parquet row group is read when a query comes to it."""
+    """Files that a path, URL or glob names; Parquet row groups are read one by one."""
 
     name = ""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gpuvec.columns import decoded
 from gpuvec.device.arrays import from_dlpack, to_host
 from gpuvec.errors import unreadable_column, vector_dimension
 from gpuvec.json_text import json_texts
@@ -21,6 +22,7 @@ from gpuvec.schema import JSON, FieldType, SparseVector
 from gpuvec.sparse import make_sparse
 
 AnyColumn: TypeAlias = pa.ChunkedArray | DenseVectors | SparseVectors
+_UUID_HIGH = np.array([0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34])  # of each byte
 _BAD_VALUES = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -48,8 +50,10 @@ def read_column(name: str, values: Any, kind: FieldType | None = None) -> AnyCol
         return _from_csr(name, values.tocsr())
     if _is_from("pandas", values):
         return _from_pandas(name, values, kind)
+    if _is_from("polars", values) and str(values.dtype) == "Object":
+        return _from_objects(name, values.to_list(), kind)
     if hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__"):
-        return _from_arrow(pa.chunked_array(values))
+        return _from_arrow(_exported(name, values))
     array = as_host_array(values)
     if array is not None:
         return _from_array(name, array, kind)
@@ -76,11 +80,31 @@ def _is_from(library: str, value: object) -> bool:
 
 
 def _from_arrow(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
-    """Return a column; tensors of one dimension are lists."""
+    """Return a column without encodings; tensors are lists, UUIDs text."""
     column = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    if isinstance(column.type, pa.UuidType):
+        return pa.chunked_array([_uuid_texts(chunk) for chunk in column.chunks], pa.string())
     if not isinstance(column.type, pa.FixedShapeTensorType):
-        return column
+        return decoded(column)
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+
+
+def _uuid_texts(chunk: pa.Array) -> pa.Array:
+    data = np.frombuffer(chunk.storage.buffers()[1], np.uint8)
+    data = data[16 * chunk.offset : 16 * (chunk.offset + len(chunk))].reshape(-1, 16)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    text = np.full((len(chunk), 36), ord("-"), np.uint8)
+    text[:, _UUID_HIGH] = digits[data >> 4]
+    text[:, _UUID_HIGH + 1] = digits[data & 15]
+    mask = chunk.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(text.view("S36")[:, 0].astype("U36"), pa.string(), mask=mask)
+
+
+def _exported(name: str, values: Any) -> pa.ChunkedArray:
+    try:
+        return pa.chunked_array(values)
+    except _BAD_VALUES as error:
+        raise unreadable_column(name, str(error).splitlines()[0]) from None
 
 
 def _from_pandas(name: str, values: Any, kind: FieldType | None) -> AnyColumn:
@@ -96,17 +120,29 @@ def _from_array(name: str, array: NDArray[Any], kind: FieldType | None) -> AnyCo
     if array.ndim == 2 and array.dtype != object:
         if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
             raise unreadable_column(name, f"a 2-D array of {array.dtype} holds no vectors")
-        return DenseVectors(array)
+        return _unmasked(array) if isinstance(array, np.ma.MaskedArray) else DenseVectors(array)
     if array.ndim != 1 and array.dtype != object:
         raise unreadable_column(name, f"an array of shape {array.shape} is neither 1-D nor 2-D")
     if array.dtype == object:
         return _from_objects(name, array.tolist(), kind)
     if array.dtype == ml_dtypes.bfloat16:
         array = array.astype(np.float32)
-    return _arrow(name, array)
+    return _arrow(name, array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _unmasked(array: Any) -> DenseVectors:
+    """Return a masked array; a row that is masked as a whole is null, a masked number NaN."""
+    mask = np.ma.getmaskarray(array)
+    null = mask.all(axis=1)
+    inside = bool((mask.any(axis=1) & ~null).any())
+    values = array.astype(np.float64).filled(np.nan) if inside else array.filled(0)
+    values[null] = 0
+    return DenseVectors(values, ~null if null.any() else None)
 
 
 def _from_csr(name: str, matrix: Any) -> SparseVectors:
+    if matrix.dtype.kind not in "fiub":
+        raise unreadable_column(name, f"a sparse matrix of {matrix.dtype} holds no vectors")
     return make_sparse(name, matrix.indptr, matrix.indices, matrix.data)
 
 

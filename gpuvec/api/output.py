@@ -48,7 +48,8 @@ def write_parquet(
         partition_by: columns whose values name sub-folders `column=value`.
 
     Raises:
-        AlreadyExistsError: `GV-366`, the folder is not empty. A file is replaced when all is written.
+        AlreadyExistsError: `GV-366`, the folder is not empty. A file is replaced when all is
+            written.
     """
     import fsspec
 

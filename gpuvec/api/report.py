@@ -60,13 +60,13 @@ class RecallReport:
         ax.set(
             xlabel="recall",
             ylabel="queries",
-            title=f"recall {self.recall:.4f} (95 %: {low:.4f} to {high:.4f}), {len(values):,} queries",
+            title=f"recall {self.recall:.4f} (95 %: {low:.4f} to {high:.4f})",
         )
         return ax
 
     def __repr__(self) -> str:
         low, high = self.ci95
         return (
-            f"RecallReport(recall={self.recall:.4f}, ci95=({low:.4f}, {high:.4f}), worst={self.worst:.4f}, "
-            f"queries_per_second={self.queries_per_second:,.0f})"
+            f"RecallReport(recall={self.recall:.4f}, ci95=({low:.4f}, {high:.4f}), "
+            f"worst={self.worst:.4f}, queries_per_second={self.queries_per_second:,.0f})"
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """Rows that were computed. Leaves as Arrow, pandas, polars, NumPy or torch; Arrow readers take it as it is."""
+    """Rows that were computed. Arrow readers take it as it is; `to_*` converts it for others."""
 
     def __init__(self, rows: Rows, schema: Columns, metrics: Metrics) -> None:
         self.rows = rows

@@ -136,6 +136,8 @@ def _raw_columns(data: Any, kinds: Mapping[str, FieldType]) -> dict[str, Any]:
         return _raw_columns(data.compute(), kinds)
     if library == "polars" and hasattr(data, "collect"):
         data = data.collect()
+    if library == "polars" and hasattr(data, "get_columns"):
+        return _named(data.columns, data.get_columns())
     if library == "pandas" and hasattr(data, "columns"):
         named = any(name is not None for name in data.index.names)
         frame = data.reset_index() if named else data

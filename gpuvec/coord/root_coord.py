@@ -25,11 +25,12 @@ class RootCoord:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._state = DatabaseState()
+        self.note(DatabaseState())
 
     def note(self, state: DatabaseState) -> None:
         """Note the newest state of the log."""
         self._state = state
+        self._name_of = {found: name for name, found in state.collections.items()}
 
     def names(self) -> list[str]:
         """Return the names of all collections, sorted."""
@@ -45,8 +46,7 @@ class RootCoord:
 
     def name_of(self, collection_id: str) -> str | None:
         """Return the present name of a collection, None when it was dropped."""
-        names = {found: name for name, found in self._state.collections.items()}
-        return names.get(collection_id)
+        return self._name_of.get(collection_id)
 
     def resolve(self, name: str) -> tuple[str, str]:
         """Return name and id of the collection that a name or an alias stands for.

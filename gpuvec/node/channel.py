@@ -119,6 +119,12 @@ class Channel:
             self._cursor = tail.cursor
             self._replay(tail.groups)
 
+    def look(self) -> None:
+        """Read the manifest alone: schema and partitions as they are now."""
+        if self._owner is None:
+            with self._lock:
+                self._view = self._run(self._manifest.read(self._view))
+
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is acknowledged now, at one version."""
         self.refresh()
