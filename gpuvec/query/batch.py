@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.device.arrays import as_float32
+from gpuvec.device.arrays import as_float32, to_device, to_host
 from gpuvec.index.base import Queries
 from gpuvec.query.part import Part, chunks_of, take_column
 from gpuvec.query.plan import QueryArray, QueryFrame
@@ -132,8 +132,9 @@ def _join(blocks: list[Tile]) -> Tile:
     return Tile(vectors, pa.concat_arrays([block.ids for block in blocks]), keys)
 
 
-def as_queries(vectors: Queries, kind: FieldType) -> Queries:
-    """Return the vectors of a tile in the dtype that the field's index wants."""
-    if isinstance(vectors, SparseVectors) or isinstance(kind, BinaryVector):
+def as_queries(vectors: Queries, kind: FieldType, device: str) -> Queries:
+    """Return the vectors of a tile in the dtype and on the device of the field's index."""
+    if isinstance(vectors, SparseVectors):
         return vectors
-    return as_float32(vectors)
+    plain = vectors if isinstance(kind, BinaryVector) else as_float32(vectors)
+    return to_device(plain) if device == "gpu" else to_host(plain)

@@ -120,7 +120,7 @@ def drop(node: Plan, names: Sequence[str]) -> Plan:
 
 
 def _project(node: Plan, names: Sequence[str], gone: frozenset[str] = frozenset()) -> Plan:
-    """Return `names` in that order; vectors, key and unnamed columns stay, hidden, for a later search."""
+    """Return `names` in that order; vectors and key stay, hidden, for a later search."""
     old = node.columns
     kept = {name for name in (*old.vectors, old.primary_key, DYNAMIC) if name in old.fields}
     hidden = frozenset(str(name) for name in kept) - set(names) - gone

@@ -25,7 +25,7 @@ FIXED = ("query_id", "rank", "distance")  # columns of every answer
 
 
 class DefaultK(int):
-    """The `k` of a signature, told from a `k` that someone gave: with a radius it means no limit."""
+    """The `k` of a signature, told from one that was given: with a radius it is no limit."""
 
 
 DEFAULT_K = DefaultK(10)

@@ -16,7 +16,7 @@ IntArray = NDArray[np.int64]
 
 
 def row_codes(columns: Sequence[Column], names: Sequence[str]) -> IntArray:
-    """Return one number per row, equal where all columns are equal; null equals null, NaN equals NaN.
+    """Return one number per row, equal where all columns are; null equals null, NaN equals NaN.
 
     Args:
         columns: at least one, of equal length.
@@ -65,8 +65,8 @@ def match_rows(left: IntArray, right: IntArray) -> tuple[IntArray, IntArray, Int
     """Return the pairs of rows with equal codes; negative codes match nothing.
 
     Returns:
-        left rows and right rows of the pairs, (pairs,) each, in order of left, then of right; and the
-        number of partners of each left row, (left rows,).
+        left rows and right rows of the pairs, (pairs,) each, in order of left, then of right; and
+        the number of partners of each left row, (left rows,).
     """
     order = np.argsort(right, kind="stable")
     ordered = right[order]

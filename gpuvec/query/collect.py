@@ -23,8 +23,8 @@ def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Metrics]:
     """Return all visible columns of all rows, and what the run measured.
 
     Raises:
-        ResultTooLargeError: `GV-420`, the answer is larger than the session's memory; before work starts where
-            its size is known, else as soon as it is.
+        ResultTooLargeError: `GV-420`, the answer is larger than the session's memory; before work
+            starts where its size is known, else as soon as it is.
     """
     start = time.perf_counter()
     plan = optimize(node)
@@ -46,7 +46,7 @@ def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Metrics]:
 
 
 def size_of(rows: Rows, width: int) -> int:
-    """Return the bytes of rows; of a few, a guess from the width of one, since counting takes longer."""
+    """Return the bytes of rows; of a few, a guess from the width of one, which is faster."""
     return rows.nbytes if len(rows) > FEW_ROWS else len(rows) * width
 
 

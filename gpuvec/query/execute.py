@@ -1,7 +1,7 @@
 """From a plan to rows: each node takes the parts of its inputs and yields parts of its own.
 
-Nodes that can, stream: scan, filter, projections, limit, concat, search (tile by tile). The others gather
-their input first, but columns are still read only when something asks for them.
+Nodes that can, stream: scan, filter, projections, limit, concat, search (tile by tile). The others
+gather their input first, but columns are still read only when something asks for them.
 """
 
 from collections.abc import Callable, Iterator

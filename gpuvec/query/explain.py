@@ -1,4 +1,4 @@
-"""The plan as text: what is read, how each segment is searched, and, when analysed, what was measured."""
+"""The plan as text: what is read, how segments are searched; when analysed, what was measured."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -189,7 +189,8 @@ class _Explainer:
         names = [name for name in node.columns.fields if name in read]
         some = rows * row_bytes(node.columns, names)
         every = rows * row_bytes(node.columns, node.columns.fields)
-        note = f"{count} segment{'s' * (count != 1)}, {rows:,} rows, reads about {_size(some)} of {_size(every)}"
+        size = f"reads about {_size(some)} of {_size(every)}"
+        note = f"{count} segment{'s' * (count != 1)}, {rows:,} rows, {size}"
         unread = [name for name in node.columns.vectors if name not in read]
         below = [Line(f"reads {', '.join(names) or 'nothing'}", _not_read(unread))]
         return Line(title(node), note, below)
@@ -267,7 +268,8 @@ def _measured(metrics: Metrics) -> list[str]:
     lines = [
         f"measured: {metrics.output_rows:,} rows, {_size(metrics.output_bytes)} in "
         f"{metrics.seconds * 1000:.1f} ms ({stages})",
-        f"  {metrics.segments} segments looked at, {metrics.segments_pruned} pruned; {metrics.rows:,} rows",
+        f"  {metrics.segments} segments looked at, {metrics.segments_pruned} of them pruned; "
+        f"{metrics.rows:,} rows",
     ]
     if metrics.queries:
         ways = ", ".join(f"{name} {count} times" for name, count in metrics.strategies.items())

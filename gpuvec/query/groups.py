@@ -1,4 +1,4 @@
-"""Search with `group_by`: the k nearest groups of each query and the nearest rows of each, exactly."""
+"""Search with `group_by`: the k nearest groups of a query, the nearest rows of each, exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def make_groups(searcher: Searcher, name: str) -> Groups:
 def grouped_hits(
     searcher: Searcher, groups: Groups, queries: Queries, own_keys: pa.Array | None
 ) -> Hits:
-    """Return, for each query, `group_size` rows of each of the k nearest groups, nearest row first."""
+    """Return, per query, `group_size` rows of each of the k nearest groups, nearest row first."""
     if not searcher.total:
         return Hits.empty(len(queries))
     alive = np.flatnonzero(groups.counts)

@@ -15,12 +15,14 @@ class Metrics:
         seconds: wall time of the whole run.
         stages: seconds by stage: `snapshot`, `filter`, `search`, `fetch`.
         segments: segments that were looked at.
-        segments_pruned: segments that statistics proved empty of matches, of which nothing was read.
+        segments_pruned: segments that statistics proved empty of matches, of which nothing was
+            read.
         rows: visible rows of the segments that were looked at.
         rows_passed: those that the prefilters left.
         queries: queries answered.
         strategies: how often each way of scanning was taken.
-        rescanned: queries whose bound did not prove the candidates complete, scanned again in float32.
+        rescanned: queries whose bound did not prove the candidates complete, scanned again in
+            float32.
         output_rows: rows of the answer.
         output_bytes: their size in memory; a guess for a few rows.
         recall: 1.0 when every search was exact; None when nothing was searched.

@@ -1,4 +1,4 @@
-"""Plans that mean the same and read less: filters move down to the rows, and columns are counted."""
+"""Plans that mean the same and read less: filters move down to the rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,9 +10,10 @@ from gpuvec.query.plan import Plan
 
 
 def optimize(node: Plan) -> Plan:
-    """Return a plan with the same rows in the same order, with each filter as far down as it may go.
+    """Return a plan with the same rows in the same order, each filter as far down as it may go.
 
-    A filter never passes a search, limit, sample, group or distinct: there its place is its meaning.
+    A filter never passes a search, limit, sample, group or distinct: there its place is its
+        meaning.
     """
     if isinstance(node, p.Filter):
         return push_filter(optimize(node.input), node.predicate)
@@ -38,7 +39,7 @@ def _with_inputs(node: Plan) -> Plan:
 
 
 def push_filter(node: Plan, predicate: Bound) -> Plan:
-    """Return `node` filtered, with the filter below projections, sorts and columns it does not need."""
+    """Return `node` filtered, the filter below projections, sorts and columns it does not need."""
     if isinstance(node, p.Filter):
         fields = node.input.columns
         both = bind_filter(combine("and", node.predicate.expr, predicate.expr), fields.fields)

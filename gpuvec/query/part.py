@@ -1,4 +1,4 @@
-"""Parts: rows on their way through a plan, whose columns are read only when something asks for them."""
+"""Parts: rows on their way through a plan, whose columns are read only when asked for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ class Part:
         return self.origin.part(mask if self.origin.keep is None else self.origin.scatter(mask))
 
     def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
-        """Return the same rows with columns that `make(part, name)` computes when they are asked for."""
+        """Return the same rows with columns that `make(part, name)` computes when asked for."""
         own = frozenset(names)
         plain = self if self.origin is None else Part(self.num_rows, self.read, None, self._seen)
 

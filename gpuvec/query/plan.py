@@ -1,7 +1,7 @@
 """Logical plans: what was asked, not how it runs.
 
-A plan is a tree of frozen nodes; each knows its output columns. Nodes are made by `gpuvec.query.build`,
-which checks names, types and options, so that a plan that exists can run.
+A plan is a tree of frozen nodes; each knows its output columns. Nodes are made by
+`gpuvec.query.build`, which checks names, types and options, so that a plan that exists can run.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ class Filter(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Get(Plan):
-    """The rows with the given primary keys, in the order of `ids`; keys that no row has are left out."""
+    """The rows with the given primary keys, in the order of `ids`, without keys of no row."""
 
     input: Plan
     ids: pa.Array

@@ -1,7 +1,8 @@
 """Recall, measured: a search against an independent exact answer on a sample of its queries.
 
-Recall is the share of the true k nearest, among the rows the prefilter leaves, that were returned; a row tied with
-the k-th counts. With a radius it is the share of true pairs, with groups the share of true rows.
+Recall is the share of the true k nearest, among the rows the prefilter leaves, that were returned;
+a row tied with the k-th counts. With a radius it is the share of true pairs, with groups the share
+of true rows.
 """
 
 import math
@@ -27,7 +28,6 @@ from gpuvec.query.reference import Float64s, distances64
 from gpuvec.query.search import Searcher, make_target
 from gpuvec.query.session import Session
 from gpuvec.rows import SparseVectors
-from gpuvec.schema import FieldType
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal
@@ -101,7 +101,10 @@ def find_search(node: p.Plan) -> p.Search:
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean of values in [0, 1]: Wilson's, with as many trials as the spread allows."""
+    """Return the 95 % interval of a mean of values in [0, 1]: Wilson's.
+
+    It has as many trials as the spread of the values allows, at least one per value.
+    """
     count = len(values)
     if not count:
         return (0.0, 1.0)
@@ -135,14 +138,10 @@ def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:
 def _answer(searcher: Searcher, groups: Groups | None, tile: Tile) -> Hits:
     if not len(tile):
         return Hits.empty(0)
-    queries = as_queries(tile.vectors, _kind(searcher))
+    queries = searcher.queries(tile.vectors)
     if groups is not None:
         return grouped_hits(searcher, groups, queries, tile.keys)
     return searcher.hits(queries, tile.keys, searcher.node.k)
-
-
-def _kind(searcher: Searcher) -> FieldType:
-    return searcher.node.input.columns.fields[searcher.node.field]
 
 
 def _compare(
@@ -168,7 +167,7 @@ def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
     node = searcher.node
     for start in range(0, len(tile), BLOCK_QUERIES):
         few = tile.slice(start, min(start + BLOCK_QUERIES, len(tile)))
-        queries = as_queries(few.vectors, _kind(searcher))
+        queries = as_queries(few.vectors, node.input.columns.fields[node.field], "cpu")
         parts = [np.empty((len(few), 0))]
         for target in searcher.targets:
             column = target.base.column(node.field)

@@ -15,7 +15,7 @@ Float64s = NDArray[np.float64]
 
 
 def distances64(queries: Any, rows: Any, metric: Metric) -> Float64s:
-    """Return the distance of each query to each row, (queries, rows) float64; inputs as in an index."""
+    """Return the distance of each query to each row, (queries, rows); inputs as in an index."""
     if isinstance(rows, SparseVectors):
         return _sparse(queries, rows, metric)
     if metric in (Metric.HAMMING, Metric.JACCARD):

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gpuvec.device.arrays import to_device, to_host
 from gpuvec.index.base import Queries, VectorIndex
 from gpuvec.index.flat import FlatIndex
+from gpuvec.kernels.neighbors import RangeNeighbors
+from gpuvec.query.batch import as_queries
 from gpuvec.query.metrics import Metrics
 from gpuvec.query.part import Part, gather
 from gpuvec.query.plan import Search
@@ -53,11 +56,15 @@ class Target:
         def make() -> FlatIndex:
             column = self.base.column(self.field)
             vectors = column if isinstance(column, SparseVectors) else column.values
+            if self.session.device == "gpu" and not isinstance(column, SparseVectors):
+                vectors = to_device(vectors)
             return FlatIndex(vectors, self.metric, valid=column.valid)
 
-        index: VectorIndex = self._cached(
-            ("index", self.field, self.metric), make, lambda found: found.nbytes
-        )
+        def size(index: FlatIndex) -> int:
+            copied = 0 if self.session.device == "cpu" else index.vectors.nbytes
+            return int(index.nbytes + copied)
+
+        index: VectorIndex = self._cached(("index", self.field, self.metric), make, size)
         return index
 
     @cached_property
@@ -120,6 +127,11 @@ class Searcher:
         self.total = sum(target.count for target in targets)
         self.session = session
         self._metrics = metrics
+
+    def queries(self, vectors: Queries) -> Queries:
+        """Return queries in the dtype and on the device of the rows."""
+        kind = self.node.input.columns.fields[self.node.field]
+        return as_queries(vectors, kind, self.session.device)
 
     def hits(self, queries: Queries, own_keys: pa.Array | None, k: int | None) -> Hits:
         """Return the answers of a tile of queries.
@@ -201,7 +213,8 @@ class Searcher:
                 threads=self.session.threads,
                 memory_limit=self._scratch_bytes,
             )
-            found.append((number, answer))
+            parts = (answer.offsets, answer.rows, answer.distances)
+            found.append((number, RangeNeighbors(*map(to_host, parts))))
         ranks = self.ranks if len(self.targets) > 1 else None
         return merge_ranges(found, len(queries), ranks)
 

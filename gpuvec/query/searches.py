@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, tile_size, tiles
+from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.groups import Groups, grouped_hits, make_groups
 from gpuvec.query.metrics import Metrics
@@ -69,7 +69,7 @@ def _answer(
     if groups is None and node.k is None and node.high is None:
         yield from _endless(searcher, tile)
         return
-    queries: Any = as_queries(tile.vectors, node.input.columns.fields[node.field])
+    queries: Any = searcher.queries(tile.vectors)
     with metrics.stage("search"):
         if groups is None:
             hits = searcher.hits(queries, tile.keys, node.k)
@@ -83,7 +83,7 @@ def _endless(searcher: Searcher, tile: Tile) -> Iterator[Part]:
     """Yield all rows in order of distance, query by query, searching deeper only when read on."""
     for number in range(len(tile)):
         one = tile.slice(number, number + 1)
-        query = as_queries(one.vectors, searcher.node.input.columns.fields[searcher.node.field])
+        query = searcher.queries(one.vectors)
         seen, depth = 0, FIRST_DEPTH
         while seen < searcher.total:
             depth = min(depth, searcher.total + 1)

@@ -11,30 +11,39 @@ class Session:
     """What queries of one database share.
 
     Attributes:
-        memory_limit: bytes that one query may hold for results and temporary data, beside the caches.
+        memory_limit: bytes that one query may hold for results and temporary data, beside the
+            caches.
         threads: of the host; 0: all cores this process may use.
+        device: `cpu` or `gpu`: where dense and binary vectors are searched.
         cache: what is derived from segments: columns, key orders, packed vectors.
     """
 
     memory_limit: int
     threads: int = 0
+    device: str = "cpu"
     cache: DerivedCache = field(default_factory=lambda: DerivedCache(1 << 30))
 
 
-def new_session(memory_limit: int | None = None, threads: int | None = None) -> Session:
+def new_session(
+    memory_limit: int | None = None, threads: int | None = None, device: str = "auto"
+) -> Session:
     """Return a session within a budget of host memory; a third of it is for caches.
 
     Args:
-        memory_limit: bytes; None: the setting `memory_limit`, or what the machine lets this process have.
+        memory_limit: bytes; None: the setting `memory_limit`, or what the machine lets this process
+            have.
         threads: None: the setting `threads`.
+        device: `auto` takes a GPU if there is one.
     """
     from gpuvec.config import config
+    from gpuvec.device.detect import resolve_device
     from gpuvec.device.memory import host_limit_bytes
 
     total = host_limit_bytes() if memory_limit is None else memory_limit
     return Session(
         memory_limit=total - total // 3,
         threads=int(config["threads"]) if threads is None else threads,
+        device=resolve_device(device),
         cache=DerivedCache(total // 3),
     )
 

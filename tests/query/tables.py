@@ -1,4 +1,4 @@
-"""Random tables in several segments, with hidden rows, nulls and ties; and the slow, obvious answer."""
+"""Random tables in several segments, with hidden rows, nulls and ties; the slow, obvious answer."""
 
 import itertools
 from dataclasses import dataclass

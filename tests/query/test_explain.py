@@ -39,9 +39,11 @@ def test_every_node_has_a_line():
             plan.group_by("brand").agg(n=count())
         ).describe().explain()
     )  # fmt: skip
-    for words in ("Describe", "Concat 2 frames", "Group by brand: n", "First 3 of each brand", "Limit 20",
-                  "Sample 50 seed=1", "Sort price descending", "Distinct id", "Join inner brand = brand",
-                  "Compute x = price + 1", "Scan items", "3 segments", "embedding not read"):  # fmt: skip
+    for words in (
+        "Describe", "Concat 2 frames", "Group by brand: n", "First 3 of each brand", "Limit 20",
+        "Sample 50 seed=1", "Sort price descending", "Distinct id", "Join inner brand = brand",
+        "Compute x = price + 1", "Scan items", "3 segments", "embedding not read",
+    ):  # fmt: skip
         assert words in text, words
 
 

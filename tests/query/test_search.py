@@ -89,7 +89,8 @@ def test_a_row_is_not_its_own_neighbour_when_told_so(text_keys):
         found = answers(frame.search(frame.get(wanted), exclude_self=True, **options))
         expected = expected_search(
             table, table.vectors[rows], k=options.get("k"), high=options.get("radius"), own=wanted,
-            group=table.brand if "group_by" in options else None, group_size=options.get("group_size", 1),
+            group=table.brand if "group_by" in options else None,
+            group_size=options.get("group_size", 1),
         )  # fmt: skip
         close(found, [(wanted[q], rank, key, d) for q, rank, key, d in expected])
 
