@@ -101,7 +101,9 @@ def _float_result(op: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[An
             return a / b, b == 0
         case "%":
             return np.fmod(a, b), b == 0
-    return np.power(a, b), None
+    # the C library's pow: NumPy's has other results at other lengths and on other processors
+    a, b = np.broadcast_arrays(a, b)
+    return pc.power(pa.array(a), pa.array(b)).to_numpy(), None
 
 
 def _whole_result(op: str, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], Any]:

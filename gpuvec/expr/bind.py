@@ -33,7 +33,7 @@ from gpuvec.expr.tree import (
     Parameter,
     Subscript,
     ValueList,
-)  # fmt: skip
+)
 from gpuvec.schema import (
     BinaryVector,
     Bool,
@@ -45,7 +45,7 @@ from gpuvec.schema import (
     String,
     Timestamp,
     Vector,
-)  # fmt: skip
+)
 from gpuvec.types import Metric
 
 __all__ = ["Bound", "as_filter", "bind", "bind_filter"]

@@ -21,7 +21,7 @@ from gpuvec.expr.bound import (
     Known,
     OneOf,
     VectorDistance,
-)  # fmt: skip
+)
 from gpuvec.expr.json_values import Spans
 from gpuvec.expr.literals import TIMESTAMP
 from gpuvec.expr.tree import (
@@ -36,7 +36,7 @@ from gpuvec.expr.tree import (
     Negate,
     Not,
     Subscript,
-)  # fmt: skip
+)
 from gpuvec.schema import Bool
 from gpuvec.types import RowMask
 

@@ -30,7 +30,7 @@ def _skip_string(data: Bytes, pos: int, end: int) -> int:
     pos += 1
     while pos < end and data[pos] != 34:
         pos += 2 if data[pos] == 92 else 1
-    return min(pos + 1, end)
+    return pos + 1 if pos < end else end
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -40,7 +40,8 @@ def _skip_value(data: Bytes, pos: int, end: int) -> int:
         return end
     first = data[pos]
     if first == 34:
-        return _skip_string(data, pos, end)
+        after: int = _skip_string(data, pos, end)
+        return after
     if first != 123 and first != 91:
         while (
             pos < end

@@ -100,6 +100,8 @@ def _read(data: Any, kinds: Any, starts: Any, ends: Any) -> Spans:
 def _texts(spans: Spans, wanted: NDArray[np.bool_], *, decode: bool) -> pa.Array:
     from gpuvec.expr import json_scan
 
+    if not wanted.any():
+        return pa.nulls(len(wanted), pa.string())
     size = int((spans.ends - spans.starts)[wanted].sum())
     offsets = np.empty(len(wanted) + 1, np.int64)
     out = np.empty(size + 4, np.uint8)

@@ -72,8 +72,10 @@ def plain_values(values: Any) -> Values:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise errors.bad_list(values)
-        numeric = values.dtype.kind in "biuf" and values.dtype.kind + str(values.itemsize) != "f2"
-        values = pa.array(values) if numeric else values.tolist()
+        if values.dtype.kind == "M":
+            values = values.astype("datetime64[us]")
+        plain = values.dtype.kind in "biuMf" and values.dtype != np.float16
+        values = pa.array(values) if plain else values.tolist()
     if isinstance(values, pa.Array):
         return _from_arrow(values)
     return one_type([plain_value(value) for value in values])

@@ -1,11 +1,11 @@
 """Whether any row of a segment can pass a filter, from the bounds of its columns alone.
 
-A condition becomes the set of truth values it may take, an expression the range it may lie in. Both are only ever
-too wide: where nothing is known, everything is possible.
+A condition becomes the set of truth values it may take, an expression the range it may lie in. Both
+are only ever too wide: where nothing is known, everything is possible.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
@@ -14,12 +14,21 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuvec.expr.bound import Bound, BoundColumn, JsonValue, Known, OneOf
 from gpuvec.expr.numbers import FLOATS, INT64_HIGH, INT64_LOW, INTEGERS
-from gpuvec.expr.bound import Bound, BoundColumn, Coalesce, JsonValue, Known, OneOf
 from gpuvec.expr.patterns import like_prefix
 from gpuvec.expr.tree import (
-    Arithmetic, Call, Combine, Compare, Expr, IsNull, Like, Literal, Negate, Not,
-)  # fmt: skip
+    Arithmetic,
+    Call,
+    Combine,
+    Compare,
+    Expr,
+    IsNull,
+    Like,
+    Literal,
+    Negate,
+    Not,
+)
 from gpuvec.schema import Timestamp
 
 
@@ -52,8 +61,9 @@ _ANY: Truths = frozenset((True, False, None))
 class _Range:
     """What values an expression may have.
 
-    `low` and `high` are None where nothing is known of them; `nulls` and `values` say whether there may be nulls,
-    and anything else; `nan` whether NaN, which lies outside all bounds, may be among the values.
+    `low` and `high` are None where nothing is known of them; `nulls` and `values` say whether there
+    may be nulls, and anything else; `nan` whether NaN, which lies outside all bounds, may be among
+    the values.
     """
 
     low: Any = None
@@ -103,6 +113,8 @@ def _truths(node: Expr, of: Callable[[str], Statistics | None]) -> Truths:
             return _begins(_range(operand, of), prefix)
         case Call(name="starts_with", arguments=(operand, Literal(value=str() as prefix))):
             return _begins(_range(operand, of), prefix)
+        case Coalesce(operands=operands):
+            return _first_known(_truths(operand, of) for operand in operands)
         case BoundColumn():
             found = _range(node, of)
             if found.is_bounded:
@@ -128,6 +140,16 @@ def _or(a: bool | None, b: bool | None) -> bool | None:
     if a is True or b is True:
         return True
     return None if a is None or b is None else False
+
+
+def _first_known(parts: Iterable[Truths]) -> Truths:
+    """Return the truth values of the first part that is not null."""
+    found: Truths = frozenset((None,))
+    for part in parts:
+        if None not in found:
+            break
+        found = (found - {None}) | part
+    return found
 
 
 def _with_nulls(truths: Truths, *ranges: _Range) -> Truths:
@@ -231,7 +253,7 @@ def _computed(op: str, a: _Range, b: _Range) -> _Range:
     if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
         return either
     low, high = min(numbers), max(numbers)
-    fits = isinstance(low, float) or (INT64_LOW <= low and high <= INT64_HIGH)
+    fits = isinstance(low, float) or (low >= INT64_LOW and high <= INT64_HIGH)
     nulls = a.nulls or b.nulls or not fits
     found = _Range(low, high, nulls=nulls, values=either.values, nan=a.nan or b.nan)
     return found if fits else replace(found, low=None, high=None)

@@ -22,7 +22,7 @@ from gpuvec.schema import (
     Schema,
     String,
     Timestamp,
-)  # fmt: skip
+)
 
 DYNAMIC = (
     "_gv_dynamic"  # the hidden column of a dynamic schema: its unknown columns in a JSON object

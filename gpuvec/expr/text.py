@@ -29,7 +29,7 @@ from gpuvec.expr.tree import (
     Parameter,
     Subscript,
     ValueList,
-)  # fmt: skip
+)
 
 KEYWORDS = frozenset(("and", "or", "not", "in", "like", "is", "null", "true", "false", "exists"))
 

@@ -29,7 +29,9 @@ def _same_value(a: Any, b: Any) -> bool:
         )
     if isinstance(a, pa.Array):
         return isinstance(b, pa.Array) and repr(a.to_pylist()) == repr(b.to_pylist())
-    return type(a) is type(b) and repr(a) == repr(b)
+    if isinstance(a, float):  # NaN is the same literal as NaN, and 0.0 is another than -0.0
+        return isinstance(b, float) and repr(a) == repr(b)
+    return type(a) is type(b) and bool(a == b)
 
 
 def parameters(expr: Expr) -> Mapping[str, Parameter]:

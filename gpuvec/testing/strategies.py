@@ -27,7 +27,7 @@ from gpuvec.schema import (
     List,
     String,
     Timestamp,
-)  # fmt: skip
+)
 
 Fields = Mapping[str, FieldType]
 
@@ -196,9 +196,10 @@ class _Maker:
             return col(name).is_null()
         match kind:
             case Bool():
-                flag = col(name)
+                flag: Expr = col(name)
                 other = self._pick([True, False, col(self._pick(self._names(Bool)))])
-                return self._pick([flag, flag == other, flag != other])
+                found: Expr = self._pick([flag, flag == other, flag != other])
+                return found
             case Timestamp():
                 return self._about_time(col(name))
             case String():

@@ -124,7 +124,7 @@ def stored(column, v, fields):
 def as_float32(v):
     with np.errstate(all="ignore"):
         rounded = float(np.float32(v))
-    lost = math.isinf(rounded) and not math.isinf(v) or rounded == 0 and v != 0
+    lost = (math.isinf(rounded) and not math.isinf(v)) or (rounded == 0 and v != 0)
     return v if lost else rounded
 
 
@@ -178,12 +178,23 @@ def arithmetic(op, a, b):
         with np.errstate(all="ignore"):
             found = {
                 "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b,
-                "%": lambda: np.fmod(a, b), "**": lambda: np.power(a, b),
+                "%": lambda: np.fmod(a, b), "**": lambda: power(float(a), float(b)),
             }[op]()  # fmt: skip
         return float(found)
     if op == "%":
         return int(math.copysign(1, a)) * (abs(a) % abs(b))
     return fitting({"+": a + b, "-": a - b, "*": a * b}[op])
+
+
+def power(a, b):
+    """Return what C's pow returns where Python's raises."""
+    is_odd = b % 2 == 1
+    try:
+        return math.pow(a, b)
+    except OverflowError:
+        return -math.inf if a < 0 and is_odd else math.inf
+    except ValueError:
+        return (math.copysign(math.inf, a) if is_odd else math.inf) if a == 0 else math.nan
 
 
 def is_in(operand, values, row, fields):
@@ -229,34 +240,38 @@ def contains(found, wanted, item, mode):
     return all(hits) if mode == "all" else any(hits)
 
 
+def simple_call(name, found, text=""):
+    words = {w.lower() for w in re.findall(r"\w+", text)}
+    return {
+        "abs": lambda: fitting(abs(found)),
+        "upper": lambda: found.upper(),
+        "length": lambda: len(found),
+        "starts_with": lambda: found.startswith(text),
+        "ends_with": lambda: found.endswith(text),
+        "text_match": lambda: bool(words & {w.lower() for w in re.findall(r"\w+", found)}),
+    }[name]()
+
+
 def call(name, arguments, row, fields):
     found = value(arguments[0], row, fields)
     rest = [plain(a.values) if hasattr(a, "values") else a.value for a in arguments[1:]]
     if isinstance(found, Json):
         found = found.value
         wanted = {"length": str | list, "contains": str | list}.get(name, list)
-        if not isinstance(found, wanted) or (name == "contains" and isinstance(found, str) and not isinstance(rest[0], str)):  # fmt: skip
+        if not isinstance(found, wanted):
+            return None
+        if name == "contains" and isinstance(found, str) and not isinstance(rest[0], str):
             return None
     if name == "fill_null":
-        return rest[0] if found is None else found
+        if found is None:
+            return rest[0]
+        return float(found) if isinstance(rest[0], float) else found
     if found is None:
         return None
     if isinstance(found, str) and name == "contains":
         return rest[0] in found
-    match name:
-        case "abs":
-            return fitting(abs(found))
-        case "upper":
-            return found.upper()
-        case "length":
-            return len(found)
-        case "starts_with":
-            return found.startswith(rest[0])
-        case "ends_with":
-            return found.endswith(rest[0])
-        case "text_match":
-            words = {w.lower() for w in re.findall(r"\w+", rest[0])}
-            return bool(words & {w.lower() for w in re.findall(r"\w+", found)})
+    if "contains" not in name:
+        return simple_call(name, found, *rest)
     item = None
     if isinstance(arguments[0], Column):
         item = getattr(fields[arguments[0].name], "item", None)
