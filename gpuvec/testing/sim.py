@@ -1,9 +1,9 @@
-"""A deterministic world for procedures: one store, one clock, many processes, and everything that can go wrong.
+"""A deterministic world for procedures: one store, one clock, and all that can go wrong.
 
-Processes are generators that yield the operations of `gpuvec.storage.object_store`. A seeded scheduler performs one
-operation at a time of a process that it draws. Before or after its effect an operation may fail, its process may stall
-for long, or be killed; the power may go, which also takes appended bytes that no sync made durable. The same seed gives
-the same world.
+Processes are generators that yield the operations of `gpuvec.storage.object_store`. A seeded
+scheduler performs one operation at a time of a process that it draws. Before or after its effect an
+operation may fail, its process may stall for long, or be killed; the power may go, which also takes
+appended bytes that no sync made durable. The same seed gives the same world.
 """
 
 import random
@@ -51,10 +51,10 @@ class Faults:
 
 @dataclass(slots=True)
 class SimStore:
-    """Objects and append files, each operation one step; but appended bytes are safe from power cuts only once synced.
+    """Objects and append files; appended bytes are safe from power cuts only once synced.
 
-    Asserts what must hold of every key: nothing is overwritten but hints, names are used once or below a mark, marks
-    never fall.
+    Asserts what must hold of every key: nothing is overwritten but hints, names are used once or
+    below a mark, marks never fall.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -165,8 +165,8 @@ class World:
     Args:
         seed: of all that is random.
         faults: what may go wrong.
-        on_end: called with a process that ended and what ended it: None, or an error that its role did not catch.
-        on_kill: called with a process that was killed.
+        on_end: called with a process that ended and what ended it: None, or an error that its role
+        did not catch. on_kill: called with a process that was killed.
     """
 
     def __init__(

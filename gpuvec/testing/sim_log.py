@@ -1,13 +1,15 @@
-"""The storage protocol under simulation: owners, flushers, collectors and readers of one channel, and what they promise.
+"""The storage protocol under simulation: who works on one channel, and what they promise.
 
-The roles stand for the engine: they run the product's own procedures and keep no state but what a process would. A
-write is one record without rows: an insert of a row named like its request, or a delete of such a row. So the whole
-truth is a sequence of requests, and every read must have seen a beginning of it.
+The roles stand for the engine: they run the product's own procedures and keep no state but what a
+process would. A write is one record without rows: an insert of a row named like its request, or a
+delete of such a row. So the whole truth is a sequence of requests, and every read must have seen a
+beginning of it.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from gpuvec.errors import ConflictError, CorruptError, StorageError, UnavailableError
 from gpuvec.meta.catalog import ChannelState, CollectionState
@@ -19,14 +21,22 @@ from gpuvec.storage import keys
 from gpuvec.storage.object_store import Get, Nonce, Now, Procedure, Put, Sleep
 from gpuvec.testing.sim import Faults, Process, Violation, World
 from gpuvec.types import ChannelName, RequestId, SegmentId
-from gpuvec.wal.log import ChannelPosition, Cursor, Group, claim, read_tail
+from gpuvec.wal.log import ChannelPosition, Cursor, Group, WriteAheadLog, claim, read_tail
 from gpuvec.wal.record import WriteRecord
 
 PREFIX = keys.collection("c-1")
 CHANNEL = ChannelName("s000")
-_ROLES = ("owner", "owner", "flusher", "flusher", "collector", "collector", "reader", "reader")
+_ROLES = (
+    ("owner", "owner", "flusher", "flusher", "collector", "collector", "reader", "reader"),
+    ("owner", "owner", "owner", "flusher", "collector", "reader"),
+)
+_MOODS = (
+    Faults(error=0.02, stall=0.03, kill=0.004, power_cut=0.0005),
+    Faults(error=0.005, stall=0.012, kill=0.001, power_cut=0.0003, stalls=(50, 400, 400)),
+    Faults(error=0.01, stall=0.06, kill=0.002, stalls=(20, 20, 100)),
+)
 _ROUNDS = 6  # of each life of a process
-_REST = 40  # steps between a process's lives, at most
+_REST = 100  # steps between a process's lives, at most
 
 View = LogView[CollectionState]
 Line = tuple[int, str]  # timestamp, request
@@ -49,13 +59,11 @@ class LogSimulation:
     Args:
         seed: of everything random.
         appendable: medium of the log: append files, or one object per group.
-        faults: what may go wrong.
         steps: operations before the final restart.
     """
 
     seed: int
     appendable: bool
-    faults: Faults
     steps: int = 1200
     requests: dict[str, str] = field(default_factory=dict)  # to the row it deletes; "" inserts
     waiting: list[str] = field(default_factory=list)  # requests whose clients have no answer yet
@@ -64,7 +72,7 @@ class LogSimulation:
     reads: list[list[Line]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.world = World(self.seed, self.faults, on_end=self._ended, on_kill=self._killed)
+        self.world = World(self.seed, Faults(), on_end=self._ended, on_kill=self._killed)
         self._roles: dict[str, Callable[[], Procedure[None]]] = {
             "owner": self._own,
             "flusher": self._flush,
@@ -73,15 +81,15 @@ class LogSimulation:
         }
 
     def run(self) -> None:
-        """Let processes live and die, restart the machine, and compare all reads with what is there then."""
-        quiet, self.world.faults = self.world.faults, Faults()
+        """Let processes live and die, restart the machine, compare all reads with the last."""
+        chance = self.world.chance
         self.world.start("creator", self._create())
         self.world.run(100)
-        self.world.faults = quiet
-        for role in _ROLES:
+        self.world.faults = chance.choice(_MOODS)
+        for role in chance.choice(_ROLES):
             self.world.start(role, self._roles[role]())
         self.world.run(self.steps)
-        self.world.kill_all(power_cut=self.world.chance.random() < 0.5)
+        self.world.kill_all(power_cut=chance.random() < 0.5)
         self.world.processes.clear()  # and nobody starts anew
         self.world.faults = Faults()
         self.world.start("last", self._read_once(None))
@@ -129,16 +137,14 @@ class LogSimulation:
         last_ts = max(_channel(eye.seen).flushed_ts, wal.last_ts)
         known = {line[1] for line in _history(eye.seen)}
         known.update(record.request_id for group in held for record in group.records)
-        for _ in range(_ROUNDS):
+        for _ in range(self.world.chance.choice((2, 10, 30))):
             batch = self._take(known)
             if batch:
                 records = tuple(_record(r, last_ts + i) for i, r in enumerate(batch, 1))
-                lsn = yield from wal.append(records)
+                lsn = yield from self.write(wal, records)
                 last_ts = records[-1].ts
                 held.append(Group(lsn=lsn, last_ts=last_ts, records=records))
                 known.update(batch)
-                for request in batch:
-                    self._acknowledge(request)
             eye.view = yield from log.read(eye.seen)
             flushed = _channel(eye.seen)
             if flushed.epoch != wal.epoch:
@@ -153,7 +159,7 @@ class LogSimulation:
         """Do an owner's task, perhaps long after the owner is gone, perhaps twice."""
         log = _manifest()
         for _ in range(_ROUNDS):
-            yield Sleep(0.1)
+            yield Sleep(0.2)
             if not self.tasks:
                 continue
             task = self.world.chance.choice(self.tasks[-3:])
@@ -167,7 +173,7 @@ class LogSimulation:
     def _collect(self) -> Procedure[None]:
         log = _manifest()
         for _ in range(_ROUNDS):
-            yield Sleep(0.2)
+            yield Sleep(0.4)
             view = yield from log.read()
             yield from log.collect(view, keep=self.world.chance.choice((1, 2, 4)))
             yield from collect_orphans(
@@ -205,7 +211,7 @@ class LogSimulation:
         if eye.seen is not view:
             return tail.cursor  # files went away under an old view, as they may
         stamps = [line[0] for line in lines]
-        if any(later <= earlier for earlier, later in zip(stamps, stamps[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(stamps)):
             raise self.fail(f"timestamps do not rise: {lines}")
         missing = set(self.acknowledged[:before]) - {line[1] for line in lines}
         if missing:
@@ -296,7 +302,7 @@ class LogSimulation:
     def _take(self, known: set[str]) -> list[str]:
         """Return requests to write now: retries whose outcome is open, and new ones."""
         for request in [r for r in self.waiting if r in known]:
-            self._acknowledge(request)  # it had been done
+            self.acknowledge(request)  # it had been done
         batch = self.waiting[:2]
         for _ in range(self.world.chance.randrange(3)):
             request, victim = f"r{len(self.requests)}", ""
@@ -307,7 +313,15 @@ class LogSimulation:
             batch.append(request)
         return batch
 
-    def _acknowledge(self, request: str) -> None:
+    def write(self, wal: WriteAheadLog, records: tuple[WriteRecord, ...]) -> Procedure[int]:
+        """Append, then answer the clients."""
+        lsn = yield from wal.append(records)
+        for record in records:
+            self.acknowledge(record.request_id)
+        return lsn
+
+    def acknowledge(self, request: str) -> None:
+        """Answer a client."""
         if request in self.waiting:  # else a retry was faster
             self.waiting.remove(request)
             self.acknowledged.append(request)

@@ -381,7 +381,7 @@ def _names(channel: Channel) -> Procedure[list[FileName]]:
 
 
 def _check_highest(channel: Channel, names: Sequence[FileName], epoch: int) -> None:
-    highest = max(names)[0]
+    highest = max(names, default=(0, 0))[0]
     if highest > epoch:
         raise claim_lost(channel.name, mine=epoch, newest=highest)
 

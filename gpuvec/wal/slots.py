@@ -75,7 +75,7 @@ def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recover
         at = yield from position()  # 2
         if at.epoch != epoch:
             raise claim_lost(channel.name, mine=epoch, newest=at.epoch)
-        if (yield from _mark(channel)) >= fence:
+        if fence <= at.flushed_lsn or fence <= (yield from _mark(channel)):
             raise damaged_log(channel.folder, f"slot {fence} lies in a collected range")
         frames = yield from _read(channel, at.flushed_lsn, fence)  # 3
         yield from _check_marks(channel, at)  # 4
