@@ -74,19 +74,32 @@ def default_value(name: str, kind: FieldType) -> pa.Scalar:
 
 
 def plain(column: Column) -> Column:
-    """Return a column without dictionary, run-end or view encoding, and JSON as its text."""
+    """Return a column without encodings: text with 32-bit offsets, JSON as its text."""
     if isinstance(column.type, pa.JsonType):
         chunks = [chunk.storage for chunk in column.chunks]
         return plain(pa.chunked_array(chunks, column.type.storage_type))
-    if pa.types.is_dictionary(column.type):
-        return plain(column.cast(column.type.value_type))
-    if pa.types.is_run_end_encoded(column.type):
-        return plain(pc.run_end_decode(column))
+    column = decoded(column)
     if is_text(column.type) and not pa.types.is_string(column.type):
         return pa.chunked_array(
             [part for chunk in column.chunks for part in _small_strings(chunk)], pa.string()
         )
     return column
+
+
+def decoded(column: Column) -> Column:
+    """Return a column without dictionary, run-end or view encoding."""
+    kind = column.type
+    if pa.types.is_run_end_encoded(kind):
+        return decoded(pc.run_end_decode(column))
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return column.cast(pa.large_string() if is_text(kind) else pa.large_binary())
+    if not pa.types.is_dictionary(kind):
+        return column
+    chunks = []
+    for chunk in column.chunks:
+        values = decoded(pa.chunked_array([chunk.dictionary])).combine_chunks()
+        chunks.append(values.take(chunk.indices))
+    return pa.chunked_array(chunks) if chunks else column.cast(kind.value_type)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -36,5 +36,7 @@ def _member(name: str, column: Column) -> Column:
     """Return `,"name":value` as text, empty for nulls."""
     if isinstance(column.type, pa.JsonType):
         check_json(name, plain(column))
+    else:
+        column = plain(column)
     prefix = f",{json.dumps(name)}:"
     return pc.binary_join_element_wise(prefix, json_column(name, column), "").fill_null("")

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,7 +41,7 @@ def json_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         chunks = [_texts(chunk) for chunk in column.chunks]
     except _NoFormError:
         values = column.to_pylist(maps_as_pydicts="strict")
-        chunks = [pa.array(json_texts(name, values), pa.string())]
+        chunks = [pa.array(_map_rows(name, values, _encode), pa.string())]
     return pa.chunked_array(chunks, pa.string())
 
 
@@ -51,8 +51,12 @@ def json_texts(name: str, values: Sequence[Any]) -> list[str | None]:
     Raises:
         SchemaError: `GV-115`, a value without a JSON form.
     """
+    return _map_rows(name, values, _json_text)
+
+
+def _map_rows(name: str, values: Sequence[Any], write: Callable[[Any], str]) -> list[str | None]:
     try:
-        return list(map(_json_text, values))
+        return [None if value is None else write(value) for value in values]
     except (TypeError, ValueError) as error:
         row = next(row for row, value in enumerate(values) if not _has_json(value))
         raise bad_json(name, row, f"{type(values[row]).__name__} ({error})") from None
@@ -67,8 +71,6 @@ def _texts(values: pa.Array) -> pa.Array:
     kind = values.type
     if isinstance(kind, pa.JsonType):
         return values.storage.cast(pa.string())
-    if pa.types.is_dictionary(kind):
-        return _texts(values.dictionary_decode())
     if pa.types.is_floating(kind):
         return _numbers(values)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -79,7 +81,7 @@ def _texts(values: pa.Array) -> pa.Array:
         return _objects(values)
     if pa.types.is_map(kind):
         return _maps(values)
-    if pa.types.is_nested(kind):
+    if hasattr(kind, "value_type"):  # a list of any sort
         return pc.binary_join_element_wise("[", _join(values, _texts(values.flatten())), "]", "")
     if any(is_kind(kind) for is_kind in _AS_PRINTED):
         return values.cast(pa.string())
@@ -169,11 +171,11 @@ def _is_json(text: str) -> bool:
 
 def _has_json(value: Any) -> bool:
     try:
-        _json_text(value)
+        _encode(value)
     except (TypeError, ValueError):
         return False
     return True
 
 
-def _json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _encode(value)
+def _json_text(value: Any) -> str:
+    return value if isinstance(value, str) else _encode(value)

@@ -153,13 +153,16 @@ def _first_width(name: str, chunks: list[pa.Array]) -> int:
             return int(chunk.type.list_size)
         if pa.types.is_fixed_size_binary(chunk.type):
             return int(chunk.type.byte_width)
-        if not pa.types.is_null(chunk.type) and chunk.null_count < len(chunk):
-            return int(_lengths(name, chunk.drop_null()[:1])[0])
+        lengths = _lengths(name, chunk)
+        if (lengths >= 0).any():
+            return int(lengths[np.argmax(lengths >= 0)])
     return 0
 
 
 def _lengths(name: str, chunk: pa.Array) -> NDArray[np.int64]:
     """Return the length of each row, -1 for nulls."""
+    if pa.types.is_null(chunk.type):
+        return np.full(len(chunk), -1)
     if not (_is_list(chunk.type) or _is_binary(chunk.type)):
         raise wrong_type(name, wanted="a vector", got=chunk.type)
     found = (pc.list_value_length if _is_list(chunk.type) else pc.binary_length)(chunk)
@@ -173,13 +176,13 @@ def _matrix(name: str, chunk: pa.Array, width: int, first_row: int) -> DenseVect
         return DenseVectors(np.zeros((len(chunk), width), np.float32), valid)
     flat, rows_dense = _flat(name, chunk, width, first_row)
     if rows_dense:
-        values = flat.reshape(-1, width)
+        values = flat.reshape(len(chunk), width)
         if valid is not None:
             values = values.copy()
             values[~valid] = 0
         return DenseVectors(values, valid)
     values = np.zeros((len(chunk), width), flat.dtype)
-    values[valid] = flat.reshape(-1, width)
+    values[valid] = flat.reshape(-1, width) if width else 0
     return DenseVectors(values, valid)
 
 

@@ -133,7 +133,7 @@ def _from_array(name: str, array: NDArray[Any], kind: FieldType | None) -> AnyCo
 def _unmasked(array: Any) -> DenseVectors:
     """Return a masked array; a row that is masked as a whole is null, a masked number NaN."""
     mask = np.ma.getmaskarray(array)
-    null = mask.all(axis=1)
+    null: NDArray[np.bool_] = np.asarray(mask.all(axis=1))
     inside = bool((mask.any(axis=1) & ~null).any())
     values = array.astype(np.float64).filled(np.nan) if inside else array.filled(0)
     values[null] = 0

@@ -1,6 +1,7 @@
 import datetime as dt
 import pathlib
 import sys
+import uuid
 from collections.abc import Iterator
 
 import duckdb
@@ -215,6 +216,10 @@ def test_a_million_vectors_come_in_and_go_out_without_a_copy(form):
         (["a", "b"], String(nullable=True)),
         (np.array(["a", "b"]), String(nullable=True)),
         (pd.Categorical(["a", "b"]), String(nullable=True)),
+        (pl.Series(["a", "b"], dtype=pl.Categorical), String(nullable=True)),
+        (pl.Series(["a", "b"], dtype=pl.Enum(["a", "b"])), String(nullable=True)),
+        ([uuid.UUID(int=1), None], String(nullable=True)),
+        (np.array([1, 2], ">i4"), Int32(nullable=True)),
         ([None, None], String(nullable=True)),
         ([dt.date(2024, 1, 1), None], Timestamp(nullable=True)),
         (np.array(["2024-01-01", "2024-01-02"], "M8[ns]"), Timestamp(nullable=True)),
@@ -272,7 +277,7 @@ def test_a_primary_key_must_be_named(key, said):
         [dt.timedelta(1)],
         [dt.time(1)],
         [b"a", b"bc"],
-        pa.array([b"0" * 16], pa.uuid()),
+        pa.array([None], pa.month_day_nano_interval()),
         pd.period_range("2024", periods=1, freq="Y"),
     ],
 )
@@ -325,6 +330,21 @@ def test_a_column_of_mixed_values_names_the_first_that_differs(values, said):
     assert caught.value.code == "GV-119"
     assert "'f'" in caught.value.message
     assert said in caught.value.message
+
+
+def test_uuids_become_their_text():
+    ids = [uuid.UUID(int=7), None, uuid.UUID("12345678-9abc-def0-1234-56789abcdef0")]
+    assert interop.to_rows({"a": ids}).table["a"].to_pylist() == [i and str(i) for i in ids]
+    sliced = pa.array([i and i.bytes for i in ids], pa.uuid())[2:]
+    assert interop.to_rows({"a": sliced}).table["a"].to_pylist() == [str(ids[2])]
+
+
+def test_masked_arrays_hold_null_vectors():
+    values = np.ma.masked_array(np.ones((3, 2)), [[0, 0], [1, 1], [0, 0]])
+    column = interop.to_rows({"v": values}).vectors["v"]
+    assert column.valid.tolist() == [True, False, True]
+    values = np.ma.masked_array(np.ones((3, 2)), [[0, 0], [1, 1], [0, 1]])
+    assert np.isnan(interop.to_rows({"v": values}).vectors["v"].values[2, 1])
 
 
 def test_ragged_bfloat16_vectors_name_the_row():
