@@ -69,6 +69,18 @@ class Result:
         """
         return interop.to_torch(self.rows)
 
+    def to_dask(self) -> Any:
+        """Return a Dask DataFrame of the pandas form."""
+        return interop.to_dask(self.rows)
+
+    def to_cudf(self) -> Any:
+        """Return a cuDF DataFrame.
+
+        Raises:
+            UnsupportedError: cuDF is not installed.
+        """
+        return interop.to_cudf(self.rows)
+
     def to_parquet(self, path: str | os.PathLike[str], *, partition_by: Any = None) -> None:
         """Write the rows; see `Frame.to_parquet`."""
         names = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by or ())

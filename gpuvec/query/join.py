@@ -12,7 +12,7 @@ HOW = ("inner", "left", "semi", "anti")
 
 
 def join_parts(node: Join, left: Part, right: Part) -> Part:
-    """Return the joined rows, in order of the left part, then of the right; null matches nothing."""
+    """Return the joined rows, in order of the left part, then the right; null matches nothing."""
     left_codes, right_codes = _codes(node, left, right)
     left_rows, right_rows, counts = match_rows(left_codes, right_codes)
     if node.how in ("semi", "anti"):

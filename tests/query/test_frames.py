@@ -198,7 +198,7 @@ def test_frames_are_queries_and_not_yet_rows(table):
 
 
 ERRORS = [
-    (lambda f: f.filter(col("prcie") < 10), NotFoundError, 'in collection "items". Did you mean "price"'),
+    (lambda f: f.filter(col("prcie") < 10), NotFoundError, '"items". Did you mean "price"'),
     (lambda f: f.filter("price <<< 10"), FilterError, "GV-201"),
     (lambda f: f.select("ids"), NotFoundError, "Did you mean"),
     (lambda f: f.select(col("price") + 1), QueryError, "alias"),
