@@ -15,7 +15,7 @@ from gpuvec.expr.tree import Expr
 from gpuvec.schema import FieldType
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class BoundColumn(Expr):
     """A scalar column."""
 
@@ -23,7 +23,7 @@ class BoundColumn(Expr):
     kind: FieldType
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class JsonValue(Expr):
     """What lies at `path` in a JSON column, where it is of the wanted kind; null elsewhere.
 
@@ -37,7 +37,7 @@ class JsonValue(Expr):
     wanted: str
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class OneOf(Expr):
     """Whether the operand equals one of `values`: int64, float64, or of its own Arrow type."""
 
@@ -45,7 +45,7 @@ class OneOf(Expr):
     values: pa.Array
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Known(Expr):
     """`value` where the operand is not null, null elsewhere: comparisons that the types decide."""
 
@@ -53,7 +53,7 @@ class Known(Expr):
     value: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Coalesce(Expr):
     """The first of the operands that is not null."""
 
@@ -68,7 +68,7 @@ class Group:
     ids: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Contains(Expr):
     """Whether a list, or the JSON array at a path, has `all` or `any` of some values.
 
@@ -88,7 +88,7 @@ class Contains(Expr):
     kinds: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class VectorDistance(Expr):
     """The distance of a vector field to one query.
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.expr.bound import Bound, BoundColumn, JsonValue, Known, OneOf
+from gpuvec.expr.bound import Bound, BoundColumn, Coalesce, JsonValue, Known, OneOf
 from gpuvec.expr.numbers import FLOATS, INT64_HIGH, INT64_LOW, INTEGERS
 from gpuvec.expr.patterns import like_prefix
 from gpuvec.expr.tree import (
