@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuvec.dynamic import DYNAMIC_COLUMN
@@ -31,6 +31,7 @@ from gpuvec.schema import (
     Vector,
 )
 
+STEADY = settings(deadline=None, derandomize=True)
 UTC = dt.UTC
 
 
@@ -289,6 +290,7 @@ LIST_TYPES = [
 ]  # fmt: skip
 
 
+@STEADY
 @given(LISTS, st.sampled_from(LIST_TYPES), st.integers(0, 5), st.integers(0, 5))
 def test_any_list_type_chunk_and_slice_gives_the_same_vectors(lists, kind, start, cut):
     whole = pa.array(lists, kind)[start:]
@@ -483,6 +485,7 @@ def test_rows_that_are_dropped_do_not_count_as_duplicates_and_rows_keep_their_nu
     assert found.table["id"].to_pylist() == [1, 2]
 
 
+@STEADY
 @given(st.lists(st.integers(-3, 3) | st.integers(), max_size=20))
 def test_the_last_row_of_each_key_wins(keys):
     keys = [key for key in keys if -(2**63) <= key < 2**63]
@@ -520,6 +523,7 @@ VALUES = st.one_of(
 )
 
 
+@STEADY
 @given(st.dictionaries(st.text(min_size=1).filter(lambda n: n != "id"), VALUES, max_size=4))
 def test_unknown_columns_come_back_from_their_json(columns):
     schema = Schema({"id": Int64()}, "id", dynamic=True)
@@ -571,6 +575,7 @@ def test_unknown_vectors_are_refused_even_where_columns_may_be_unknown():
 PRINTABLE = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@STEADY
 @given(st.lists(st.lists(st.lists(PRINTABLE | st.none()) | st.none()) | st.none(), min_size=1))
 def test_nested_lists_come_back_from_their_json(lists):
     column = pa.array(lists, pa.list_(pa.list_(pa.string())))
@@ -579,6 +584,7 @@ def test_nested_lists_come_back_from_their_json(lists):
         assert [None if text is None else json.loads(text) for text in texts] == lists[start:]
 
 
+@STEADY
 @given(
     st.lists(
         st.none()

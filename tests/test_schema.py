@@ -2,7 +2,7 @@ import pickle
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuvec.errors import GpuvecError, NotFoundError, SchemaError
@@ -23,6 +23,7 @@ from gpuvec.schema import (
     field_from_json,
 )
 
+STEADY = settings(deadline=None, derandomize=True)
 SCALARS = [kind for kind in FIELD_TYPES.values() if not issubclass(kind, List) and kind not in
            (Vector, BinaryVector, SparseVector)]  # fmt: skip
 VECTORS = st.one_of(
@@ -45,11 +46,13 @@ SCALAR = st.sampled_from(SCALARS).flatmap(lambda kind: st.builds(kind, nullable=
 FIELDS = st.one_of(SCALAR, st.builds(List, SCALAR, nullable=st.booleans()), VECTORS)
 
 
+@STEADY
 @given(FIELDS)
 def test_a_field_type_survives_json(kind: FieldType):
     assert field_from_json(kind.to_json()) == kind
 
 
+@STEADY
 @given(st.dictionaries(st.text(min_size=1).filter(lambda n: not n.startswith("_gv_")), FIELDS))
 def test_a_schema_survives_json(fields):
     schema = Schema({**fields, "the key": Int64()}, "the key", dynamic=True)

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -40,6 +40,7 @@ from gpuvec.schema import (
     Vector,
 )
 
+STEADY = settings(deadline=None, derandomize=True)
 UTC = dt.UTC
 SCHEMA = Schema(
     {
@@ -634,6 +635,7 @@ ARRAYS = st.sampled_from(["float32", "float16", "int8", "uint8"]).flatmap(
 )
 
 
+@STEADY
 @given(ARRAYS)
 def test_vectors_of_any_dtype_survive_every_way_out_and_in(values):
     kind = Vector(values.shape[1], dtype=values.dtype.name)
