@@ -7,12 +7,12 @@ from gpuvec.storage.memory import MemoryStore
 from gpuvec.testing.channel_session import CHANNEL_STEPS, ChannelSession
 from gpuvec.testing.faults import Crash, Fault, FaultStore
 
-# A read that fails between a flush's commit and its end makes the next flush save the same rows again.
+# A read that fails while a flush ends makes the next flush save the same rows again.
 ERRORS = [
     pytest.param(fault, marks=pytest.mark.xfail(reason="rows are there twice after a restart"))
     for fault in (Fault.BEFORE, Fault.AFTER, Fault.TORN)
 ]
-FAULTS = [*ERRORS, Fault.REPEATED, Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.CRASH_TORN]
+OTHERS = [Fault.REPEATED, Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.CRASH_TORN]
 
 
 def run_with(appendable, plan):
@@ -38,16 +38,16 @@ def fault_and_check(appendable, number, fault):
 
 
 @pytest.mark.parametrize("appendable", [True, False])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_many_operations_loses_no_acknowledged_row(appendable, fault):
+@pytest.mark.parametrize("fault", OTHERS)
+def test_a_fault_at_some_operations_loses_no_acknowledged_row(appendable, fault):
     operations = len(run_with(appendable, {})[1].operations)
-    for number in range(0, operations, 3):
+    for number in range(1, operations, 7):
         fault_and_check(appendable, number, fault)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("appendable", [True, False])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*ERRORS, *OTHERS])
 def test_a_fault_at_every_operation_loses_no_acknowledged_row(appendable, fault):
     operations = len(run_with(appendable, {})[1].operations)
     for number in range(operations):
