@@ -40,7 +40,7 @@ def products(n: int, seed: int = 0) -> "pd.DataFrame":
 
     Returns:
         pandas columns `id` (int64, from 0), `title`, `brand`, `country`, `ts` (UTC), `price`
-        (float32, some missing), `tags` (0 to 3 words), `embedding` (128 float32, length 1).
+        (float32, some missing), `tags` (none to several words), `embedding` (128 float32, length 1).
     """
     import pandas as pd
 
@@ -76,10 +76,9 @@ def _pick(words: tuple[str, ...], at: NDArray[np.int64]) -> pa.Array:
 
 
 def _tags(rng: np.random.Generator, n: int) -> pa.Array:
-    counts = rng.integers(0, 4, n)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    words = _pick(_TAGS, rng.integers(0, len(_TAGS), int(offsets[-1])))
-    return pa.ListArray.from_arrays(pa.array(offsets), words)
+    has = rng.random((n, len(_TAGS))) < 0.2
+    offsets = np.concatenate([[0], np.cumsum(has.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), _pick(_TAGS, np.nonzero(has)[1]))
 
 
 def _embed(
