@@ -40,7 +40,7 @@ def products(n: int, seed: int = 0) -> "pd.DataFrame":
 
     Returns:
         pandas columns `id` (int64, from 0), `title`, `brand`, `country`, `ts` (UTC), `price`
-        (float32, some missing), `tags` (none to several words), `embedding` (128 float32, length 1).
+        (float32, some missing), `tags` (words), `embedding` (128 float32, length 1).
     """
     import pandas as pd
 
