@@ -1,6 +1,7 @@
 """gpuvec: an analytical vector engine. Vectors beside ordinary columns, searched in exact batches.
 
-The names below are the public ones; each is imported at its first use, so that `import gpuvec` stays quick.
+The names below are the public ones; each is imported at its first use, so that `import gpuvec`
+stays quick.
 """
 
 import importlib

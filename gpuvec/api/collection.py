@@ -155,10 +155,13 @@ class Collection(Frame):
         """Add rows.
 
         Args:
-            data: pandas, polars, Arrow, anything with the Arrow stream protocol, a dict of arrays, a list of dicts.
+            data: pandas, polars, Arrow, anything with the Arrow stream protocol, a dict of arrays,
+                a list of dicts.
             partition: where to put them; made at its first use.
-            on_conflict: what to do with keys that exist: `error`, `skip` the row, or `replace` the old one.
-            on_bad_vectors: what to do with NaN or infinite vectors: `error`, `drop` the row, or make it `null`.
+            on_conflict: what to do with keys that exist: `error`, `skip` the row, or `replace` the
+                old one.
+            on_bad_vectors: what to do with NaN or infinite vectors: `error`, `drop` the row, or
+                make it `null`.
 
         Raises:
             SchemaError: names field and row; nothing is written.
@@ -196,7 +199,8 @@ class Collection(Frame):
         """Set fields of the rows that pass a filter.
 
         Args:
-            values: field to a value or an expression of the old row: `{"price": gv.col("price") * 0.9}`.
+            values: field to a value or an expression of the old row: `{"price": gv.col("price") *
+                0.9}`.
             filter: text or an expression.
         """
         condition = as_filter(filter)
@@ -205,7 +209,7 @@ class Collection(Frame):
     def delete(
         self, frame: Any = None, *, filter: str | Expr | None = None, ids: Any = None
     ) -> WriteResult:
-        """Delete rows. Give exactly one of:
+        """Delete rows. Give exactly one argument.
 
         Args:
             frame: a frame, or other rows, with the primary key; rows with these keys go.
@@ -284,12 +288,16 @@ class Collection(Frame):
         self._change(lambda _, ts: [Truncate(ts=ts)])
 
     def set_ttl(self, ttl: float | str | datetime.timedelta | None) -> None:
-        """Let rows vanish some time after they were written: seconds, a timedelta, or text such as `7d`; None: never."""
+        """Let rows vanish some time after they were written.
+
+        Args:
+            ttl: seconds, a timedelta, or text such as `7d`, `12h`, `30m`, `45s`; None: never.
+        """
         seconds = _seconds(ttl)
         self._change(lambda _, __: [SetTtl(ttl_s=seconds)])
 
     def flush(self) -> None:
-        """Save rows that are only in the log in segment files. Never needed: it happens by itself."""
+        """Save rows that are only in the log in segment files. It happens by itself too."""
         self._engine.flush(self._id)
 
     # Looking at it
@@ -436,7 +444,7 @@ def _seconds(ttl: float | str | datetime.timedelta | None) -> float | None:
     elif isinstance(ttl, str):
         match = _TTL.match(ttl.strip())
         found = float(match[1]) * _TTL_SECONDS[match[2]] if match else None
-    elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
+    elif type(ttl) in (int, float):
         found = float(ttl)
     if found is None or not 0 < found < float("inf"):
         raise errors.bad_ttl(ttl)

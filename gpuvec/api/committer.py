@@ -1,4 +1,4 @@
-"""The two threads of an embedded database: one commits groups of writes, one keeps the store tidy."""
+"""The two threads of an embedded database: one commits groups, one keeps the store tidy."""
 
 import logging
 import queue
@@ -97,7 +97,7 @@ class Committer:
                 future.set_result(answer)
 
     def _maintain_forever(self) -> None:
-        while not self._stopping:
+        while True:
             self._wake.wait(_TICK_S)
             self._wake.clear()
             if self._stopping:
@@ -109,7 +109,7 @@ class Committer:
 
 
 def beside(work: Callable[[], None]) -> Callable[[], None]:
-    """Run `work` on a thread of its own; return what waits for its end and raises what it raised."""
+    """Run `work` on a thread of its own; return what waits for its end, and raises its error."""
     done: Future[None] = Future()
 
     def target() -> None:

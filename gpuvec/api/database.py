@@ -29,17 +29,18 @@ def connect(
 ) -> "Database":
     """Open a database; an empty or missing directory becomes one with the first collection.
 
-    One process writes at a time, any number read. Handles of one path within a process share the database.
+    One process writes at a time, any number read. Handles of one path within a process share the
+    database.
 
     Args:
         path: a directory, `file://` and a path, or `memory://`.
         cluster: none yet: everything runs in this process.
         storage_options: of the store; local ones have none.
         device: `auto`, `cpu` or `gpu`.
-        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold; by default the setting
-            `memory_limit`, else what the machine lets this process have.
-        durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by default the setting
-            `durability`.
+        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold; by
+            default the setting `memory_limit`, else what the machine lets this process have.
+        durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by
+            default the setting `durability`.
 
     Raises:
         StorageError: `GV-605` the directory holds something else, `GV-607` a file.

@@ -1,6 +1,7 @@
-"""The embedded host: coordinators and one node in this process, one committer thread, one maintenance thread.
+"""The embedded host: coordinators and one node in this process, and two threads.
 
-Here, and only here, are the roles of an embedded database put together. Threads start at the first write.
+Here, and only here, are the roles of an embedded database put together. Threads start at the
+first write: one commits, one maintains.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The data coordinator: which channels to flush. It notes what nodes report, and decides in one pure step."""
+"""The data coordinator: which channels to flush. It notes reports, and decides in one pure step."""
 
 from dataclasses import dataclass
 

@@ -9,8 +9,9 @@ from gpuvec.types import Timestamp
 class TimestampOracle:
     """Hands out timestamps that rise strictly, whatever the clock does.
 
-    Whoever opens a log tells the oracle the last timestamp in it (`observe`) before taking one, so timestamps also
-    rise across restarts and across a clock that was set back in between. Safe for use by several threads.
+    Whoever opens a log tells the oracle the last timestamp in it (`observe`) before taking one, so
+    timestamps also rise across restarts and across a clock that was set back in between. Safe for
+    use by several threads.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -19,7 +20,7 @@ class TimestampOracle:
         self._lock = threading.Lock()
 
     def next(self) -> Timestamp:
-        """Return a timestamp above all others, at the present time or as near to it as that allows."""
+        """Return a timestamp above all others, as near to the present as that allows."""
         with self._lock:
             self._last = max(pack_timestamp(self._clock.now_ms()), self._last + 1)
             return self._last

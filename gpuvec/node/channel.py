@@ -1,4 +1,4 @@
-"""One channel on this node: it follows the log that another process writes, until it claims the channel itself."""
+"""One channel on this node: it follows another's log until it claims the channel itself."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -102,15 +102,24 @@ class Channel:
         """Whether this process writes to the channel."""
         return self._owner is not None
 
+    def _own(self, generation: int) -> ChannelOwner:
+        """Return the owner, which claims the channel if there is none; under the lock."""
+        if self._owner is None:
+            self.claim(generation)
+        assert self._owner is not None
+        return self._owner
+
     # Following
 
     def refresh(self) -> None:
         """Take over what another process made durable; nothing to do for an owner."""
-        if self._owner is not None:
+        if self.owned:
             return
         with self._lock:
-            if self._owner is not None:
-                return
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if not self.owned:
             tail = self._run(self._tail(self._cursor))
             if self._cursor is not None and self._known.entry_id != self._installed:
                 tail = self._run(self._tail(None))
@@ -208,11 +217,9 @@ class Channel:
     ) -> list[WriteReply | Exception]:
         """Do a group of writes, durable when this returns; each has its own answer or error."""
         with self._lock:
-            if self._owner is None:
-                self.claim(generation)
-            assert self._owner is not None
+            owner = self._own(generation)
             try:
-                return list(self._run(self._owner.write(name, requests)))
+                return list(self._run(owner.write(name, requests)))
             except ChannelLostError as lost:
                 return self._recover(name, requests, generation, lost.cause)
 
@@ -226,11 +233,10 @@ class Channel:
         """Learn from the log which writes of a failed group happened."""
         self._owner = None
         try:
-            self.claim(generation)
+            owner = self._own(generation)
         except GpuvecError:
             return [write_outcome_unknown(name, cause) for _ in requests]
-        assert self._owner is not None
-        answers = [self._owner.answer_to(request.request_id) for request in requests]
+        answers = [owner.answer_to(request.request_id) for request in requests]
         return [write_failed(name, cause) if a is None else a for a in answers]
 
     def change(
@@ -239,11 +245,11 @@ class Channel:
         """Commit changes of schema, partitions, truncation or time to live, and show them.
 
         Args:
-            decide: from the newest state and a new timestamp to changes; none: nothing is committed.
+            decide: from the newest state and a new timestamp to changes; none, and nothing is done.
+            generation: of this process as the coordinator.
         """
         with self._lock:
-            if self._owner is None:
-                self.claim(generation)
+            self._own(generation)
             ts = self._stamps.next()
             changes = decide(self.state, ts)
             if not changes:
@@ -251,7 +257,7 @@ class Channel:
             self._view = self._commit(self._known, changes, generation)
             self._installed = self._known.entry_id
             self.shard.follow(self.state)
-            self.shard.publish(ts)
+            self.shard.publish(_last_ts(self.state))
 
     def _commit(
         self, view: LogView[CollectionState], changes: Sequence[Change], generation: int

@@ -1,9 +1,10 @@
 """The owner of channels: the only one that checks keys, stamps, appends to the log and applies.
 
-A write is durable in the log before it becomes visible and before it is answered. Writes of one group share an append:
-each is checked against the rows that those before it left, applied where no read sees it, and published with the rest
-once the log has them. After a failed append the channel is lost: what was applied is thrown away with it, and whoever
-claims the channel again learns from the log which writes happened.
+A write is durable in the log before it becomes visible and before it is answered. Writes of one
+group share an append: each is checked against the rows that those before it left, applied where no
+read sees it, and published with the rest once the log has them. After a failed append the channel
+is lost: what was applied is thrown away with it, and whoever claims the channel again learns from
+the log which writes happened.
 """
 
 import itertools
@@ -188,7 +189,7 @@ class ChannelOwner:
             self._answers.popitem(last=False)
 
     def _take_ids(self, count: int) -> int:
-        """Return the first of `count` ids above all that any row has, or had before it was deleted."""
+        """Return the first of `count` ids above all that any row has, or had."""
         if self._next_id is None:
             self._next_id = 1 + max(map(self._highest_id, self.shard.segments()), default=-1)
         first = self._next_id

@@ -1,4 +1,4 @@
-"""The delegator of one channel: its segments in memory, the newest rows among them, and what a read sees."""
+"""The delegator of one channel: all its segments, the newest rows too, and what a read sees."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -187,7 +187,11 @@ class ShardDelegator:
 
     def publish(self, version: Timestamp) -> None:
         """Make all that was applied visible to reads from now on, at once."""
-        everything = (*self._sealed.values(), *self._frozen, *self._growing.values())
+        everything: tuple[Segment, ...] = (
+            *self._sealed.values(),
+            *self._frozen,
+            *self._growing.values(),
+        )
         with self._view_lock:
             for segment in everything:
                 segment.publish()

@@ -2,13 +2,15 @@
 
 Steps, and what a death after each leaves behind:
 
-1. `freeze`: under the channel's lock, growing segments freeze and new ones take the writes that follow.
+1. `freeze`: under the channel's lock, growing segments freeze and new ones take the writes that
+follow.
    → Nothing was written; the log rebuilds both.
-2. `write_files`: rows sorted by key, and lists of deleted rows, under names never used before.
+2. `write_files`: rows sorted by key, and lists of deleted rows, under new names.
    → Orphan files; they are marked dead and deleted later.
-3. The caller commits `Frozen.change` to the collection's manifest: one entry.
-   → Answer lost: the entry is read back. The log's records up to `to_lsn` are skipped from then on.
-4. `swap`: under the lock, sealed segments take the place of the frozen ones; what was deleted in between is carried over.
+3. The caller commits `Frozen.change` to the manifest: one entry.
+   → Answer lost: the entry is read back. The log up to `to_lsn` is skipped from then on.
+4. `swap`: under the lock, sealed segments take the place of the frozen ones; what was deleted in
+   between is carried over.
    → A restart reads the manifest and finds the same.
 5. The caller truncates the log up to `to_lsn`.
    → Truncated at the next flush.
@@ -30,7 +32,7 @@ from gpuvec.rows import Rows
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.segment.keys import Positions, sort_by_key
 from gpuvec.segment.sealed import SealedSegment
-from gpuvec.storage.object_store import Put, Procedure
+from gpuvec.storage.object_store import Procedure, Put
 from gpuvec.storage.segment_files import write_deletes, write_segment
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 
@@ -146,7 +148,8 @@ def swap(frozen: Frozen, owner: ChannelOwner, loader: Loader) -> None:
 def _orders(rows: Rows, segment: GrowingSegment) -> list[Positions]:
     """Return the rows of each new segment, sorted by primary key.
 
-    With a partition key, large flushes become several segments with few values each, so that filters on it skip most.
+    With a partition key, large flushes become several segments with few values each, so that
+    filters on it skip most.
     """
     schema = segment.layout.schema
     parts = min(_KEYED_PARTS, segment.nbytes // _KEYED_PART_BYTES)

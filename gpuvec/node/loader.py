@@ -1,4 +1,4 @@
-"""From the catalog's record of a segment to a segment that can be read. Opens each file at its first use, once."""
+"""From the catalog's record of a segment to one that can be read; files open at their first use."""
 
 import threading
 from collections.abc import Mapping, Sequence

@@ -64,7 +64,7 @@ def prepare(request: WriteRequest, context: Context) -> Prepared:
     """Return what a request writes.
 
     Raises:
-        SchemaError: `GV-157`, a key that exists; codes of `gpuvec.ingest` for values that do not fit.
+        SchemaError: `GV-157` a key that exists; those of `gpuvec.ingest` for unfit values.
         NotFoundError, FilterError: a filter or a value that does not fit the schema.
     """
     head = _Head(request.request_id, request.operation, context.shard.layout.version, context.stamp)
@@ -219,7 +219,7 @@ def _check_values(values: Mapping[str, Any], schema: Schema, where: str) -> None
 
 
 def _changed(old: Rows, wanted: Mapping[str, Any], schema: Schema) -> Rows:
-    """Return the rows with some fields replaced; `wanted` holds bound expressions or plain values."""
+    """Return the rows with some fields replaced by bound expressions or plain values."""
     table, vectors = old.table, dict(old.vectors)
     for name, value in wanted.items():
         kind = schema[name]
@@ -297,7 +297,7 @@ def _read(view: VisibleSegment, rows: NDArray[np.int64], context: Context) -> Ro
 
 
 def _places(parts: list[tuple[Segment, NDArray[np.int64]]]) -> Located:
-    """Return rows that were found by scanning as if their keys had been looked up, one after the other."""
+    """Return rows that were found by scanning as if their keys had been looked up."""
     places, start = [], 0
     for segment, rows in parts:
         places.append((segment, np.arange(start, start + len(rows)), rows))

@@ -70,7 +70,7 @@ class Proxy:
     def upsert(
         self, target: Target, rows: Rows, *, partition: str, on_bad_vectors: str
     ) -> WriteReply:
-        """Add rows or put them in the place of those with the same key; the last of a batch wins."""
+        """Add rows, or replace those with the same key; the last of a batch wins."""
         checked = validate_rows(
             target.schema, rows, on_bad_vectors=on_bad_vectors, on_duplicate="last"
         )

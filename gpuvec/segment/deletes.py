@@ -9,8 +9,8 @@ from gpuvec.types import RowMask, Timestamp
 class DeleteLog:
     """Deleted positions in the order of their deletion; only ever grows.
 
-    The first `n` entries never change, so a view that remembers `n` sees one version for ever. One thread adds;
-    others may read what they know of.
+    The first `n` entries never change, so a view that remembers `n` sees one version for ever. One
+    thread adds; others may read what they know of.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Rows that are in the log but not yet in segment files: appended in memory, read at any published version."""
+"""Rows that are in the log but not yet in files: appended in memory, read once published."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ _FIRST_ROWS = 1024
 class _Buffer:
     """An array that grows at its end. What lies below an index once published never changes.
 
-    Beyond `_FIRST_ROWS` rows it takes room for `capacity` at once: untouched pages cost nothing, and nothing is copied.
+    Beyond `_FIRST_ROWS` rows it takes room for `capacity` at once: untouched pages cost nothing,
+    and nothing is copied.
     """
 
     def __init__(self, width: int | None, dtype: np.dtype[np.generic], capacity: int) -> None:
@@ -109,8 +110,8 @@ class _Table:
 class GrowingSegment:
     """The rows of one partition since the last flush, in log order.
 
-    One thread writes (`append`, `delete`, `publish`); views may be used by any. Rows and deletes become visible to
-    new views with `publish`, all at once.
+    One thread writes (`append`, `delete`, `publish`); views may be used by any. Rows and deletes
+    become visible to new views with `publish`, all at once.
 
     Args:
         segment_id: also the name of the sealed segment it will become.
@@ -136,8 +137,10 @@ class GrowingSegment:
         self._timestamps = _Buffer(None, np.dtype(np.int64), capacity_rows)
         self._vectors: dict[str, _Dense | _Sparse] = {}
         for name, kind in layout.schema.vector_fields.items():
-            dense = isinstance(kind, Vector | BinaryVector)
-            self._vectors[name] = _Dense(kind, capacity_rows) if dense else _Sparse()  # type: ignore[arg-type]
+            if isinstance(kind, Vector | BinaryVector):
+                self._vectors[name] = _Dense(kind, capacity_rows)
+            else:
+                self._vectors[name] = _Sparse()
         self._shown = (0, 0)
 
     def __len__(self) -> int:
@@ -187,7 +190,7 @@ class GrowingSegment:
         self.deletes.add(rows, timestamp)
 
     def settle(self) -> None:
-        """Copy vectors that wait for it. Costs as much as all else: do it beside the log's write."""
+        """Copy vectors that wait for it. Costs much: do it beside the log's write."""
         for buffer in self._vectors.values():
             buffer.settle()
 

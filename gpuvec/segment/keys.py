@@ -59,7 +59,7 @@ def _hash_block(text: NDArray[np.uint8], offsets: NDArray[np.int32]) -> NDArray[
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The keys of adjacent rows: `codes` sorted, `order[i]` the row of `codes[i]`, `keys` by row."""
+    """Keys of adjacent rows: `codes` sorted, `order[i]` the row of `codes[i]`, `keys` by row."""
 
     first: int
     keys: pa.Array
@@ -92,8 +92,9 @@ class _Run:
 class KeyIndex:
     """The newest row of every primary key of one segment.
 
-    Rows come in blocks, at rising positions. Neighbouring runs of similar length are merged, so there are few and
-    adding n rows costs O(n log n) in all. Not safe for use by several threads at once.
+    Rows come in blocks, at rising positions. Neighbouring runs of similar length are merged, so
+    there are few and adding n rows costs O(n log n) in all. Not safe for use by several threads at
+    once.
     """
 
     def __init__(self) -> None:

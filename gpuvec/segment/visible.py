@@ -105,9 +105,7 @@ class VisibleSegment:
         own = [name for name in names if self._has(name)]
         table = self.columns.table(own)
         columns = [
-            table[name]
-            if name in own
-            else default_column(name, self._kind(name), self.num_rows)
+            table[name] if name in own else default_column(name, self._kind(name), self.num_rows)
             for name in names
         ]
         return pa.Table.from_arrays(columns, names=list(names))  # all segments: one Arrow schema
@@ -149,7 +147,7 @@ def null_vectors(kind: FieldType, count: int) -> VectorColumn:
 
 
 def fit(rows: Rows, layout: Layout, version: int) -> Rows:
-    """Return rows that were laid out under `version` as `layout` wants them: fields filled, others gone."""
+    """Return rows laid out under `version` as `layout` wants them: fields filled, others gone."""
     have = [*rows.table.column_names, *rows.vectors]
     kinds = layout.schema.fields
     columns = {

@@ -26,7 +26,7 @@ class ModelCollection:
     def insert(
         self, rows: Iterable[Row], *, partition: str = "", on_conflict: str = "error"
     ) -> tuple[int, int]:
-        """Return how many were inserted and updated; `ValueError`, and no change, if a key exists."""
+        """Return how many were inserted and updated; `ValueError` if a key exists."""
         batch = [{**self.defaults, **row} for row in rows]
         taken = [row for row in batch if row[self.key] in self.rows]
         if taken and on_conflict == "error":

@@ -304,7 +304,9 @@ def test_many_writers_at_once_lose_nothing(tmp_path):
             items.flush()
         for thread in threads:
             thread.join()
-        wanted = [w * 100 + n for w in range(8) for n in range(20)] + [10_000 + n for n in range(20)]
+        wanted = [w * 100 + n for w in range(8) for n in range(20)] + [
+            10_000 + n for n in range(20)
+        ]
         assert ids_of(items) == sorted(wanted)
         assert len(refused) == 7 * 20
     with gv.connect(tmp_path) as db:

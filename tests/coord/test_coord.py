@@ -41,9 +41,7 @@ def test_timestamps_rise_above_what_is_in_the_log():
 
 
 def status(name="c", growing=0, writes=1, deletes=0):
-    return ChannelStatus(
-        collection_id=name, growing_bytes=growing, writes=writes, deletes=deletes
-    )
+    return ChannelStatus(collection_id=name, growing_bytes=growing, writes=writes, deletes=deletes)
 
 
 def data_coord():

@@ -1,6 +1,7 @@
-"""Rounds of: open a database, write and flush with several threads, die by kill -9; then open it and look.
+"""Rounds of: open a database, write and flush with several threads, die by kill -9; then look.
 
-Each round is a fork of this process, which itself never opens the database. Prints one line per round.
+Each round is a fork of this process, which itself never opens the database. Prints how many
+writes were acknowledged.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The whole engine, killed while it writes and flushes: nothing acknowledged is lost, no batch is half there."""
+"""The engine killed while it writes and flushes: nothing acknowledged is lost or half there."""
 
 import subprocess
 import sys

@@ -4,11 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from gpuvec.api.engine import Engine
-from gpuvec.testing.model import ModelCollection
 
 import gpuvec as gv
+from gpuvec.api.engine import Engine
 from gpuvec.storage.open import open_store
+from gpuvec.testing.model import ModelCollection
 
 DIM = 4
 KEYS = 60  # few, so that they meet
@@ -18,7 +18,10 @@ FILTERS = [
     ("n is null", lambda row: row["n"] is None),
     ("n < 30 and word != 'b'", lambda row: _and(_less(row["n"], 30), row["word"] != "b")),
     ("word in ['a', 'c']", lambda row: row["word"] in ("a", "c")),
-    ("word like 'b%' or n >= 90", lambda row: _or(row["word"].startswith("b"), _at_least(row["n"], 90))),
+    (
+        "word like 'b%' or n >= 90",
+        lambda row: _or(row["word"].startswith("b"), _at_least(row["n"], 90)),
+    ),
 ]
 
 
@@ -108,9 +111,7 @@ class History:
             wanted = self.model.insert(rows, partition=partition, on_conflict=mode)
         except ValueError:
             with pytest.raises(gv.SchemaError):
-                self.items.insert(
-                    self.columns(rows), partition=partition or None, on_conflict=mode
-                )
+                self.items.insert(self.columns(rows), partition=partition or None, on_conflict=mode)
             return
         got = self.items.insert(self.columns(rows), partition=partition or None, on_conflict=mode)
         assert (got.inserted, got.updated) == wanted
@@ -220,11 +221,11 @@ class History:
         if self.random.random() < 0.3:
             self.drop_reader()
 
-    STEPS = [
+    STEPS = (
         (insert, 8), (upsert, 6), (update, 3), (delete_filter, 2), (delete_keys, 4),
         (delete_frame, 1), (drop_partition, 1), (truncate, 1), (change_fields, 1), (flush, 3),
         (reopen, 2), (rename, 1), (check_reader, 4),
-    ]  # fmt: skip
+    )  # fmt: skip
 
     def run(self, steps):
         names, weights = zip(*self.STEPS, strict=True)

@@ -177,7 +177,11 @@ def test_a_field_that_came_later_has_its_default_or_null(make):
     segment = growing([1, 2])
     segment.publish()
     layout = with_fields(
-        {"n": gv.Int32(default=7), "m": gv.Float64(nullable=True), "w": gv.Vector(2, nullable=True)},
+        {
+            "n": gv.Int32(default=7),
+            "m": gv.Float64(nullable=True),
+            "w": gv.Vector(2, nullable=True),
+        },
         2,
     )
     view = make(segment).view(layout, 0)
