@@ -49,10 +49,10 @@ def scalar_column(name: str, kind: FieldType, column: Column) -> Column:
     if pa.types.is_null(column.type):
         column = column.cast(kind.arrow_type())
     column = _cast(name, kind, column)
-    return fill_nulls(name, kind, column)
+    return _fill_nulls(name, kind, column)
 
 
-def fill_nulls(name: str, kind: FieldType, column: Column) -> Column:
+def _fill_nulls(name: str, kind: FieldType, column: Column) -> Column:
     """Return the column with the default for nulls that may not be; `GV-109` if there is none."""
     if not column.null_count or is_nullable(kind):
         return column
@@ -109,7 +109,7 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def first_failing(column: Any, attempt: Callable[[Any], Any]) -> int:
+def _first_failing(column: Any, attempt: Callable[[Any], Any]) -> int:
     """Return the row of the first value on which `attempt` raises, by halving; one must."""
     low, high = 0, len(column)
     while high - low > 1:
@@ -157,7 +157,7 @@ def _strictly(name: str, kind: FieldType, column: Column, wanted: str) -> Column
     try:
         return column.cast(target)
     except _BAD_CAST:
-        row = first_failing(column, lambda part: part.cast(target))
+        row = _first_failing(column, lambda part: part.cast(target))
         raise value_does_not_fit(name, row, wanted=wanted, got=_shown(column[row])) from None
 
 
@@ -206,7 +206,7 @@ def _parse_times(name: str, column: Column) -> Column:
             return column.cast(pa.timestamp("us", zone)).cast(target)
         except _BAD_CAST:
             pass
-    row = first_failing(column, lambda part: part.cast(pa.timestamp("us")))
+    row = _first_failing(column, lambda part: part.cast(pa.timestamp("us")))
     wanted = "ISO 8601 text, with a zone in all rows or in none"
     raise value_does_not_fit(name, row, wanted=wanted, got=_shown(column[row]))
 
@@ -217,7 +217,7 @@ def _to_text(name: str, column: Column) -> Column:
     try:
         column.validate(full=True)
     except _BAD_CAST:
-        row = first_failing(column, lambda part: part.validate(full=True))
+        row = _first_failing(column, lambda part: part.validate(full=True))
         raise value_does_not_fit(name, row, wanted="UTF-8 text", got="other bytes") from None
     return column
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuvec.api.intake import AnyColumn, as_host_array, read_column
-from gpuvec.device.arrays import array_namespace, is_device_array
+from gpuvec.device.arrays import array_namespace, from_dlpack, is_device_array
 from gpuvec.errors import (
     null_not_allowed,
     unreadable_queries,
@@ -20,6 +20,9 @@ from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.sparse import sparse_from_arrow, sparse_not_finite_error, sparse_not_finite_rows
 from gpuvec.types import Array
 from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
+
+
+_CUDA = (2, 13)  # DLPack device types: CUDA, CUDA managed memory
 
 
 def to_queries(
@@ -47,8 +50,9 @@ def to_queries(
 
 def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
     """Return queries that are no table as a column; one vector as a column of one."""
-    if is_device_array(queries):
-        return queries if queries.ndim == 2 else queries.reshape(1, -1)
+    on_device = _device_array(queries)
+    if on_device is not None and isinstance(kind, Vector):
+        return on_device if on_device.ndim == 2 else on_device.reshape(1, -1)
     if isinstance(kind, SparseVector):
         return read_column("queries", [queries] if isinstance(queries, Mapping) else queries, kind)
     if isinstance(queries, bytes):
@@ -64,6 +68,15 @@ def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
         if numeric and not column.null_count:  # a pandas, polars or Arrow column that is one vector
             return DenseVectors(column.to_numpy().reshape(1, -1))
     return column
+
+
+def _device_array(queries: Any) -> Array | None:
+    """Return an array of any library that lies on a GPU as CuPy's; None if it is none."""
+    if is_device_array(queries):
+        return queries
+    if isinstance(queries, pa.Array) or not hasattr(queries, "__dlpack_device__"):
+        return None
+    return from_dlpack(queries) if int(queries.__dlpack_device__()[0]) in _CUDA else None
 
 
 def _query_matrix(

@@ -647,3 +647,17 @@ def test_vectors_of_any_dtype_survive_every_way_out_and_in(values):
         again = validate_rows(schema, interop.to_rows(leave(rows), schema))
         assert again.vectors["v"].values.dtype == values.dtype
         assert np.array_equal(again.vectors["v"].values, values)
+
+
+@pytest.mark.gpu
+def test_queries_on_a_gpu_stay_there_and_rows_come_to_the_host():
+    cupy = pytest.importorskip("cupy")
+    queries = cupy.asarray(E)
+    found = interop.to_queries(queries, Vector(4), field="v")
+    assert found is queries or found.data.ptr == queries.data.ptr
+    assert interop.to_queries(queries[0], Vector(4), field="v").shape == (1, 4)
+    assert interop.to_queries(cupy.ones((2, 8), bool), BinaryVector(8), field="b").shape == (2, 1)
+    with pytest.raises(SchemaError) as caught:
+        interop.to_queries(cupy.asarray([ONE, [0, np.nan, 0, 0]]), Vector(4), field="v")
+    assert (caught.value.code, caught.value.details["row"]) == ("GV-111", 1)
+    assert isinstance(interop.to_rows({"v": queries}).vectors["v"].values, np.ndarray)
