@@ -21,7 +21,6 @@ from gpuvec.sparse import sparse_from_arrow, sparse_not_finite_error, sparse_not
 from gpuvec.types import Array
 from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
 
-
 _CUDA = (2, 13)  # DLPack device types: CUDA, CUDA managed memory
 
 
