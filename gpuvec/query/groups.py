@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,16 +89,7 @@ def _every_group(
 ) -> Hits:
     """Search each group for itself."""
     node = searcher.node
-    size = node.group_size + (own_keys is not None)
-    found = []
-    for group in alive:
-        masks: list[NDArray[np.bool_] | None] = []
-        for target, codes in zip(searcher.targets, groups.codes, strict=True):
-            here = codes == group
-            masks.append(here if target.keep is None else here & target.keep)
-        found.append(
-            _in_range(searcher, searcher.top(queries, size, node.high, masks).hits(), own_keys)
-        )
+    found = [_one_group(searcher, groups, int(group), queries, own_keys) for group in alive]
     part, row = (np.concatenate([getattr(h, name) for h in found]) for name in ("part", "row"))
     distance = np.concatenate([hits.distance for hits in found])
     query = np.concatenate([hits.query for hits in found])
@@ -111,10 +101,10 @@ def _every_group(
 def _by_widening(
     searcher: Searcher, groups: Groups, queries: Queries, own_keys: pa.Array | None
 ) -> Hits:
-    """Search deeper and deeper until each query has its groups full, or has seen every row."""
+    """Search deeper and deeper until each query knows its groups, then fill the groups."""
     node = searcher.node
     assert node.k is not None
-    done: list[tuple[IntArray, Hits]] = []
+    found: list[_Found] = []
     waiting = np.arange(len(queries))
     depth = 4 * node.group_size * node.k
     while len(waiting):
@@ -122,18 +112,91 @@ def _by_widening(
         block = take_queries(queries, waiting)
         keys = None if own_keys is None else own_keys.take(pa.array(waiting))
         top = searcher.top(block, depth, node.high).hits()
-        seen_all = np.diff(top.offsets) < depth
+        seen_all = (np.diff(top.offsets) < depth) | (depth == searcher.total)
         hits = _in_range(searcher, top, keys)
         if node.high is not None:
             seen_all |= np.diff(hits.offsets) < np.diff(top.offsets) - (keys is not None)
         codes = groups.of(hits)
         keep = _first_groups(hits, codes, node.k, node.group_size)
-        full = seen_all | _is_full(hits, codes, keep, groups, node) | (depth == searcher.total)
-        ready = full[hits.query]
-        done.append((waiting[full], _only(hits.where(keep & ready), full)))
-        waiting = waiting[~full]
+        known = seen_all | _has_groups(hits, codes, node.k)
+        keep &= known[hits.query]
+        query = hits.query[keep]
+        found.append(
+            _Found(
+                waiting[query], codes[keep], hits.part[keep], hits.row[keep], hits.distance[keep],
+                seen_all[query],
+            )
+        )  # fmt: skip
+        waiting = waiting[~known]
         depth *= 8
-    return _in_query_order(done, len(queries))
+    return _filled(searcher, groups, queries, own_keys, found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Hits of queries that know their groups, not all of which are full; one entry per hit."""
+
+    query: IntArray
+    code: IntArray
+    part: IntArray
+    row: IntArray
+    distance: NDArray[np.float32]
+    complete: NDArray[np.bool_]  # the query has seen every row in range
+
+    def where(self, keep: NDArray[np.bool_]) -> "_Found":
+        """Return the hits whose bit is set."""
+        return _Found(*(getattr(self, name)[keep] for name in self.__slots__))
+
+    @classmethod
+    def concat(cls, parts: Sequence["_Found"]) -> "_Found":
+        """Return all hits."""
+        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in cls.__slots__))
+
+
+def _filled(
+    searcher: Searcher,
+    groups: Groups,
+    queries: Queries,
+    own_keys: pa.Array | None,
+    found: Sequence[_Found],
+) -> Hits:
+    """Search the groups of which a query has too few rows for themselves, each once."""
+    node = searcher.node
+    hits = _Found.concat(found)
+    width = len(groups.counts)
+    pair = hits.query * width + hits.code
+    unique, inverse, counts = np.unique(pair, return_inverse=True, return_counts=True)
+    enough = counts >= np.minimum(groups.counts[unique % width], node.group_size)
+    full = enough[inverse.ravel()] | hits.complete
+    short = unique[np.bincount(inverse.ravel(), weights=~full, minlength=len(unique)) > 0]
+    parts = [hits.where(full)]
+    for group in np.unique(short % width):
+        whose = short[short % width == group] // width
+        keys = None if own_keys is None else own_keys.take(pa.array(whose))
+        more = _one_group(searcher, groups, int(group), take_queries(queries, whose), keys)
+        more = more.nearest(node.group_size)
+        parts.append(
+            _Found(
+                whose[more.query], np.full(len(more), group), more.part, more.row, more.distance,
+                np.ones(len(more), bool),
+            )
+        )  # fmt: skip
+    every = _Found.concat(parts)
+    rank = searcher.ranks(every.part, every.row)
+    return sort_hits(every.query, every.part, every.row, every.distance, rank, len(queries))
+
+
+def _one_group(
+    searcher: Searcher, groups: Groups, group: int, queries: Queries, own_keys: pa.Array | None
+) -> Hits:
+    """Return the nearest rows of one group."""
+    masks: list[NDArray[np.bool_] | None] = []
+    for target, codes in zip(searcher.targets, groups.codes, strict=True):
+        here = codes == group
+        masks.append(here if target.keep is None else here & target.keep)
+    size = searcher.node.group_size + (own_keys is not None)
+    top = searcher.top(queries, size, searcher.node.high, masks)
+    return _in_range(searcher, top.hits(), own_keys)
 
 
 def _first_groups(hits: Hits, codes: IntArray, k: int | None, size: int) -> NDArray[np.bool_]:
@@ -150,31 +213,9 @@ def _first_groups(hits: Hits, codes: IntArray, k: int | None, size: int) -> NDAr
     return keep if k is None else keep & (place[inverse.ravel()] < k)
 
 
-def _is_full(
-    hits: Hits, codes: IntArray, keep: NDArray[np.bool_], groups: Groups, node: Any
-) -> NDArray[np.bool_]:
-    """Tell which queries have k groups, and of each as many rows as it can give."""
-    query, code = hits.query[keep], codes[keep]
-    width = len(groups.counts)
-    pairs, counts = np.unique(query * width + code, return_counts=True)
-    enough = counts >= np.minimum(groups.counts[pairs % width], node.group_size)
-    full = np.bincount(pairs // width, weights=enough, minlength=hits.num_queries)
-    enough_groups: NDArray[np.bool_] = full >= min(node.k, np.count_nonzero(groups.counts))
-    return enough_groups
-
-
-def _only(hits: Hits, queries: NDArray[np.bool_]) -> Hits:
-    """Drop queries that own no hits from the numbering."""
-    counts = np.diff(hits.offsets)[queries]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Hits(offsets, hits.part, hits.row, hits.distance)
-
-
-def _in_query_order(done: Sequence[tuple[IntArray, Hits]], num_queries: int) -> Hits:
-    query = np.concatenate([whose[hits.query] for whose, hits in done])
-    order = np.argsort(query, kind="stable")
-    counts = np.bincount(query, minlength=num_queries)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    part, row = (np.concatenate([getattr(h, n) for _, h in done])[order] for n in ("part", "row"))
-    distance = np.concatenate([hits.distance for _, hits in done])[order]
-    return Hits(offsets, part, row, distance)
+def _has_groups(hits: Hits, codes: IntArray, k: int) -> NDArray[np.bool_]:
+    """Tell which queries have met k groups."""
+    width = int(codes.max(initial=0)) + 1
+    pairs = np.unique(hits.query * width + codes)
+    met: NDArray[np.bool_] = np.bincount(pairs // width, minlength=hits.num_queries) >= k
+    return met

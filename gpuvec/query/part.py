@@ -31,6 +31,7 @@ class Part:
     num_rows: int
     read: ReadColumn
     origin: "Origin | None" = None
+    _taken: "tuple[Part, IntArray] | None" = None  # rows of another part, when it is only that
     _seen: dict[str, Column] = field(default_factory=dict, repr=False)
 
     def column(self, name: str) -> Column:
@@ -47,13 +48,19 @@ class Part:
         return pa.table(found)
 
     def take(self, rows: IntArray) -> "Part":
-        """Return the given rows, in that order. Columns are read from this part when needed."""
-        return Part(len(rows), lambda name: take_column(self.column(name), rows))
+        """Return the given rows, in that order. Columns are read when needed."""
+        if self._taken is not None:
+            base, own = self._taken
+            return base.take(own[rows])
+        return taken_part(self, rows, None)
 
     def slice(self, start: int, stop: int) -> "Part":
         """Return rows `start` to `stop`, without copying."""
         if start == 0 and stop >= self.num_rows:
             return self
+        if self._taken is not None:
+            base, own = self._taken
+            return base.take(own[start:stop])
         return Part(stop - start, lambda name: slice_column(self.column(name), start, stop))
 
     def keep(self, mask: RowMask) -> "Part":
@@ -65,7 +72,7 @@ class Part:
     def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
         """Return the same rows with columns that `make(part, name)` computes when asked for."""
         own = frozenset(names)
-        plain = self if self.origin is None else Part(self.num_rows, self.read, None, self._seen)
+        plain = self if self.origin is None else Part(self.num_rows, self.column)
 
         def read(name: str) -> Column:
             return make(plain, name) if name in own else self.column(name)
@@ -104,8 +111,7 @@ class Origin:
         base = self.base
         if keep is None:
             return Part(base.num_rows, base.column, origin)
-        rows = np.flatnonzero(keep)
-        return Part(len(rows), lambda name: take_column(base.column(name), rows), origin)
+        return taken_part(base, np.flatnonzero(keep), origin)
 
     def scatter(self, mask: RowMask) -> RowMask:
         """Return a mask over all rows from a mask over the kept ones."""
@@ -118,6 +124,11 @@ class Origin:
         """See `Part.derive`."""
         base = self.base.derive(names, make)
         return Origin(self.view, base, self.keep, self.computed | names)
+
+
+def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
+    """Return rows of another part."""
+    return Part(len(rows), lambda name: take_column(base.column(name), rows), origin, (base, rows))
 
 
 def segment_part(view: SegmentView, read: ReadColumn) -> Part:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gpuvec.errors import nothing_to_evaluate
+from gpuvec.index.base import Queries
 from gpuvec.query import plan as p
 from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, take_queries, tiles
 from gpuvec.query.build import whole_number
@@ -27,11 +28,13 @@ from gpuvec.query.reduce import Hits
 from gpuvec.query.reference import Float64s, distances64
 from gpuvec.query.search import Searcher, make_target
 from gpuvec.query.session import Session
-from gpuvec.rows import SparseVectors
+from gpuvec.rows import SparseVectors, VectorColumn
+from gpuvec.types import Metric
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal
-BLOCK_QUERIES = 16
+BLOCK_BYTES = 256 << 20  # of the reference's distances
+BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,14 +168,15 @@ def _compare(
 def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
     """Yield blocks of (queries, all rows) distances; +inf where a row may not be found."""
     node = searcher.node
-    for start in range(0, len(tile), BLOCK_QUERIES):
-        few = tile.slice(start, min(start + BLOCK_QUERIES, len(tile)))
+    rows = sum(target.base.num_rows for target in searcher.targets)
+    size = max(1, BLOCK_BYTES // (8 * max(1, rows)))
+    for start in range(0, len(tile), size):
+        few = tile.slice(start, min(start + size, len(tile)))
         queries = as_queries(few.vectors, node.input.columns.fields[node.field], "cpu")
         parts = [np.empty((len(few), 0))]
         for target in searcher.targets:
             column = target.base.column(node.field)
-            rows = column if isinstance(column, SparseVectors) else column.values
-            found = distances64(queries, rows, node.metric)
+            found = _distances(queries, column, node.metric)
             for mask in (target.keep, column.valid):
                 if mask is not None:
                     found[:, ~mask] = np.inf
@@ -183,6 +187,16 @@ def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
                 found[np.flatnonzero(hit), np.asarray(own.drop_null())] = np.inf
             parts.append(found)
         yield start, np.concatenate(parts, axis=1)
+
+
+def _distances(queries: Queries, column: VectorColumn, metric: Metric) -> Float64s:
+    """Return (queries, rows) distances, some rows at a time."""
+    blocks = [np.empty((len(queries), 0))]
+    for start in range(0, len(column), BLOCK_ROWS):
+        part = column.slice(start, min(start + BLOCK_ROWS, len(column)))
+        rows = part if isinstance(part, SparseVectors) else part.values
+        blocks.append(distances64(queries, rows, metric))
+    return np.concatenate(blocks, axis=1)
 
 
 def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
