@@ -34,12 +34,12 @@ from gpuvec.errors import (
 if TYPE_CHECKING:
     from gpuvec.api import datasets as datasets
     from gpuvec.api.collection import Collection as Collection
-    from gpuvec.api.collection import WriteResult as WriteResult
     from gpuvec.api.database import Database as Database
     from gpuvec.api.database import connect as connect
     from gpuvec.api.frame import Frame as Frame
     from gpuvec.api.frame import frame as frame
     from gpuvec.api.result import Result as Result
+    from gpuvec.api.source import WriteResult as WriteResult
     from gpuvec.config import config as config
     from gpuvec.expr.tree import Expr as Expr
     from gpuvec.expr.tree import col as col
@@ -68,10 +68,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "gpuvec.api": "datasets",
-    "gpuvec.api.collection": "Collection WriteResult",
+    "gpuvec.api.collection": "Collection",
     "gpuvec.api.database": "Database connect",
     "gpuvec.api.frame": "Frame frame",
     "gpuvec.api.result": "Result",
+    "gpuvec.api.source": "WriteResult",
     "gpuvec.config": "config",
     "gpuvec.expr.tree": "Expr col count left lit right",
     "gpuvec.schema": "JSON BinaryVector Bool Float32 Float64 Int8 Int16 Int32 Int64 List Schema "

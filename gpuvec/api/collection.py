@@ -2,9 +2,8 @@
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from gpuvec import errors
 from gpuvec.api.engine import Engine
 from gpuvec.api.frame import Frame, frame
 from gpuvec.api.interop import to_rows
+from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
 from gpuvec.coord.root_coord import check_name
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, col
@@ -34,77 +34,13 @@ from gpuvec.query.plan import Scan
 from gpuvec.query.session import Session
 from gpuvec.rows import Rows
 from gpuvec.schema import FieldType, Schema, is_nullable
-from gpuvec.segment.growing import GrowingSegment
-from gpuvec.segment.view import Snapshot
-from gpuvec.segment.visible import VisibleSegment
-from gpuvec.types import SegmentState, Timestamp, Version
+from gpuvec.types import Timestamp, Version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
 _TTL_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What a write did; it is durable and readable.
-
-    Attributes:
-        version: the version that it made, or the present one if it changed nothing.
-        inserted: rows that are new.
-        updated: rows that took the place of others.
-        deleted: rows that are gone.
-        ids: the primary keys written or deleted, in order.
-    """
-
-    version: Version
-    inserted: int
-    updated: int
-    deleted: int
-    ids: pa.Array
-
-    def __repr__(self) -> str:
-        return (
-            f"WriteResult(version={self.version}, inserted={self.inserted:,}, "
-            f"updated={self.updated:,}, deleted={self.deleted:,})"
-        )
-
-
-class CollectionSource:
-    """The rows of a collection, or of one partition; see `gpuvec.query.plan.Source`."""
-
-    def __init__(self, engine: Engine, collection_id: str, partition: str | None = None) -> None:
-        self.engine = engine
-        self.collection_id = collection_id
-        self._partition = partition
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.engine.name_of(self.collection_id)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Source.schema`."""
-        return self.engine.state(self.collection_id).schema
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """See `Source.snapshot`."""
-        found = self.engine.snapshot(self.collection_id)
-        if self._partition is not None:
-            segments = tuple(
-                segment
-                for segment in found.segments
-                if isinstance(segment, VisibleSegment) and segment.partition == self._partition
-            )
-            found = replace(found, segments=segments)
-        yield found
-
-    def only(self, partition: str) -> "CollectionSource":
-        """Return the rows of one partition."""
-        return CollectionSource(self.engine, self.collection_id, partition)
 
 
 class Collection(Frame):
@@ -304,7 +240,7 @@ class Collection(Frame):
 
     def stats(self) -> dict[str, Any]:
         """Return rows, deleted rows, segments, bytes, partitions and version, from metadata."""
-        table = self._segment_table()
+        table = segment_table(self._engine, self._id)
         rows, deleted = table["rows"], table["deleted"]
         return {
             "rows": self.count(),
@@ -318,7 +254,7 @@ class Collection(Frame):
 
     def segments(self) -> Frame:
         """Return one row per segment: id, state, partition, rows, deleted rows, bytes."""
-        return frame(pa.table(self._segment_table(), schema=_SEGMENT_SCHEMA))
+        return frame(pa.table(segment_table(self._engine, self._id), schema=SEGMENT_SCHEMA))
 
     def __repr__(self) -> str:
         return f'Collection "{self.name}", {self.count():,} rows\n{self.schema!r}'
@@ -400,35 +336,6 @@ class Collection(Frame):
         if key not in table.column_names:
             raise errors.unknown_field(key, table.column_names, where="the rows to delete")
         return self._keys(table[key])
-
-    def _segment_table(self) -> dict[str, list[Any]]:
-        self._engine.snapshot(self._id)
-        found: dict[str, list[Any]] = {name: [] for name in _SEGMENT_SCHEMA.names}
-        for segment in reversed(list(self._engine.channel(self._id).shard.segments())):
-            growing = isinstance(segment, GrowingSegment)
-            state = SegmentState.GROWING if growing else SegmentState.FLUSHED
-            size = (
-                segment.nbytes if isinstance(segment, GrowingSegment) else segment.rows.size_bytes
-            )
-            values = (
-                segment.segment_id, str(state), segment.partition,
-                len(segment), len(segment.deletes), size,
-            )  # fmt: skip
-            for name, value in zip(found, values, strict=True):
-                found[name].append(value)
-        return found
-
-
-_SEGMENT_SCHEMA = pa.schema(
-    [
-        ("segment_id", pa.string()),
-        ("state", pa.string()),
-        ("partition", pa.string()),
-        ("rows", pa.int64()),
-        ("deleted", pa.int64()),
-        ("size_bytes", pa.int64()),
-    ]
-)
 
 
 def _plain(ids: Any) -> Any:

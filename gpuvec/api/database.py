@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpuvec import errors
-from gpuvec.api.collection import Collection, CollectionSource
+from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
+from gpuvec.api.source import CollectionSource
 from gpuvec.schema import Schema
 
 _engines: dict[

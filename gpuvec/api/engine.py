@@ -78,6 +78,7 @@ class Engine:
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
+        self._tidied: set[str] = set()  # collections whose unused files were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
         transport = InProcessTransport()
@@ -205,7 +206,7 @@ class Engine:
         return answers
 
     def _maintain(self) -> None:
-        """Flush what is due."""
+        """Flush what is due; delete what earlier processes left behind."""
         for collection_id, channel in list(self._channels.items()):
             if channel.owned:
                 self._note(collection_id, *channel.status())
@@ -214,6 +215,9 @@ class Engine:
             if found is not None:
                 found.flush(self._generation)
                 self._note(command.collection_id, *found.status())
+                if command.collection_id not in self._tidied:
+                    found.tidy(self._generation)
+                    self._tidied.add(command.collection_id)
 
     def _note(self, collection_id: str, growing_bytes: int, writes: int, deletes: int) -> None:
         status = ChannelStatus(

@@ -8,6 +8,7 @@ from gpuvec.errors import GpuvecError, UnavailableError, write_failed, write_out
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch
+from gpuvec.meta.collect import collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
 from gpuvec.node.delegator import ShardDelegator
@@ -173,7 +174,7 @@ class Channel:
         for group in groups:
             for record in group.records:
                 self.shard.apply(record)
-                version = record.ts
+                version = max(version, record.ts)
         self.shard.publish(version)
 
     # Owning
@@ -292,6 +293,18 @@ class Channel:
                 fences = self._known.state.channels[CHANNEL].fences
                 self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
             return True
+
+    def tidy(self, generation: int) -> None:
+        """Delete files that no entry names: replaced ones, and those of flushes that died."""
+        self._run(
+            collect_orphans(
+                self._manifest,
+                self._known,
+                self._prefix,
+                generation=generation,
+                committer=self._committer,
+            )
+        )
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
         channel: ChannelState = self._known.state.channels[CHANNEL]

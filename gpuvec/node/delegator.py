@@ -101,7 +101,7 @@ class ShardDelegator:
     @property
     def growing_bytes(self) -> int:
         """Bytes of rows that are in no file."""
-        return sum(segment.nbytes for segment in (*self._frozen, *self._growing.values()))
+        return sum(segment.size_bytes for segment in (*self._frozen, *self._growing.values()))
 
     @property
     def unsaved_deletes(self) -> int:

@@ -152,7 +152,7 @@ def _orders(rows: Rows, segment: GrowingSegment) -> list[Positions]:
     filters on it skip most.
     """
     schema = segment.layout.schema
-    parts = min(_KEYED_PARTS, segment.nbytes // _KEYED_PART_BYTES)
+    parts = min(_KEYED_PARTS, segment.size_bytes // _KEYED_PART_BYTES)
     column = rows.table[schema.primary_key]
     order = sort_by_key(column)
     whole = np.arange(len(rows)) if order is None else order

@@ -127,7 +127,7 @@ class GrowingSegment:
         self.partition = partition
         self.layout = layout
         self.deletes = DeleteLog()
-        self.nbytes = 0
+        self.size_bytes = 0
         self._keys = KeyIndex()
         schema = layout.schema.arrow_schema()
         if layout.schema.dynamic:
@@ -169,7 +169,7 @@ class GrowingSegment:
         self._keys.add(table[self.layout.schema.primary_key])
         self._timestamps.extend(timestamp, len(rows))
         size = int(table.nbytes) + sum(column.nbytes for column in rows.vectors.values())
-        self.nbytes += size
+        self.size_bytes += size
         return size
 
     def find(self, keys: pa.Array, hidden_until: Timestamp = 0) -> Positions:

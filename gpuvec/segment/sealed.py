@@ -119,6 +119,11 @@ class SealedSegment:
         return self.rows.partition
 
     @property
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+        return self.rows.size_bytes
+
+    @property
     def last_ts(self) -> Timestamp:
         """When the last row was inserted."""
         return self.rows.last_ts

@@ -1,0 +1,106 @@
+"""What stands behind a `Collection`: its rows as a source, its segments, its answers to writes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from gpuvec.api.engine import Engine
+from gpuvec.schema import Schema
+from gpuvec.segment.growing import GrowingSegment
+from gpuvec.segment.view import Snapshot
+from gpuvec.segment.visible import VisibleSegment
+from gpuvec.types import SegmentState, Version
+
+SEGMENT_SCHEMA = pa.schema(
+    [
+        ("segment_id", pa.string()),
+        ("state", pa.string()),
+        ("partition", pa.string()),
+        ("rows", pa.int64()),
+        ("deleted", pa.int64()),
+        ("size_bytes", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did; it is durable and readable.
+
+    Attributes:
+        version: the version that it made, or the present one if it changed nothing.
+        inserted: rows that are new.
+        updated: rows that took the place of others.
+        deleted: rows that are gone.
+        ids: the primary keys written or deleted, in order.
+    """
+
+    version: Version
+    inserted: int
+    updated: int
+    deleted: int
+    ids: pa.Array
+
+    def __repr__(self) -> str:
+        return (
+            f"WriteResult(version={self.version}, inserted={self.inserted:,}, "
+            f"updated={self.updated:,}, deleted={self.deleted:,})"
+        )
+
+
+class CollectionSource:
+    """The rows of a collection, or of one partition; see `gpuvec.query.plan.Source`."""
+
+    def __init__(self, engine: Engine, collection_id: str, partition: str | None = None) -> None:
+        self.engine = engine
+        self.collection_id = collection_id
+        self._partition = partition
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`."""
+        return self.engine.name_of(self.collection_id)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Source.schema`."""
+        return self.engine.state(self.collection_id).schema
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """See `Source.snapshot`."""
+        found = self.engine.snapshot(self.collection_id)
+        if self._partition is not None:
+            segments = tuple(
+                segment
+                for segment in found.segments
+                if isinstance(segment, VisibleSegment) and segment.partition == self._partition
+            )
+            found = replace(found, segments=segments)
+        yield found
+
+    def only(self, partition: str) -> "CollectionSource":
+        """Return the rows of one partition."""
+        return CollectionSource(self.engine, self.collection_id, partition)
+
+
+def segment_table(engine: Engine, collection_id: str) -> dict[str, list[Any]]:
+    """Return the columns of `SEGMENT_SCHEMA`, oldest segment first; reads no rows."""
+    engine.snapshot(collection_id)  # follows another process's log
+    found: dict[str, list[Any]] = {name: [] for name in SEGMENT_SCHEMA.names}
+    for segment in reversed(list(engine.channel(collection_id).shard.segments())):
+        growing = isinstance(segment, GrowingSegment)
+        values = {
+            "segment_id": segment.segment_id,
+            "state": str(SegmentState.GROWING if growing else SegmentState.FLUSHED),
+            "partition": segment.partition,
+            "rows": len(segment),
+            "deleted": len(segment.deletes),
+            "size_bytes": segment.size_bytes,
+        }
+        for name, value in values.items():
+            found[name].append(value)
+    return found
