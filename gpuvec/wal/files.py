@@ -279,10 +279,9 @@ def _look(
     def attempt(at: ChannelPosition) -> Procedure[tuple[_Chain, int]]:
         while True:
             chain = yield from _read(channel, (yield from _names(channel)), at, cursor)
-            if chain.newest is None:
-                return chain, chain.cursor.lsn
-            if cursor is None or chain.cursor.lsn > cursor.lsn:
-                yield Sync(_key(channel, chain.newest))
+            if chain.newest is None or chain.cursor == cursor:
+                return chain, chain.cursor.lsn  # nothing new
+            yield Sync(_key(channel, chain.newest))
             names = yield from _names(channel)
             if max((name for name in names if name[1]), default=None) == chain.newest:
                 break

@@ -1,0 +1,222 @@
+import json
+
+import pytest
+
+from gpuvec.clock import pack_timestamp
+from gpuvec.errors import ConflictError
+from gpuvec.meta.catalog import CollectionState, DatabaseState, SegmentRecord, WriteSummary
+from gpuvec.meta.changes import (
+    AddField,
+    AddPartition,
+    CreateCollection,
+    DropAlias,
+    DropCollection,
+    DropField,
+    DropPartition,
+    Flush,
+    InitCollection,
+    MarkDead,
+    RenameCollection,
+    SetAlias,
+    SetEpoch,
+    SetTtl,
+    TakeGeneration,
+    Truncate,
+    change_from_json,
+)
+from gpuvec.schema import Float32, Int64, List, Schema, String, Vector
+
+SCHEMA = Schema({"id": Int64(auto=True), "v": Vector(8, dtype="float16")}, "id", dynamic=True)
+INIT = InitCollection(collection_id="c-1", schema=SCHEMA, channels=("s000", "s001"))
+
+
+def segment(name: str, **parts) -> SegmentRecord:
+    values = {
+        "channel": "s000",
+        "partition": "",
+        "schema_version": 1,
+        "row_count": 10,
+        "size_bytes": 100,
+        "first_ts": 1,
+        "last_ts": 9,
+        "files": {"scalar": {"key": f"seg/{name}/scalar.parquet", "crc32c": 7}},
+    }
+    return SegmentRecord(segment_id=name, **{**values, **parts})
+
+
+def summary(ts: int, request: str = "r") -> WriteSummary:
+    return WriteSummary(
+        ts=ts, request_id=request, operation="insert", inserted=1, updated=0, deleted=0,
+        size_bytes=5, first_auto_id=3,
+    )  # fmt: skip
+
+
+def flush(**parts) -> Flush:
+    values = {"channel": "s000", "epoch": 1, "from_lsn": 0, "to_lsn": 5, "last_ts": 9}
+    return Flush(**{**values, **parts})
+
+
+def after(*changes, state=None):
+    state = CollectionState() if state is None else state
+    for change in changes:
+        state = state.apply(change)
+    return state
+
+
+OWNED = after(INIT, SetEpoch(channel="s000", epoch=1))
+CHANGES = [
+    TakeGeneration(),
+    CreateCollection(name="ä", collection_id="c-1"),
+    DropCollection(name="a"),
+    RenameCollection(old="a", new="b"),
+    SetAlias(alias="x", name="a"),
+    DropAlias(alias="x"),
+    INIT,
+    AddField(name="tags", field_type=List(String(), nullable=True, default=["a"])),
+    DropField(name="v"),
+    AddPartition(name="p", ts=4),
+    DropPartition(name="p", ts=6),
+    Truncate(ts=8),
+    SetTtl(ttl_s=1.5),
+    SetTtl(ttl_s=None),
+    SetEpoch(channel="s000", epoch=2),
+    flush(
+        segments=(segment("a"), segment("b", deletes={"key": "dv/b/x.arrow"})),
+        deletes={"a": {"key": "dv/a/y.arrow", "crc32c": 1}},
+        writes=(summary(3), summary(4)),
+        fences=(1, 2),
+    ),
+    MarkDead(ids=("a", "b")),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: type(change).__name__)
+def test_a_change_comes_back_from_json_as_it_was(change):
+    assert change_from_json(json.loads(json.dumps(change.to_json()))) == change
+
+
+def test_a_state_comes_back_from_json_as_it_was():
+    state = after(
+        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[7], CHANGES[15],
+        DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)), state=OWNED,
+    )  # fmt: skip
+    again = CollectionState.from_json(json.loads(json.dumps(state.to_json())))
+    assert again == state
+    assert again.schema == state.schema
+    database = DatabaseState(collections={"a": "c-1"}, aliases={"x": "a"})
+    assert DatabaseState.from_json(json.loads(json.dumps(database.to_json()))) == database
+
+
+def test_applying_a_change_leaves_the_old_state():
+    before = OWNED.to_json()
+    OWNED.apply(flush(segments=(segment("a"),), writes=(summary(3),)))
+    assert OWNED.to_json() == before
+
+
+def test_names_and_aliases_follow_a_collection():
+    state = DatabaseState()
+    for change in (
+        CreateCollection(name="a", collection_id="c-1"),
+        CreateCollection(name="b", collection_id="c-2"),
+        SetAlias(alias="x", name="a"),
+        RenameCollection(old="a", new="z"),
+    ):
+        state = state.apply(change)
+    assert [state.resolve(name) for name in ("z", "x", "b", "a")] == ["c-1", "c-1", "c-2", None]
+    state = state.apply(SetAlias(alias="x", name="b"))
+    assert state.resolve("x") == "c-2"
+    assert state.apply(DropCollection(name="b")).resolve("x") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        CreateCollection(name="a", collection_id="c-9"),
+        CreateCollection(name="x", collection_id="c-9"),
+        DropCollection(name="x"),
+        RenameCollection(old="q", new="z"),
+        RenameCollection(old="a", new="x"),
+        SetAlias(alias="a", name="a"),
+        SetAlias(alias="y", name="q"),
+        DropAlias(alias="a"),
+    ],
+)
+def test_a_name_is_never_taken_twice_and_must_exist(change):
+    state = DatabaseState(collections={"a": "c-1"}, aliases={"x": "a"})
+    with pytest.raises(ConflictError, match="another change came first") as told:
+        state.apply(change)
+    assert told.value.code == "GV-525"
+
+
+def test_a_field_dropped_and_added_again_is_a_new_one():
+    state = after(DropField(name="v"), AddField(name="v", field_type=Float32()), state=OWNED)
+    old = segment("a")
+    assert old.schema_version < state.field_versions["v"]
+    assert old.schema_version >= state.field_versions["id"]
+    assert list(state.schema.fields) == ["id", "v"]
+
+
+def test_a_partition_added_again_after_its_drop_hides_the_old_rows():
+    state = after(
+        AddPartition(name="p", ts=1), DropPartition(name="p", ts=5), AddPartition(name="p", ts=7),
+        AddPartition(name="p", ts=9), state=OWNED,
+    )  # fmt: skip
+    assert state.partitions == {"p": 7}
+    assert state.dropped_partitions == {"p": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (flush(epoch=2), "newer owner"),
+        (flush(from_lsn=1), "flushed to 0"),
+        (flush(channel="s009"), "no channel"),
+        (flush(segments=(segment("dead"),)), "orphans"),
+        (flush(segments=(segment("a", deletes={"key": "dv/a/dead.arrow"}),)), "orphans"),
+        (flush(segments=(segment("a"),), deletes={"a": {"key": "dv/a/dead.arrow"}}), "orphans"),
+        (flush(deletes={"gone": {"key": "dv/gone/x.arrow"}}), "gone"),
+        (SetEpoch(channel="s000", epoch=3), "newer owner"),
+        (SetEpoch(channel="s000", epoch=1), "newer owner"),
+        (INIT, "exists"),
+        (AddField(name="v", field_type=Float32()), "exists"),
+        (DropField(name="w"), "no field"),
+        (DropPartition(name="w", ts=1), "no partition"),
+    ],
+)
+def test_conditions_refuse_what_came_too_late(change, why):
+    with pytest.raises(ConflictError, match=why):
+        after(MarkDead(ids=("dead",)), change, state=OWNED)
+
+
+def test_nothing_happens_before_a_collection_is_created():
+    with pytest.raises(ConflictError, match="not created"):
+        after(Truncate(ts=1))
+
+
+def test_files_in_use_cannot_be_marked_dead():
+    state = after(flush(segments=(segment("a", deletes={"key": "dv/a/d.arrow"}),)), state=OWNED)
+    for name in ("a", "d"):
+        with pytest.raises(ConflictError, match="in use"):
+            state.apply(MarkDead(ids=("free", name)))
+
+
+def test_a_flush_moves_position_segments_and_history_at_once():
+    state = after(
+        flush(segments=(segment("a"),), writes=(summary(3),), fences=(1,)),
+        flush(from_lsn=5, to_lsn=8, writes=(summary(12),), fences=(1, 6), last_ts=12),
+        state=OWNED,
+    )
+    channel = state.channels["s000"]
+    assert (channel.flushed_lsn, channel.flushed_ts, channel.fences) == (8, 12, (1, 6))
+    assert [write.ts for write in state.history] == [3, 12]
+    assert state.channels["s001"].flushed_lsn == 0
+
+
+def test_a_request_is_remembered_for_ten_minutes_of_writes():
+    minute = 60_000
+    writes = tuple(summary(pack_timestamp(i * minute), f"r{i}") for i in range(30))
+    state = after(flush(writes=writes), state=OWNED)
+    assert state.recent("r29") == writes[29]
+    assert state.recent("r19") == writes[19]
+    assert state.recent("r18") is None
+    assert OWNED.recent("r1") is None
