@@ -90,6 +90,12 @@ def in_child(work):
     return child
 
 
+def wait_for(file, text):
+    """Wait until a writer has noted something."""
+    while not (file.exists() and text in file.read_text()):
+        time.sleep(0.005)
+
+
 def create(path):
     schema = gv.Schema({"key": gv.Int64(), "v": gv.Vector(DIM)}, "key")
     with gv.connect(path / "db") as db:
@@ -101,8 +107,10 @@ def main(folder, rounds, seed):
     chance = random.Random(seed)
     assert os.waitpid(in_child(lambda: create(path)), 0)[1] == 0
     for number in range(rounds):
-        child = in_child(lambda n=number: write_until_killed(path, n * 1_000_000))
-        time.sleep(chance.uniform(0.02, 0.4))
+        child = in_child(lambda n=number: write_until_killed(path, n * 10**6))
+        if number % 4:  # else it may die while it opens
+            wait_for(path / "notes", f"done {number * 10**6}")
+        time.sleep(chance.uniform(0.01, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if not (path / "notes").exists():
