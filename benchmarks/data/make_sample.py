@@ -2,10 +2,10 @@
 
     python benchmarks/data/make_sample.py /path/to/debian-packages
 
-The rows are every package that a query is known to be about, and as many others, drawn with a fixed seed, as make
-`ROWS`. All 21 scalar columns and the vector are kept as they are, but `id`, which is the row number again. The
-queries are all 1,000. The truth is computed anew, in float64, for the four filters. The same input and library
-versions give the same files, byte for byte.
+The rows are every package that a query is known to be about, and as many others, drawn with a fixed
+seed, as make `ROWS`. All 21 scalar columns and the vector are kept as they are, but `id`, which is
+the row number again. The queries are all 1,000. The truth is computed anew, in float64, for the
+four filters. The same input and library versions give the same files, byte for byte.
 """
 
 import json
@@ -71,7 +71,7 @@ def matrix(table: pa.Table) -> np.ndarray:
 
 
 def nearest(sample: pa.Table, queries: pa.Table, name: str, keep: np.ndarray) -> pa.Table:
-    """Return the exact nearest rows of each query among those kept; equal scores go by the lower id.
+    """Return the exact nearest rows of each query among those kept; ties go by the lower id.
 
     The vectors are float16, so each product and each sum of 384 of them is exact in float64.
     """
