@@ -20,6 +20,7 @@ from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.prepare import Context, Prepared, prepare
+from gpuvec.node.small_inserts import Merged, merge
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.storage.object_store import Now, Procedure
 from gpuvec.types import RequestId, Timestamp
@@ -47,6 +48,9 @@ class _Applied:
     request_id: RequestId
     records: list[WriteRecord]
     size_bytes: int
+
+
+_Outcome = tuple[dict[RequestId, WriteReply | Exception], list[_Applied]]
 
 
 class ChannelOwner:
@@ -105,13 +109,26 @@ class ChannelOwner:
             stamp=self._stamp,
             take_ids=self._take_ids,
         )
+        fresh = [r for r in requests if r.request_id not in self._answers]
+        unique = list({r.request_id: r for r in fresh}.values())
+        answers, applied = self._apply_all(unique, context)
+        if applied:
+            yield from self._make_durable(applied)
+        return [
+            answers.get(request.request_id) or self._answers[request.request_id]
+            for request in requests
+        ]
+
+    def _apply_all(self, requests: Sequence[WriteRequest], context: Context) -> _Outcome:
+        """Apply a group in memory, together where that is the same as one by one."""
         answers: dict[RequestId, WriteReply | Exception] = {}
+        merged = merge(requests, context) if len(requests) > 1 else None
+        if merged is not None:
+            for request, prepared in zip(requests, merged.prepared, strict=True):
+                answers[request.request_id] = _reply(prepared, self.shard.version)
+            return answers, self._apply_merged(requests, merged)
         applied: list[_Applied] = []
         for request in requests:
-            known = answers.get(request.request_id) or self._answers.get(request.request_id)
-            if known is not None:
-                answers[request.request_id] = known
-                continue
             try:
                 prepared = prepare(request, context)
             except Exception as error:  # nothing was changed: it is this request's answer
@@ -120,9 +137,7 @@ class ChannelOwner:
             answers[request.request_id] = _reply(prepared, self.shard.version)
             if prepared.records:
                 applied.append(self._apply(request, prepared))
-        if applied:
-            yield from self._make_durable(applied)
-        return [answers[request.request_id] for request in requests]
+        return answers, applied
 
     def _apply(self, request: WriteRequest, prepared: Prepared) -> _Applied:
         """Show a write to those after it in the group, but to no read."""
@@ -133,6 +148,18 @@ class ChannelOwner:
         if prepared.explicit_ids:
             self._next_id = None
         return _Applied(request.request_id, [record for record, _ in prepared.records], size)
+
+    def _apply_merged(self, requests: Sequence[WriteRequest], merged: Merged) -> list[_Applied]:
+        try:
+            size = self.shard.append(merged.rows, merged.partition, merged.timestamps)
+        except Exception as error:
+            raise ChannelLostError(error) from error
+        self._next_id = None
+        share = size / len(merged.rows)
+        return [
+            _Applied(request.request_id, [found.records[0][0]], int(share * len(found.keys)))
+            for request, found in zip(requests, merged.prepared, strict=True)
+        ]
 
     def _make_durable(self, applied: Sequence[_Applied]) -> Procedure[None]:
         """Append a group to the log, then show it to reads."""

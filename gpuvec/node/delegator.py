@@ -171,6 +171,10 @@ class ShardDelegator:
             rows_now = fit(rows_now, self.layout, record.schema_version)
         return self._growing_for(record.partition, rows_now).append(rows_now, record.ts)
 
+    def append(self, rows: Rows, partition: str, timestamps: NDArray[np.int64]) -> int:
+        """Take over rows with new keys, laid out as now, invisibly; return their bytes."""
+        return self._growing_for(partition, rows).append(rows, timestamps)
+
     def _growing_for(self, partition: str, rows: Rows) -> GrowingSegment:
         segment = self._growing.get(partition)
         if segment is None:

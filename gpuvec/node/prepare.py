@@ -67,7 +67,7 @@ def prepare(request: WriteRequest, context: Context) -> Prepared:
         SchemaError: `GV-157` a key that exists; those of `gpuvec.ingest` for unfit values.
         NotFoundError, FilterError: a filter or a value that does not fit the schema.
     """
-    head = _Head(request.request_id, request.operation, context.shard.layout.version, context.stamp)
+    head = _head(request, context)
     change: Change = request.change
     match change:
         case InsertRows():
@@ -103,7 +103,18 @@ class _Head:
         )
 
 
+def _head(request: WriteRequest, context: Context) -> _Head:
+    version = context.shard.layout.version
+    return _Head(request.request_id, request.operation, version, context.stamp)
+
+
 # Insert and upsert
+
+
+def insert_record(request: WriteRequest, rows: Rows, context: Context) -> WriteRecord:
+    """Return the record of an insert of rows that fit the schema and whose keys are all new."""
+    partition = request.change.partition if isinstance(request.change, InsertRows) else ""
+    return _head(request, context).record(partition, None, rows, inserted=len(rows))
 
 
 def _insert(change: InsertRows, head: _Head, context: Context) -> Prepared:

@@ -156,10 +156,12 @@ class GrowingSegment:
         """When the last row was inserted; 0 when there is none."""
         return int(self._timestamps.array[len(self) - 1]) if len(self) else 0
 
-    def append(self, rows: Rows, timestamp: Timestamp) -> int:
+    def append(self, rows: Rows, timestamp: Timestamp | NDArray[np.int64]) -> int:
         """Add validated rows, whose keys no visible row has; return their bytes.
 
-        Their vectors must not change before `settle` has copied them.
+        Args:
+            rows: their vectors must not change before `settle` has copied them.
+            timestamp: of all, or one per row.
         """
         columns = [rows.table[name] for name in self._schema.names]
         table = pa.Table.from_arrays(columns, schema=self._schema)
