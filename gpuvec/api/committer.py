@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from typing import Any
@@ -12,6 +13,7 @@ from gpuvec import errors
 _GROUP_REQUESTS = 1024
 _GROUP_BYTES = 64 << 20
 _TICK_S = 1.0
+_WINDOW_S = 0.001
 
 _log = logging.getLogger("gpuvec")
 
@@ -65,15 +67,10 @@ class Committer:
             thread.join()
 
     def _commit_forever(self) -> None:
+        before = 0
         while True:
-            group = [self._queue.get()]
-            size = _size(group[0])
-            while group[-1] is not None and len(group) < _GROUP_REQUESTS and size < _GROUP_BYTES:
-                try:
-                    group.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-                size += _size(group[-1])
+            group = self._gather(before)
+            before = len(group)
             by_collection: dict[str, list[tuple[Any, Future[Any]]]] = {}
             for item in group:
                 if item is not None:
@@ -82,6 +79,21 @@ class Committer:
                 self._commit(collection_id, items)
             if group[-1] is None:
                 return
+
+    def _gather(self, before: int) -> list[tuple[Any, Future[Any]] | None]:
+        """Return the writes that wait. Where many did before, their writers get a moment to return."""
+        group = [self._queue.get()]
+        size = _size(group[0])
+        deadline = time.monotonic() + (_WINDOW_S if before > 1 else 0.0)
+        while group[-1] is not None and len(group) < _GROUP_REQUESTS and size < _GROUP_BYTES:
+            try:
+                left = deadline - time.monotonic() if len(group) < 2 * before else 0.0
+                item = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            group.append(item)
+            size += _size(item)
+        return group
 
     def _commit(self, collection_id: str, items: list[tuple[Any, "Future[Any]"]]) -> None:
         try:
