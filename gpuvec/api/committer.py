@@ -81,7 +81,7 @@ class Committer:
                 return
 
     def _gather(self, before: int) -> list[tuple[Any, Future[Any]] | None]:
-        """Return the writes that wait. Where many did before, their writers get a moment to return."""
+        """Return the writes that wait; where many did before, their writers get a moment more."""
         group = [self._queue.get()]
         size = _size(group[0])
         deadline = time.monotonic() + (_WINDOW_S if before > 1 else 0.0)
