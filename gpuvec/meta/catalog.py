@@ -5,11 +5,13 @@ log, so every process that reads the same entries holds the same state, and a ch
 compared with a replay.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Self
 
-from gpuvec.clock import unpack_timestamp
+from gpuvec.clock import pack_timestamp, unpack_timestamp
 from gpuvec.errors import manifest_conflict
 from gpuvec.meta import changes
 from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 RETRY_WINDOW_MS = 10 * 60 * 1000  # how long a write's request id is remembered once it is flushed
+HISTORY_MS = 24 * 3600 * 1000  # how long a flushed write is listed
+HISTORY_LINES = 100_000  # and how many at most; fewer are remembered when more come in ten minutes
 
 _NO_SCHEMA = Schema({"id": Int64()}, "id")  # until `InitCollection`
 
@@ -124,7 +128,7 @@ class CollectionState:
     ttl_s: float | None = None
     channels: Mapping[ChannelName, ChannelState] = field(default_factory=dict)
     segments: Mapping[SegmentId, SegmentRecord] = field(default_factory=dict)
-    history: tuple[WriteSummary, ...] = ()  # flushed writes, by timestamp
+    history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
     dead: frozenset[str] = frozenset()  # ULIDs of files that no entry may name any more
 
     def recent(self, request_id: RequestId) -> WriteSummary | None:
@@ -290,8 +294,19 @@ def _flush(state: CollectionState, change: changes.Flush) -> _Changed:
     return {
         "segments": segments,
         "channels": {**state.channels, change.channel: flushed},
-        "history": tuple(sorted(state.history + change.writes, key=lambda write: write.ts)),
+        "history": _newest(state.history + change.writes),
     }
+
+
+def _newest(writes: tuple[WriteSummary, ...]) -> tuple[WriteSummary, ...]:
+    """Return the writes that stay listed, by timestamp."""
+    ordered = sorted(writes, key=_write_ts)[-HISTORY_LINES:]
+    newest_ms, _ = unpack_timestamp(ordered[-1].ts if ordered else 0)
+    oldest = pack_timestamp(max(0, newest_ms - HISTORY_MS))
+    return tuple(ordered[bisect_left(ordered, oldest, key=_write_ts) :])
+
+
+_write_ts = attrgetter("ts")
 
 
 def _mark_dead(state: CollectionState, change: changes.MarkDead) -> _Changed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Self
 
 from gpuvec.schema import FieldType, Schema, field_from_json
@@ -87,12 +88,16 @@ class WriteSummary:
 
     def to_json(self) -> list[Any]:
         """Return the values in field order."""
-        return [getattr(self, item.name) for item in fields(self)]
+        return list(_summary_values(self))
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Self:
         """Make the summary that `to_json` wrote."""
-        return cls(**dict(zip((item.name for item in fields(cls)), data, strict=True)))
+        return cls(**dict(zip(_SUMMARY_FIELDS, data, strict=True)))
+
+
+_SUMMARY_FIELDS = tuple(item.name for item in fields(WriteSummary))
+_summary_values = attrgetter(*_SUMMARY_FIELDS)
 
 
 # Changes of a database

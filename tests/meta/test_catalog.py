@@ -4,7 +4,13 @@ import pytest
 
 from gpuvec.clock import pack_timestamp
 from gpuvec.errors import ConflictError
-from gpuvec.meta.catalog import CollectionState, DatabaseState, SegmentRecord, WriteSummary
+from gpuvec.meta.catalog import (
+    HISTORY_LINES,
+    CollectionState,
+    DatabaseState,
+    SegmentRecord,
+    WriteSummary,
+)
 from gpuvec.meta.changes import (
     AddField,
     AddPartition,
@@ -220,3 +226,13 @@ def test_a_request_is_remembered_for_ten_minutes_of_writes():
     assert state.recent("r19") == writes[19]
     assert state.recent("r18") is None
     assert OWNED.recent("r1") is None
+
+
+def test_history_ends_after_a_day_and_after_many_lines():
+    hour = 3_600_000
+    writes = tuple(summary(pack_timestamp(i * hour)) for i in range(40))
+    state = after(flush(writes=writes), state=OWNED)
+    assert state.history == writes[15:]
+    many = tuple(summary(pack_timestamp(40 * hour, i)) for i in range(HISTORY_LINES))
+    state = after(flush(from_lsn=5, to_lsn=6, writes=many), state=state)
+    assert state.history == many
