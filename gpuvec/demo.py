@@ -3,6 +3,7 @@
 FAISS, where it is installed, answers the same questions on the same cores in alternating rounds.
 """
 
+import importlib.util
 import os
 import statistics
 import time
@@ -141,14 +142,12 @@ class _Faiss:
     """FAISS's own exact index over the same vectors, if FAISS is installed."""
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
-        try:
-            import faiss
-        except ImportError:
-            self._index = None
-            return
-        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-        self._index = faiss.IndexFlatIP(rows.shape[1])
-        self._index.add(rows)
+        self._index: Any = None
+        if importlib.util.find_spec("faiss") is not None:
+            self._faiss: Any = importlib.import_module("faiss")
+            self._faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+            self._index = self._faiss.IndexFlatIP(rows.shape[1])
+            self._index.add(rows)
 
     def searcher(
         self, queries: NDArray[np.float32], keep: NDArray[np.bool_]
@@ -156,12 +155,10 @@ class _Faiss:
         """Return a function that answers all queries among the kept rows."""
         if self._index is None:
             return None
-        import faiss
-
         if keep.all():
             return lambda: self._index.search(queries, K)
         bits = np.packbits(keep, bitorder="little")
-        params = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        params = self._faiss.SearchParameters(sel=self._faiss.IDSelectorBitmap(bits))
         return lambda: self._index.search(queries, K, params=params)
 
 

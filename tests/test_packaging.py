@@ -50,9 +50,8 @@ def test_import_is_light(tmp_path: Path) -> None:
         "distributed",
         "cupy",
     ]
-    probe = (
-        f"import gpuvec, sys; raise SystemExit(', '.join(m for m in {heavy!r} if m in sys.modules))"
-    )
+    found = f"', '.join(m for m in {heavy!r} if m in sys.modules)"
+    probe = f"import gpuvec, sys; raise SystemExit({found} or None)"
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True
     )

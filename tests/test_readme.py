@@ -14,7 +14,7 @@ def test_the_first_five_minutes_run(tmp_path):
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "Search k=3" in done.stdout
+    assert "k=3 cosine exact" in done.stdout
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():

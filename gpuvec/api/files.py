@@ -1,11 +1,14 @@
 """Reading rows from files: globs of Parquet, CSV or Arrow, in batches, from any fsspec URL."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from gpuvec.errors import no_such_file, unknown_file_kind
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 FORMATS = {
     "parquet": "parquet",
@@ -17,7 +20,7 @@ FORMATS = {
 }
 
 
-def open_files(pattern: str) -> ds.Dataset:
+def open_files(pattern: str) -> "ds.Dataset":
     """Return the files that a path, URL or glob names, as one Arrow dataset.
 
     Raises:
@@ -25,6 +28,7 @@ def open_files(pattern: str) -> ds.Dataset:
         QueryError: `GV-705`, an ending that is none of `FORMATS`.
     """
     import fsspec
+    import pyarrow.dataset as ds
 
     filesystem, path = fsspec.core.url_to_fs(pattern)
     paths = sorted(filesystem.glob(path)) if "*" in path else [path]
