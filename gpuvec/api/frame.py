@@ -14,6 +14,7 @@ from gpuvec.query import build, build_search
 from gpuvec.query.collect import collect_rows, count_rows, stream_rows
 from gpuvec.query.plan import Columns, Plan
 from gpuvec.query.session import Session, default_session
+from gpuvec.rows import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -306,6 +307,10 @@ class Frame:
 
         rows = stream_rows(self.plan, self._session, None)
         return arrow_stream(rows, self.schema).__arrow_c_stream__(requested_schema)
+
+    def __gpuvec_rows__(self) -> Rows:
+        """Run, and return the rows as gpuvec holds them: what `insert` takes without copies."""
+        return self.collect().rows
 
     def __len__(self) -> int:
         raise errors.frame_is_lazy("it has no length", "frame.count() runs it")

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from gpuvec import errors
 from gpuvec.api import interop
-from gpuvec.api.files import open_files
 from gpuvec.api.inference import infer_fields
 from gpuvec.ingest import validate_rows
 from gpuvec.query import build, build_search
@@ -62,6 +61,8 @@ class FileSource:
     name = ""
 
     def __init__(self, pattern: str, primary_key: str | None) -> None:
+        from gpuvec.api.files import open_files  # brings pyarrow.dataset, and that pandas
+
         dataset = open_files(pattern)
         head = interop.to_rows(dataset.head(INFER_ROWS))
         schema = _schema_of(head, primary_key)

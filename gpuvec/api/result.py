@@ -91,6 +91,10 @@ class Result:
         """Hand the rows to any reader of Arrow streams."""
         return arrow_stream(iter([self.rows]), self.schema).__arrow_c_stream__(requested_schema)
 
+    def __gpuvec_rows__(self) -> Rows:
+        """Return the rows as gpuvec holds them: what `insert` takes without copies."""
+        return self.rows
+
     def __repr__(self) -> str:
         return result_text(self.rows, self.schema)
 

@@ -55,6 +55,11 @@ class DerivedCache:
                 self._admit(key, entry)
         return entry.value
 
+    def has(self, key: Key) -> bool:
+        """Return whether a value is there."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.made
+
     @property
     def nbytes(self) -> int:
         """Bytes of all values."""

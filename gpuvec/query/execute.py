@@ -29,10 +29,8 @@ from gpuvec.query.part import (
 )
 from gpuvec.query.searches import run_search
 from gpuvec.query.session import Session
-from gpuvec.schema import FieldType
-from gpuvec.segment.view import SegmentView, Snapshot
-
-MOST_JOINED_BYTES = 1 << 30  # of a column's chunks: texts in one array end at 2 GiB
+from gpuvec.query.stored import StoredColumns
+from gpuvec.segment.view import Snapshot
 
 
 class Run:
@@ -72,36 +70,11 @@ def empty_part(columns: p.Columns) -> Part:
     return computed_part(0, {name: null_column(kind, 0) for name, kind in columns.fields.items()})
 
 
-def read_stored(view: SegmentView, session: Session, name: str, kind: FieldType) -> Column:
-    """Return one column of all rows of a segment; scalars are kept for the next query."""
-    if kind.is_vector:
-        return view.vectors(name)
-
-    def make() -> pa.Array | pa.ChunkedArray:
-        column = view.scalars([name]).column(0)
-        if column.num_chunks == 1:
-            return column.chunk(0)
-        return column if column.nbytes > MOST_JOINED_BYTES else column.combine_chunks()
-
-    if getattr(view, "transient", False):
-        return make()
-    key = (view.segment_id, view.generation, "column", name, kind.KIND, _default(kind))
-    return session.cache.get(key, make, lambda column: column.nbytes)
-
-
-def _default(kind: FieldType) -> str:
-    return str(getattr(kind, "default", None))
-
-
 def _scan(run: Run, node: p.Scan) -> Iterator[Part]:
-    fields = node.columns.fields
-
-    def reader(view: SegmentView) -> Callable[[str], Column]:
-        return lambda name: read_stored(view, run.session, name, fields[name])
-
     for view in run.snapshot(node.source):
         if view.num_rows:
-            part = segment_part(view, reader(view))
+            stored = StoredColumns(view, run.session, node.columns.fields)
+            part = segment_part(view, stored.read, stored.load)
             run.metrics.segments += 1
             run.metrics.rows += part.num_rows
             yield part

@@ -15,6 +15,7 @@ from gpuvec.types import RowMask
 
 Column = Any  # pa.Array, pa.ChunkedArray, DenseVectors or SparseVectors
 ReadColumn = Callable[[str], Column]
+LoadColumns = Callable[[Sequence[str]], None]
 IntArray = NDArray[np.int64]
 
 
@@ -25,11 +26,13 @@ class Part:
     Attributes:
         num_rows: how many.
         read: gives a column of all these rows by name.
+        load: reads several columns together, which is faster; None: there is no such way.
         origin: set when the rows are those of one segment that a mask keeps, in row order.
     """
 
     num_rows: int
     read: ReadColumn
+    load: LoadColumns | None = None
     origin: "Origin | None" = None
     _taken: "tuple[Part, IntArray] | None" = None  # rows of another part, when it is only that
     _seen: dict[str, Column] = field(default_factory=dict, repr=False)
@@ -40,8 +43,14 @@ class Part:
             self._seen[name] = self.read(name)
         return self._seen[name]
 
-    def table(self, names: Iterable[str]) -> pa.Table:
+    def prepare(self, names: Sequence[str]) -> None:
+        """Read columns that will be asked for."""
+        if self.load is not None:
+            self.load([name for name in names if name not in self._seen])
+
+    def table(self, names: Sequence[str]) -> pa.Table:
         """Return scalar columns; a table without columns still has the number of rows."""
+        self.prepare(names)
         found = {name: self.column(name) for name in names}
         if not found:
             return pa.table({"_gv_row": pa.nulls(self.num_rows)})
@@ -61,7 +70,9 @@ class Part:
         if self._taken is not None:
             base, own = self._taken
             return base.take(own[start:stop])
-        return Part(stop - start, lambda name: slice_column(self.column(name), start, stop))
+        part = Part(stop - start, lambda name: slice_column(self.column(name), start, stop))
+        part.load = self.prepare
+        return part
 
     def keep(self, mask: RowMask) -> "Part":
         """Return the rows whose bit is set; `mask` counts the rows of this part."""
@@ -72,16 +83,20 @@ class Part:
     def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
         """Return the same rows with columns that `make(part, name)` computes when asked for."""
         own = frozenset(names)
-        plain = self if self.origin is None else Part(self.num_rows, self.column)
+        plain = self if self.origin is None else Part(self.num_rows, self.column, self.prepare)
 
         def read(name: str) -> Column:
             return make(plain, name) if name in own else self.column(name)
 
+        def load(names: Sequence[str]) -> None:
+            self.prepare([name for name in names if name not in own])
+
         origin = None if self.origin is None else self.origin.derive(own, make)
-        return Part(self.num_rows, read, origin)
+        return Part(self.num_rows, read, load, origin)
 
     def to_rows(self, names: Sequence[str], vectors: Iterable[str]) -> Rows:
         """Read columns and return them; `vectors` names those that are vector columns."""
+        self.prepare(names)
         outside = frozenset(vectors)
         table = pa.table({name: self.column(name) for name in names if name not in outside})
         held = {name: self.column(name) for name in names if name in outside}
@@ -110,7 +125,7 @@ class Origin:
         origin = Origin(self.view, self.base, keep, self.computed)
         base = self.base
         if keep is None:
-            return Part(base.num_rows, base.column, origin)
+            return Part(base.num_rows, base.column, base.prepare, origin)
         return taken_part(base, np.flatnonzero(keep), origin)
 
     def scatter(self, mask: RowMask) -> RowMask:
@@ -128,12 +143,18 @@ class Origin:
 
 def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
     """Return rows of another part."""
-    return Part(len(rows), lambda name: take_column(base.column(name), rows), origin, (base, rows))
+    return Part(
+        len(rows),
+        lambda name: take_column(base.column(name), rows),
+        base.prepare,
+        origin,
+        (base, rows),
+    )
 
 
-def segment_part(view: SegmentView, read: ReadColumn) -> Part:
+def segment_part(view: SegmentView, read: ReadColumn, load: LoadColumns) -> Part:
     """Return the visible rows of a segment; `read` gives its columns with all rows."""
-    base = Part(view.num_rows, read)
+    base = Part(view.num_rows, read, load)
     return Origin(view, base, None).part(view.keep())
 
 
@@ -175,15 +196,24 @@ def gather(parts: Sequence[Part], part_index: IntArray, rows: IntArray) -> Part:
         taken = [take_column(parts[p].column(name), pieces[p]) for p in used]
         return take_column(concat_columns(taken), back)
 
-    return Part(len(rows), read)
+    def load(names: Sequence[str]) -> None:
+        for number in used:
+            parts[number].prepare(names)
+
+    return Part(len(rows), read, load)
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:
     """Return the rows of all parts, in order, as one part; there must be at least one part."""
     if len(parts) == 1:
         return parts[0]
+
+    def load(names: Sequence[str]) -> None:
+        for part in parts:
+            part.prepare(names)
+
     total = sum(part.num_rows for part in parts)
-    return Part(total, lambda name: concat_columns([part.column(name) for part in parts]))
+    return Part(total, lambda name: concat_columns([part.column(name) for part in parts]), load)
 
 
 def take_column(column: Column, rows: IntArray) -> Column:

@@ -118,4 +118,8 @@ def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) 
             return pa.array(searcher.places(hits))
         return found.column(renamed.get(name, name))
 
-    return Part(len(hits), read)
+    def load(names: Sequence[str]) -> None:
+        own = ("query_id", "rank", "distance", searcher.node.place)
+        found.prepare([renamed.get(name, name) for name in names if name not in own])
+
+    return Part(len(hits), read, load)

@@ -123,6 +123,14 @@ def test_frames_show_columns_and_plan_and_run_nothing(search, monkeypatch):
     assert "has not run" in html
 
 
+def test_rows_go_on_without_a_copy(table):
+    result = table.frame.collect()
+    again = frame(result, primary_key="id").collect()
+    values = result.rows.vectors["embedding"].values
+    assert np.shares_memory(values, again.rows.vectors["embedding"].values)
+    assert frame(table.frame.drop("embedding")).columns == ("id", "price", "brand")
+
+
 def test_metrics_tell_what_was_done(search):
     result = search.collect()
     assert result.metrics.queries == 6

@@ -140,6 +140,35 @@ def test_columns_are_read_once_and_only_when_asked_for():
     assert reads.count("embedding") == 3
 
 
+def test_a_run_sees_each_source_at_one_version():
+    opened = []
+
+    class Counted(MemorySource):
+        def snapshot(self):
+            opened.append(self)
+            return super().snapshot()
+
+    table = make_table(1)
+    source = Counted(table.frame.plan.columns, *table.frame.plan.source._views)
+    items = Frame(build.scan(source), session())
+    items.search(items.limit(3), k=2, exclude_self=True).join(items.drop("price"), "id").collect()
+    assert opened == [source]
+
+
+def test_threads_may_share_a_frame_and_its_cache():
+    table = make_table(1, rows=300)
+    search = table.frame.filter("price < 0.8").search(table.frame.limit(50), k=5)
+    wanted = search.to_arrow()
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(search.to_arrow())) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(rows.equals(wanted) for rows in found)
+
+
 def test_statistics_rule_segments_out():
     class Known(MemoryView):
         def statistics(self, name):

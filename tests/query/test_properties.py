@@ -86,7 +86,10 @@ VERBS = {
         lambda f: f.with_columns(price=col("price") / 2),
         lambda p: p.assign(price=p.price / 2),
     ),
-    "distinct": (lambda f: f.distinct("brand", "price"), lambda p: p.drop_duplicates(["brand", "price"])),
+    "distinct": (
+        lambda f: f.distinct("brand", "price"),
+        lambda p: p.drop_duplicates(["brand", "price"]),
+    ),
     "twice": (lambda f: f.concat(f.limit(7)), lambda p: pd.concat([p, p[:7]])),
     "not null": (lambda f: f.filter("brand is not null"), lambda p: p[p.brand.notna()]),
 }  # fmt: skip

@@ -1,0 +1,71 @@
+"""Columns of a segment, read when asked for and kept for the next query."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from gpuvec.query.part import Column
+from gpuvec.query.session import Session
+from gpuvec.schema import FieldType
+from gpuvec.segment.view import SegmentView
+
+MOST_JOINED_BYTES = 1 << 30  # of a column's chunks: texts in one array end at 2 GiB
+
+
+class StoredColumns:
+    """Reads the columns of one segment for one run.
+
+    Args:
+        view: the segment. One with `transient` set has nothing of it kept beyond the run.
+        session: whose cache keeps scalar columns; vectors are the view's own.
+        fields: the types of the columns.
+    """
+
+    def __init__(
+        self, view: SegmentView, session: Session, fields: Mapping[str, FieldType]
+    ) -> None:
+        self._view = view
+        self._cache = session.cache
+        self._fields = fields
+        self._kept = not getattr(view, "transient", False)
+        self._loaded: dict[str, Column] = {}
+
+    def read(self, name: str) -> Column:
+        """Return one column of all rows."""
+        kind = self._fields[name]
+        if kind.is_vector:
+            return self._view.vectors(name)
+        if name in self._loaded:
+            return self._loaded[name]
+        if not self._kept:
+            return _joined(self._view.scalars([name]).column(0))
+        return self._keep(name, lambda: _joined(self._view.scalars([name]).column(0)))
+
+    def load(self, names: Iterable[str]) -> None:
+        """Read several scalar columns at once, which takes less time than one after the other."""
+        wanted = [
+            name
+            for name in names
+            if name not in self._loaded
+            and not self._fields[name].is_vector
+            and not (self._kept and self._cache.has(self._key(name)))
+        ]
+        if len(wanted) < 2:
+            return
+        for name, column in zip(wanted, self._view.scalars(wanted).columns, strict=True):
+            self._loaded[name] = _joined(column)
+            if self._kept:
+                self._keep(name, lambda name=name: self._loaded[name])
+
+    def _keep(self, name: str, make: Any) -> Column:
+        return self._cache.get(self._key(name), make, lambda column: column.nbytes)
+
+    def _key(self, name: str) -> tuple[Any, ...]:
+        return (self._view.segment_id, self._view.generation, "column", name)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column if column.nbytes > MOST_JOINED_BYTES else column.combine_chunks()
