@@ -22,9 +22,8 @@ from gpuvec.kernels.sparse_scan import (
 from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
 
-BATCH = 8  # queries from which the batch engine is asked
-_PACK_AFTER = 64  # queries that pay for deriving the codes, or half as many as dimensions
 FEW_ROWS = 4096  # rows below which a float32 scan of just those rows is faster
+_PACK_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
 _FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
 
 Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
@@ -70,7 +69,11 @@ class RowScan(Protocol):
 
 
 class DenseScan:
-    """Dense rows: few queries or few rows in float32, batches by `kernels.scan_topk`."""
+    """Dense rows: by codes once enough queries came to pay for them, else in float32.
+
+    Measured with 384 dimensions on one core: codes cost as much as 580 queries in float32, and
+    then answer one query 1.5 times as fast and 1,000 queries 12 times as fast.
+    """
 
     def __init__(self, rows: Array, metric: Metric) -> None:
         self._rows = rows
@@ -126,11 +129,12 @@ class DenseScan:
         return join_ranges(search, len(request.queries), _FLOAT_TILE), "float32 scan"
 
     def _is_batch(self, request: Request) -> bool:
-        """Return whether codes exist, or so many queries came that deriving them pays."""
-        self._asked += len(request.queries)
-        if len(request.queries) < BATCH or request.count < FEW_ROWS:
+        """Return whether codes serve best, and exist or are by now worth deriving."""
+        pairs = request.count * len(request.queries)
+        if request.count < FEW_ROWS or pairs < len(self._rows):
             return False
-        enough = max(_PACK_AFTER, self._rows.shape[1] // 2)
+        self._asked += len(request.queries)
+        enough = max(_PACK_AFTER, self._rows.shape[1])
         return self._pack is not None or self._asked >= enough
 
     def _batch(self, request: Request, k: int, bound: Array | None) -> Found:

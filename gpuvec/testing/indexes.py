@@ -141,6 +141,19 @@ class ExactIndexTests(VectorIndexTests):
             np.testing.assert_array_equal(found.rows, wanted.rows)
             np.testing.assert_array_equal(found.distances, wanted.distances)
 
+    @pytest.mark.parametrize(("metric", "dtype"), CASES)
+    def test_batches_are_the_oracle(self, xp: Any, build: Any, metric: Metric, dtype: Any) -> None:
+        few, rows = made_up(metric, dtype, 5000, 24)
+        queries = np.concatenate([few] * 16)
+        keep = np.arange(5000) % 50 > 0
+        distances = pairwise_distances(queries, rows, metric)
+        index = build(put(xp, rows), metric)
+        for mask in (None, keep):
+            wanted = exact_answer(distances, 12, keep=mask)
+            found = index.search(put(xp, queries), 12, keep=mask).to_host()
+            np.testing.assert_array_equal(found.rows, wanted.rows)
+            np.testing.assert_array_equal(found.distances, wanted.distances)
+
     @pytest.mark.parametrize("queries_count", [1, 5, 100])
     def test_equal_distances_come_in_tie_order(
         self, xp: Any, build: Any, queries_count: int
@@ -194,7 +207,7 @@ class ExactIndexTests(VectorIndexTests):
 
     def test_one_query_and_a_batch_get_the_same_answer(self, xp: Any, build: Any) -> None:
         rng = np.random.default_rng(7)
-        rows = rng.normal(size=(3000, 40)).astype(np.float32)
+        rows = rng.normal(size=(5000, 40)).astype(np.float32)
         queries = rng.normal(size=(200, 40)).astype(np.float32)
         index = build(put(xp, rows), Metric.COSINE)
         batch = index.search(put(xp, queries), K).to_host()
