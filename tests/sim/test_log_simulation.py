@@ -13,7 +13,7 @@ def simulate(seed: int, *, appendable: bool, kind: type[LogSimulation] = LogSimu
 
 @pytest.mark.parametrize("appendable", [True, False], ids=["files", "slots"])
 def test_no_promise_is_broken(appendable):
-    worlds = [simulate(seed, appendable=appendable) for seed in range(60)]
+    worlds = [simulate(seed, appendable=appendable) for seed in range(40)]
     assert sum(len(world.acknowledged) for world in worlds) > 10 * len(worlds)
 
 
