@@ -213,6 +213,12 @@ class Channel:
                 flushed=state.history[-_REMEMBERED:],
             )
 
+    def _disown(self) -> None:
+        """Forget what is in memory: until the channel is claimed again, reads follow the log."""
+        self._owner = None
+        self._installed = -1
+        self._cursor = None
+
     def write(
         self, name: str, requests: Sequence[WriteRequest], generation: int
     ) -> list[WriteReply | Exception]:
@@ -223,6 +229,9 @@ class Channel:
                 return list(self._run(owner.write(name, requests)))
             except ChannelLostError as lost:
                 return self._recover(name, requests, generation, lost.cause)
+            except BaseException:
+                self._disown()
+                raise
 
     def _recover(
         self,
@@ -232,7 +241,7 @@ class Channel:
         cause: BaseException,
     ) -> list[WriteReply | Exception]:
         """Learn from the log which writes of a failed group happened."""
-        self._owner = None
+        self._disown()
         try:
             owner = self._own(generation)
         except GpuvecError:
@@ -269,8 +278,8 @@ class Channel:
                     view, changes, generation=generation, committer=self._committer
                 )
             )
-        except GpuvecError:
-            self._owner = None  # it may be there: whoever writes next reads the log first
+        except UnavailableError:
+            self._disown()  # it may be there: whoever comes next reads the log first
             raise
 
     # Flushing

@@ -1,6 +1,9 @@
 """What a channel does, as owner and as follower."""
 
+import pytest
+
 from gpuvec.clock import ManualClock
+from gpuvec.errors import StorageError
 from gpuvec.messages import OnConflict
 from gpuvec.meta.changes import AddField, AddPartition, DropPartition, SetTtl, Truncate
 from gpuvec.schema import Int32
@@ -116,6 +119,71 @@ def test_timestamps_rise_though_the_clock_was_set_back():
     first = write(open_channel(store, clock), insert("1", 1))[0].version
     clock.step_back(3600)
     assert write(open_channel(store, clock), insert("2", 2))[0].version > first
+
+
+class FullStore(FaultStore):
+    """Takes nothing while `full`."""
+
+    full = False
+
+    def _refuse(self, *_):
+        if self.full:
+            raise StorageError("GV-505", "no space left on device")
+
+    def put(self, key, parts):
+        self._refuse()
+        super().put(key, parts)
+
+    def put_if_absent(self, key, data):
+        self._refuse()
+        return super().put_if_absent(key, data)
+
+    def append(self, key, data):
+        if self.full:
+            super().append(key, data[: len(data) // 2])
+        self._refuse()
+        super().append(key, data)
+
+
+def test_a_full_store_can_be_read_and_goes_on_when_there_is_room():
+    store = FullStore(new_store())
+    channel = open_channel(store)
+    write(channel, insert("1", 1))
+    flush(channel)
+    write(channel, insert("2", 2), delete("3", 1))
+    store.full = True
+    answer = channel.write(NAME, [insert("4", 4)], 1)[0]
+    assert answer.details["outcome"] == "unknown"
+    for _ in range(2):
+        assert visible(channel) == {2}
+        with pytest.raises(StorageError):
+            write(channel, insert("5", 5))
+        with pytest.raises(StorageError):
+            change(lambda ts: Truncate(ts=ts))(channel)
+        assert not channel.flush(1)
+    store.full = False
+    write(channel, insert("4", 4))
+    write(channel, insert("6", 6))
+    for there in (channel, open_channel(store)):
+        assert visible(there) == {2, 4, 6}
+    flush(channel)
+    assert visible(channel) == {2, 4, 6}
+
+
+def test_a_flush_that_finds_no_room_is_done_later():
+    store = FullStore(new_store())
+    channel = open_channel(store)
+    write(channel, insert("1", 1))
+    store.full = True
+    with pytest.raises(StorageError):
+        flush(channel)
+    assert visible(channel) == {1}
+    store.full = False
+    write(channel, insert("2", 2), delete("3", 1))
+    flush(channel)
+    for there in (channel, open_channel(store)):
+        assert visible(there) == {2}
+        assert there.status()[0] == 0
 
 
 def test_rows_vanish_when_they_have_outlived_their_time():
