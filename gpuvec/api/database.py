@@ -53,12 +53,11 @@ def connect(
 
     if cluster is not None:
         raise errors.no_cluster_yet()
-    if device != "auto":
-        resolve_device(device)
+    resolve_device(device)  # before anything is opened
     limit = parse_memory(memory_limit)
     chosen = config["durability"] if durability is None else durability
     key, engine = _engine(path, storage_options, chosen)
-    session = new_session(None if limit is None else int(limit))
+    session = new_session(limit, device=device)
     return Database(key, engine, session)
 
 
@@ -109,6 +108,18 @@ def _close_all() -> None:
         _engines.clear()
     for engine in engines:
         engine.close()
+
+
+def _abandon_all() -> None:
+    """Run in a forked child, where no thread of the parent goes on."""
+    global _engines_lock
+    _engines_lock = threading.RLock()
+    for engine, _ in _engines.values():
+        engine.abandon()
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 class Database:
@@ -204,10 +215,11 @@ class Database:
         self._check_open()
         self._engine.drop(name)
 
-    def alias(self, name: str, collection: str | None) -> None:
+    def alias(self, name: str, collection: str | Collection | None) -> None:
         """Let `name` stand for a collection, whatever it stood for; None forgets it."""
         self._check_open()
-        self._engine.alias(name, collection)
+        target = collection.name if isinstance(collection, Collection) else collection
+        self._engine.alias(name, target)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name; aliases follow."""

@@ -25,13 +25,13 @@ class Session:
 
 
 def new_session(
-    memory_limit: int | None = None, threads: int | None = None, device: str = "auto"
+    memory_limit: float | None = None, threads: int | None = None, device: str = "auto"
 ) -> Session:
     """Return a session within a budget of host memory; a third of it is for caches.
 
     Args:
-        memory_limit: bytes; None: the setting `memory_limit`, or what the machine lets this process
-            have.
+        memory_limit: bytes, or up to 1 a share of what the machine lets this process have; None:
+            the setting `memory_limit`, or all of that.
         threads: None: the setting `threads`.
         device: `auto` takes a GPU if there is one.
     """
@@ -39,12 +39,16 @@ def new_session(
     from gpuvec.device.detect import resolve_device
     from gpuvec.device.memory import host_limit_bytes
 
-    total = host_limit_bytes() if memory_limit is None else memory_limit
+    limit = config["memory_limit"] if memory_limit is None else memory_limit
+    total = host_limit_bytes() if limit is None else limit
+    if total <= 1:
+        total = total * host_limit_bytes()
+    cache_bytes = int(total) // 3
     return Session(
-        memory_limit=total - total // 3,
+        memory_limit=int(total) - cache_bytes,
         threads=int(config["threads"]) if threads is None else threads,
         device=resolve_device(device),
-        cache=DerivedCache(total // 3),
+        cache=DerivedCache(cache_bytes),
     )
 
 
