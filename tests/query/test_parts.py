@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuvec.api.frame import Frame
@@ -28,6 +28,7 @@ from tests.query.tables import make_table, session
 VALUES = st.lists(st.one_of(st.none(), st.integers(-2, 2)), max_size=30)
 
 
+@settings(deadline=None)
 @given(VALUES, st.data())
 def test_codes_are_equal_where_rows_are_equal(numbers, data):
     texts = data.draw(
@@ -55,6 +56,7 @@ def test_lists_cannot_be_compared():
         row_codes([pa.array([[1]])], ["tags"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 4), max_size=15), st.lists(st.integers(0, 4), max_size=15))
 def test_matches_are_all_pairs_of_equal_codes(left, right):
     pairs = [(i, j) for i, a in enumerate(left) for j, b in enumerate(right) if a == b and a >= 0]
@@ -63,6 +65,7 @@ def test_matches_are_all_pairs_of_equal_codes(left, right):
     assert counts.sum() == len(pairs)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4))
 def test_merging_parts_equals_sorting_all_of_them(seed, k, parts):
     rng = np.random.default_rng(seed)
