@@ -1192,17 +1192,21 @@ def write_outcome_unknown(where: str, cause: BaseException) -> UnavailableError:
     """Return the error for a write of which nobody can tell whether it became durable."""
     return UnavailableError(
         "GV-603",
-        f'the log of "{where}" could neither be written nor read back: {cause}',
+        f'the log of "{where}" could neither be written nor read back: {_brief(cause)}',
         hint="make the store writable again; a retry tells whether the write is there",
         details={"retryable": True, "outcome": "unknown"},
     )
+
+
+def _brief(cause: BaseException) -> str:
+    return f"[{cause.code}] {cause.message}" if isinstance(cause, GpuvecError) else str(cause)
 
 
 def write_failed(where: str, cause: BaseException) -> UnavailableError:
     """Return the error for a write that certainly did not happen."""
     return UnavailableError(
         "GV-604",
-        f'nothing was written to "{where}": {cause}',
+        f'nothing was written to "{where}": {_brief(cause)}',
         hint="make the store writable again and retry",
         details={"retryable": True, "outcome": "none"},
     )

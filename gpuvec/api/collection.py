@@ -1,6 +1,7 @@
 """`Collection`: a typed, versioned table with vector fields; also the frame of all its rows."""
 
 import datetime
+import html
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -258,6 +259,13 @@ class Collection(Frame):
 
     def __repr__(self) -> str:
         return f'Collection "{self.name}", {self.count():,} rows\n{self.schema!r}'
+
+    def _repr_html_(self) -> str:
+        stats = self.stats()
+        facts = (
+            f"{stats['rows']:,} rows, {stats['segments']} segments, {stats['size_bytes']:,} bytes"
+        )
+        return f"<p><b>{html.escape(self.name)}</b>: {facts}</p>{super()._repr_html_()}"
 
     # Inside
 

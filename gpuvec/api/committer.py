@@ -24,18 +24,22 @@ class Committer:
     Args:
         write_group: does writes to one collection; returns an answer or an error for each.
         maintain: called about every second, on a thread of its own.
+        where: the database, for messages.
     """
 
     def __init__(
         self,
         write_group: Callable[[str, Sequence[Any]], Sequence[Any]],
         maintain: Callable[[], None],
+        where: str,
     ) -> None:
         self._write_group = write_group
         self._maintain = maintain
         self._queue: queue.SimpleQueue[tuple[Any, Future[Any]] | None] = queue.SimpleQueue()
         self._wake = threading.Event()
+        self._where = where
         self._stopping = False
+        self._gate = threading.Lock()
         self._threads = [
             threading.Thread(target=self._commit_forever, name="gpuvec-committer", daemon=True),
             threading.Thread(target=self._maintain_forever, name="gpuvec-maintenance", daemon=True),
@@ -46,7 +50,10 @@ class Committer:
     def submit(self, request: Any, deadline_s: float) -> Any:
         """Return the answer to a write, when it is durable and visible."""
         answer: Future[Any] = Future()
-        self._queue.put((request, answer))
+        with self._gate:
+            if self._stopping:
+                raise errors.database_closed(self._where)
+            self._queue.put((request, answer))
         try:
             return answer.result(timeout=deadline_s)
         except TimeoutError:
@@ -60,8 +67,9 @@ class Committer:
 
     def stop(self) -> None:
         """Finish what was submitted, then end both threads."""
-        self._stopping = True
-        self._queue.put(None)
+        with self._gate:
+            self._stopping = True
+            self._queue.put(None)
         self._wake.set()
         for thread in self._threads:
             thread.join()

@@ -191,7 +191,7 @@ class Engine:
     def _submit(self, request: Any, deadline_s: float) -> Any:
         with self._writing():
             if self._committer is None:
-                self._committer = Committer(self._write_group, self._maintain)
+                self._committer = Committer(self._write_group, self._maintain, self.where)
             committer = self._committer
         return committer.submit(request, deadline_s)
 
@@ -309,6 +309,12 @@ class Engine:
                 self._lock_held.__exit__(None, None, None)
                 self._lock_held = None
             self._store.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the lock that came along; it shall end with the parent."""
+        if self._lock_held is not None:
+            self._lock_held.__exit__(None, None, None)
+            self._lock_held = None
 
     @property
     def usable(self) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_collections_are_created_renamed_aliased_and_dropped(tmp_path):
     with gv.connect(tmp_path) as db:
         items = db.create_collection("items", SCHEMA)
         items.insert(rows(1))
-        db.alias("best", "items")
+        db.alias("best", items)
         assert ids_of(db["best"]) == [1]
         db.rename("items", "things")
         assert items.name == "things"
@@ -281,7 +282,58 @@ def test_a_forked_child_must_open_the_database_itself(tmp_path):
         assert ids_of(items) == [1]
 
 
+def test_the_right_to_write_ends_with_the_parent_though_a_child_lives(tmp_path):
+    db = gv.connect(tmp_path)
+    db.create_collection("items", SCHEMA)
+    waiting, wake = os.pipe()
+    hearing, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(wake)
+        os.write(tell, b"!")
+        os.read(waiting, 1)
+        os._exit(0)
+    os.read(hearing, 1)
+    db.close()
+    try:
+        with gv.connect(tmp_path) as db:
+            db["items"].insert(rows(1))
+    finally:
+        for end in (wake, waiting, hearing, tell):
+            os.close(end)
+        os.waitpid(child, 0)
+
+
 # Threads
+
+
+def test_closing_while_others_write_answers_every_one(tmp_path):
+    db = gv.connect(tmp_path)
+    items = db.create_collection("items", SCHEMA)
+    done = []
+
+    refused = []
+
+    def write(writer):
+        try:
+            for n in range(10_000):
+                items.insert(rows(writer * 10_000 + n))
+                done.append(writer * 10_000 + n)
+        except gv.UnavailableError as error:
+            refused.append(error.code)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 8:
+        time.sleep(0.001)
+    db.close()
+    for thread in threads:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    assert refused == ["GV-600"] * 4
+    with gv.connect(tmp_path) as db:
+        assert ids_of(db["items"]) == sorted(done)
 
 
 def test_many_writers_at_once_lose_nothing(tmp_path):
