@@ -184,54 +184,48 @@ class _Explainer:
     def _scan(self, node: p.Scan) -> Line:
         snapshot = self._run.snapshot(node.source)
         rows = visible_rows(snapshot)
-        count = len(snapshot.segments)
+        note = f"{_segments(len(snapshot.segments))}, {rows:,} rows, {self._reads(node, rows)}"
         read = self._read.get(id(node.source), set())
         names = [name for name in node.columns.fields if name in read]
-        some = rows * row_bytes(node.columns, names)
-        every = rows * row_bytes(node.columns, node.columns.fields)
-        size = f"reads about {_size(some)} of {_size(every)}"
-        note = f"{count} segment{'s' * (count != 1)}, {rows:,} rows, {size}"
         unread = [name for name in node.columns.vectors if name not in read]
-        below = [Line(f"reads {', '.join(names) or 'nothing'}", _not_read(unread))]
-        return Line(title(node), note, below)
+        return Line(
+            title(node), note, [Line(f"reads {', '.join(names) or '-'}", _not_read(unread))]
+        )
+
+    def _reads(self, node: p.Scan, rows: int) -> str:
+        some = rows * row_bytes(node.columns, self._read.get(id(node.source), set()))
+        every = rows * row_bytes(node.columns, node.columns.fields)
+        return f"reads about {_size(some)} of {_size(every)}"
 
     def _search(self, node: p.Search) -> Line:
-        queries = (
-            f"queries {len(node.queries):,}"
-            if isinstance(node.queries, p.QueryArray)
-            else "queries: frame"
-        )
-        below = []
+        notes, below = [], []
+        if isinstance(node.queries, p.QueryArray):
+            notes.append(f"queries {len(node.queries):,}")
         inner = node.input
-        share, pruned = "", 0
+        pruned = 0
         if isinstance(inner, p.Filter):
             share, pruned = self._selectivity(inner)
-            below.append(
-                Line(f"prefilter {_short(inner.predicate.expr)}", f"{share} → mask inside the scan")
-            )
+            text = f"prefilter {_short(inner.predicate.expr)}"
+            below.append(Line(text, f"{share} → mask inside the scan"))
             inner = inner.input
         if isinstance(inner, p.Scan):
             snapshot = self._run.snapshot(inner.source)
-            count = sum(1 for view in snapshot if view.num_rows) - pruned
             rows = visible_rows(snapshot)
+            notes.append(self._reads(inner, rows))
             note = f"{rows:,} rows" + (f"; {pruned} more pruned by statistics" if pruned else "")
-            below.append(Line(f"{count} segment{'s' * (count != 1)}   exact scan", note))
+            count = sum(1 for view in snapshot if view.num_rows) - pruned
+            below.append(Line(f"{_segments(count)}   exact scan", note))
         else:
             below.append(self.line(inner))
         if isinstance(node.queries, p.QueryFrame):
             below.append(Line("queries", "", [self.line(node.queries.plan)]))
-        return Line(title(node), queries, [*below, self._output(node)])
+        return Line(title(node), "  ".join(notes), [*below, self._output(node)])
 
     def _output(self, node: p.Search) -> Line:
-        named = node if node is not self._root else self._root
-        wanted = [name for name in self._root.columns.visible if name in named.columns.fields]
-        names = wanted if wanted else list(named.columns.visible)
-        unread = [
-            name
-            for name in node.columns.hidden
-            if name not in names and not name.startswith("_gv_")
-        ]
-        return Line(f"output {', '.join(names)}", _not_read(sorted(unread), "not fetched"))
+        wanted = self._read.get(id(node), set())
+        names = [name for name in node.columns.fields if name in wanted]
+        unread = [name for name in node.columns.vectors if name not in wanted]
+        return Line(f"output {', '.join(names)}", _not_read(unread))
 
     def _selectivity(self, node: p.Filter) -> tuple[str, int]:
         """Return the share of rows that pass, and how many segments statistics rule out."""
@@ -249,8 +243,12 @@ class _Explainer:
         return f"selectivity {share:.2g}{sampled}", pruned
 
 
-def _not_read(names: list[str], words: str = "not read") -> str:
-    return f"{', '.join(names)} {words}" if names else ""
+def _not_read(names: list[str]) -> str:
+    return f"{', '.join(names)} not read" if names else ""
+
+
+def _segments(count: int) -> str:
+    return f"{count} segment{'s' * (count != 1)}"
 
 
 def _size(count: float) -> str:

@@ -54,7 +54,7 @@ def push_filter(node: Plan, predicate: Bound) -> Plan:
 
 
 def columns_read(node: Plan, names: Iterable[str]) -> dict[int, set[str]]:
-    """Return what is read of each source, by `id(source)`, when `names` are wanted of a node."""
+    """Return what is read of each source and wanted of each search, by `id`, to give `names`."""
     read: dict[int, set[str]] = {}
     _read(node, set(names), read)
     return read
@@ -75,6 +75,7 @@ def _read(node: Plan, names: set[str], read: dict[int, set[str]]) -> None:
 
 
 def _read_search(node: p.Search, names: set[str], read: dict[int, set[str]]) -> None:
+    read.setdefault(id(node), set()).update(names)
     own = {"query_id", "rank", "distance"}
     wanted = {node.renamed.get(name, name) for name in names - own} | {node.field}
     wanted |= {name for name in (node.group_by, node.input.columns.primary_key) if name}

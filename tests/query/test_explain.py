@@ -17,7 +17,17 @@ def test_a_search_shows_filter_segments_and_output():
     assert "selectivity 0." in text
     assert "3 segments   exact scan" in text
     assert "output id, distance" in text
-    assert "embedding not fetched" in text
+    assert "embedding not read" in text
+    assert "reads about" in text
+
+
+def test_the_output_of_a_search_is_what_later_steps_use():
+    table = make_table(1)
+    hits = table.frame.search(make_queries(2, 5), k=3)
+    text = str(hits.group_by("query_id").agg(best=col("distance").min()).explain())
+    assert "output query_id, distance" in text
+    assert "price" not in text
+    assert "output id, embedding" in str(hits.select("id", "embedding").explain())
 
 
 def test_analyze_adds_what_was_measured():
