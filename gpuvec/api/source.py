@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from gpuvec.api.engine import Engine
 from gpuvec.schema import Schema
-from gpuvec.segment.growing import GrowingSegment
 from gpuvec.segment.view import Snapshot
 from gpuvec.segment.visible import VisibleSegment
-from gpuvec.types import SegmentState, Version
+from gpuvec.types import Version
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -90,17 +89,12 @@ class CollectionSource:
 def segment_table(engine: Engine, collection_id: str) -> dict[str, list[Any]]:
     """Return the columns of `SEGMENT_SCHEMA`, oldest segment first; reads no rows."""
     engine.snapshot(collection_id)  # follows another process's log
-    found: dict[str, list[Any]] = {name: [] for name in SEGMENT_SCHEMA.names}
-    for segment in reversed(list(engine.channel(collection_id).shard.segments())):
-        growing = isinstance(segment, GrowingSegment)
-        values = {
-            "segment_id": segment.segment_id,
-            "state": str(SegmentState.GROWING if growing else SegmentState.FLUSHED),
-            "partition": segment.partition,
-            "rows": len(segment),
-            "deleted": len(segment.deletes),
-            "size_bytes": segment.size_bytes,
-        }
-        for name, value in values.items():
-            found[name].append(value)
-    return found
+    infos = engine.channel(collection_id).shard.infos()
+    return {
+        "segment_id": [info.segment_id for info in infos],
+        "state": [str(info.state) for info in infos],
+        "partition": [info.partition for info in infos],
+        "rows": [info.row_count for info in infos],
+        "deleted": [info.deleted_count for info in infos],
+        "size_bytes": [info.size_bytes for info in infos],
+    }

@@ -13,11 +13,12 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.node.loader import Loader
 from gpuvec.rows import Rows
 from gpuvec.segment.growing import GrowingSegment
+from gpuvec.segment.info import SegmentInfo
 from gpuvec.segment.keys import Positions
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.view import Snapshot
 from gpuvec.segment.visible import Layout, VisibleSegment, fit
-from gpuvec.types import ChannelName, SegmentId, Timestamp
+from gpuvec.types import ChannelName, SegmentId, SegmentState, Timestamp
 from gpuvec.wal.record import WriteRecord
 
 Segment = GrowingSegment | SealedSegment
@@ -113,6 +114,27 @@ class ShardDelegator:
         yield from reversed(self._growing.values())
         yield from reversed(self._frozen)
         yield from reversed(self._sealed.values())
+
+    def infos(self) -> list[SegmentInfo]:
+        """Return what is known of each segment, the oldest first; reads no rows."""
+        states: list[tuple[Segment, SegmentState]] = [
+            *((segment, SegmentState.FLUSHED) for segment in self._sealed.values()),
+            *((segment, SegmentState.SEALED) for segment in self._frozen),
+            *((segment, SegmentState.GROWING) for segment in self._growing.values()),
+        ]
+        return [
+            SegmentInfo(
+                segment_id=segment.segment_id,
+                state=state,
+                partition=segment.partition,
+                row_count=len(segment),
+                deleted_count=len(segment.deletes),
+                size_bytes=segment.size_bytes,
+                first_ts=segment.first_ts,
+                last_ts=segment.last_ts,
+            )
+            for segment, state in states
+        ]
 
     # Following the manifest
 

@@ -124,6 +124,11 @@ class SealedSegment:
         return self.rows.size_bytes
 
     @property
+    def first_ts(self) -> Timestamp:
+        """No row was inserted earlier."""
+        return self.rows.first_ts
+
+    @property
     def last_ts(self) -> Timestamp:
         """When the last row was inserted."""
         return self.rows.last_ts
