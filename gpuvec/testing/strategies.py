@@ -7,7 +7,7 @@ them.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from gpuvec.schema import (
     List,
     String,
     Timestamp,
+    is_nullable,
 )
 
 Fields = Mapping[str, FieldType]
@@ -99,63 +100,56 @@ def scalar_fields(max_fields: int = 6) -> st.SearchStrategy[Fields]:
     return kinds.map(lambda found: {f"c{number}": kind for number, kind in enumerate(found)})
 
 
-@st.composite
-def json_texts(draw: st.DrawFn) -> str:
-    """Return JSON texts: objects mostly, with and without escapes and spaces."""
-    value = _json_value(draw, 3, draw(st.sampled_from(("object", "object", "any"))))
-    spaces = draw(st.sampled_from((None, 1)))
-    return json.dumps(value, ensure_ascii=draw(st.booleans()), indent=spaces)
+def json_text(rng: Random) -> str:
+    """Return a JSON text: an object mostly, with or without escapes and spaces."""
+    value = _json_value(rng, 3, rng.choice(("object", "object", "any")))
+    return json.dumps(value, ensure_ascii=rng.random() < 0.5, indent=rng.choice((None, 1)))
 
 
-def _json_value(draw: st.DrawFn, depth: int, form: str = "any") -> Any:
+def _json_value(rng: Random, depth: int, form: str = "any") -> Any:
     if form == "any":
-        forms = ("leaf", "leaf", "leaf", "list", "object") if depth else ("leaf",)
-        form = draw(st.sampled_from(forms))
+        form = rng.choice(("leaf", "leaf", "leaf", "list", "object")) if depth else "leaf"
     if form == "leaf":
-        return draw(st.sampled_from(_JSON_LEAVES))
-    found = [_json_value(draw, depth - 1) for _ in range(draw(st.integers(0, 3)))]
-    if form == "list":
-        return found
-    return {draw(st.sampled_from(NAMES)): value for value in found}
+        return rng.choice(_JSON_LEAVES)
+    found = [_json_value(rng, depth - 1) for _ in range(rng.randint(0, 3))]
+    return found if form == "list" else {rng.choice(NAMES): value for value in found}
 
 
-@cache
-def values(kind: FieldType) -> st.SearchStrategy[Any]:
-    """Return values of a field's type, no nulls."""
+def value(kind: FieldType, rng: Random) -> Any:
+    """Return a value of a field's type, not null."""
     match kind:
         case Int8() | Int16() | Int32() | Int64():
             high = 2 ** (_INTEGERS[type(kind)] - 1)
-            return st.sampled_from([v for v in INTS if -high <= v < high])
+            return rng.choice([v for v in INTS if -high <= v < high])
         case Float32():
-            return st.sampled_from([v for v in FLOATS if abs(v) not in (1e300, 1e-300)])
+            return rng.choice([v for v in FLOATS if abs(v) not in (1e300, 1e-300)])
         case Float64():
-            return st.sampled_from(FLOATS)
+            return rng.choice(FLOATS)
         case String():
-            return st.sampled_from(STRINGS)
+            return rng.choice(STRINGS)
         case Bool():
-            return st.booleans()
+            return rng.random() < 0.5
         case Timestamp():
-            return st.sampled_from(TIMES)
+            return rng.choice(TIMES)
         case JSON():
-            return json_texts()
+            return json_text(rng)
         case List():
-            return st.lists(values(kind.item), max_size=4)
+            return [value(kind.item, rng) for _ in range(rng.randint(0, 4))]
     raise AssertionError(f"no values of {kind}")
 
 
 @st.composite
-def tables(draw: st.DrawFn, fields: Fields, max_rows: int = 12) -> pa.Table:
-    """Return a table of the fields, in one or two chunks."""
-    rows = draw(st.integers(0, max_rows))
+def tables(draw: st.DrawFn, fields: Fields) -> pa.Table:
+    """Return a table of the fields, in one or two chunks: many rows from one drawn seed."""
+    rng = Random(draw(st.integers(0, 2**32)))
+    rows = draw(st.sampled_from((0, 1, 3, 40, 40)))
     columns = {}
     for name, kind in fields.items():
-        value = values(kind)
-        if getattr(kind, "nullable", False):
-            value = st.none() | value
-        found = draw(st.lists(value, min_size=rows, max_size=rows))
+        nulls = 0.2 if is_nullable(kind) else 0.0
+        found = [None if rng.random() < nulls else value(kind, rng) for _ in range(rows)]
         columns[name] = pa.array(found, kind.arrow_type())
     table = pa.table(columns)
-    cut = draw(st.integers(0, rows))
+    cut = rng.randint(0, rows)
     return pa.concat_tables([table.slice(0, cut), table.slice(cut)])
 
 

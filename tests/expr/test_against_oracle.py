@@ -22,7 +22,7 @@ oracle = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(oracle)
 
 QUICK = settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 SLOW = settings(QUICK, max_examples=20_000)
 
@@ -67,7 +67,7 @@ def print_faithfully(case):
     assert same(parse_filter(str(expr)), expr)
 
 
-@settings(QUICK, max_examples=800)
+@settings(QUICK, max_examples=600)
 @given(cases())
 def test_conditions_hold_where_the_oracle_says(case):
     agree(case)
