@@ -173,3 +173,51 @@ def test_cosine_puts_a_zero_vector_at_one():
     assert [row[2] for row in found] == sorted(
         k for k, v in zip(table.keys, table.valid, strict=True) if v
     )[:3]
+
+
+def test_k_has_no_limit_and_no_cost_beyond_the_rows():
+    table = make_table(28)
+    found = table.frame.search(make_queries(29, 2), k=10**12).count()
+    assert found == 2 * int(table.valid.sum())
+    grouped = table.frame.search(make_queries(29, 2), k=10**12, group_by="brand", group_size=10**6)
+    assert grouped.count() == found
+
+
+def test_no_queries_give_no_answers():
+    table = make_table(30)
+    for queries in (np.empty((0, 8), np.float32), table.frame.filter("price > 5")):
+        for options in ({"k": 3}, {"radius": 5.0}, {"k": 2, "group_by": "brand"}, {"k": None}):
+            assert table.frame.search(queries, **options).collect().columns[0] == "query_id"
+            assert table.frame.search(queries, **options).count() == 0
+
+
+def test_inner_products_have_negative_distances_and_radii():
+    table = make_table(31, metric="ip")
+    queries = make_queries(32, 3, "ip")
+    found = answers(table.frame.search(queries, radius=-4))
+    close(found, expected_search(table, queries, high=-4))
+    assert found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "sparse"])
+def test_answers_carry_vectors_of_every_kind_when_selected(dtype):
+    table = make_table(33, metric="ip", dtype=dtype)
+    found = table.frame.search(make_queries(34, 3, "ip", dtype), k=4).select("id", "embedding")
+    rows = [table.keys.index(key) for key in found.collect()["id"]]
+    column = found.collect().rows.vectors["embedding"]
+    if dtype == "sparse":
+        wanted = table.vectors.take(np.array(rows))
+        assert column.offsets.tolist() == wanted.offsets.tolist()
+        assert column.values.tolist() == wanted.values.tolist()
+    else:
+        np.testing.assert_array_equal(column.values, table.vectors[rows])
+
+
+def test_searches_may_follow_one_another():
+    table = make_table(35)
+    queries = make_queries(36, 2)
+    twice = table.frame.search(queries, k=20).search(queries, k=1)
+    found = twice.collect()
+    assert found.columns[:4] == ("query_id", "rank", "row", "distance")
+    assert {"query_id_right", "rank_right", "distance_right", "id"} <= set(found.columns)
+    assert len(found) == 2
