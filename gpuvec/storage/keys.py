@@ -4,11 +4,12 @@
     gpuvec.lock                                   local stores: held by the process that writes
     catalog/                                      the log of the database: its collections
         manifest/00000000000000000007.json        one entry = one commit
-        manifest/hint                             newest known entry; the only key overwritten
+        manifest/hint                             newest known entry; only hints are overwritten
         checkpoint/00000000000000000000.json      state after the entry of that number
         gc/man/00000000000000000000               entries up to here may be gone
     collections/<id>/                             the log of one collection, as above, and
         wal/s000/e000017-00000000000000009001.log local: append file per (epoch, first lsn)
+        wal/s000/hint                             newest known append file; overwritten
         wal/s000/00000000000000009120.wal         object stores: one slot per group commit
         gc/wal-s000/00000000000000008950          slots up to here may be gone
         seg/<segment>/scalar.parquet              scalars, in row order
@@ -113,6 +114,11 @@ def wal_slot(folder: str, lsn: int) -> str:
 def wal_file(folder: str, epoch: int, first_lsn: int) -> str:
     """Return the key of one append file. Keys sort by epoch, then by first lsn."""
     return f"{folder}/e{epoch:0{_EPOCH_DIGITS}d}-{first_lsn:0{NUMBER_DIGITS}d}.log"
+
+
+def wal_hint(folder: str) -> str:
+    """Return the key that names an append file which was once the newest."""
+    return f"{folder}/hint"
 
 
 def parse_wal_file(key: str) -> tuple[int, int] | None:

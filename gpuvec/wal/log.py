@@ -1,6 +1,7 @@
 """The write-ahead log of a channel: who may write it, what it holds, and how others read it.
 
-Two media: append files where the store can append (`wal.files`), else one object per group
+Two media: append files where the store can append (`wal.files`,
+`wal.file_log`), else one object per group
 (`wal.slots`).
 """
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import ChannelName
-from gpuvec.wal import files, slots
+from gpuvec.wal import file_log, files, slots
 from gpuvec.wal.channel import (
     Channel,
     ChannelPosition,
@@ -57,7 +58,7 @@ def claim(
         UnavailableError: `GV-529`, a higher epoch has the channel.
         CorruptError: `GV-526`, part of the log is missing or damaged.
     """
-    medium = files.claim if appendable else slots.claim
+    medium = file_log.claim if appendable else slots.claim
     return (yield from medium(Channel(prefix=prefix, name=channel), epoch, position))
 
 

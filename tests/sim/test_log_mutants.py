@@ -13,7 +13,7 @@ from gpuvec.storage.object_store import Append, Delete, List, Nonce, PutIfAbsent
 from gpuvec.testing import sim_log
 from gpuvec.testing.sim import Violation
 from gpuvec.testing.sim_log import LogSimulation
-from gpuvec.wal import files, slots
+from gpuvec.wal import file_log, files, slots
 from gpuvec.wal.channel import Recovery, check_order, group_of
 from gpuvec.wal.frame import FrameKind, encode_frame
 from gpuvec.wal.record import encode_records
@@ -94,7 +94,7 @@ def append_again_to_a_failed_file(monkeypatch):
         self._lsn += 1
         self._end += len(data)
 
-    monkeypatch.setattr(files.FileLog, "_begin_again", begin_again)
+    monkeypatch.setattr(file_log.FileLog, "_begin_again", begin_again)
 
 
 def count_groups_written_twice(monkeypatch):
@@ -109,22 +109,22 @@ def count_groups_written_twice(monkeypatch):
 
 
 def no_fence_check_after_append(monkeypatch):
-    monkeypatch.setattr(files.FileLog, "_check_fence", nothing)
+    monkeypatch.setattr(file_log.FileLog, "_check_fence", nothing)
 
 
 def no_fence_file(monkeypatch):
-    create = files.create
+    create = file_log.create
 
     def create_all_but_fences(key, data):
         if keys.parse_wal_file(key)[1]:
             return (yield from create(key, data))
         return None
 
-    monkeypatch.setattr(files, "create", create_all_but_fences)
+    monkeypatch.setattr(file_log, "create", create_all_but_fences)
 
 
 def read_before_fencing(monkeypatch):
-    read, before = files._read, {}
+    read, before = files.read_chain, {}
 
     def remember(channel, names, at, cursor):
         if cursor is None or cursor not in before:
@@ -133,7 +133,8 @@ def read_before_fencing(monkeypatch):
             return chain
         return replace(before[cursor], groups=())
 
-    monkeypatch.setattr(files, "_read", remember)
+    monkeypatch.setattr(files, "read_chain", remember)
+    monkeypatch.setattr(file_log, "read_chain", remember)
 
 
 def no_fence_slot(monkeypatch):
@@ -187,6 +188,7 @@ def truncate_fences_too(monkeypatch):
 
 def trust_what_is_not_synced(monkeypatch):
     monkeypatch.setattr(files, "Sync", Size)
+    monkeypatch.setattr(file_log, "Sync", Size)
 
 
 def ignore_fences_when_reading(monkeypatch):

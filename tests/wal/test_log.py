@@ -177,7 +177,7 @@ def test_flushed_groups_are_deleted_and_others_stay(channel):
     recovery = channel.claim()
     assert stamps(recovery.groups) == [2, 3]
     channel.flush(recovery.log, recovery.groups[-1].lsn)
-    assert len(channel.files()) <= 3  # the newest file, or fences
+    assert len(channel.files()) <= 3  # the newest file and a hint, or fences
     assert channel.claim().groups == ()
     assert stamps(channel.tail().groups) == []
 
@@ -240,7 +240,7 @@ def test_damage_of_an_older_group_is_told(channel):
     log = channel.claim().log
     for ts in (1, 2, 3):
         channel.append(log, ts)
-    key = f"{FOLDER}/{channel.files()[-2 if not channel.store.appendable else -1]}"
+    key = f"{FOLDER}/{channel.files()[-2]}"
     data = bytearray(channel.store.get(key))
     data[len(data) // 2] ^= 1
     channel.store.put(key, [bytes(data)])
@@ -255,11 +255,34 @@ def test_damage_of_an_older_group_is_told(channel):
 def test_a_log_that_is_gone_is_told_once_something_was_flushed(files):
     log = files.claim().log
     files.flush(log, files.append(log, 1))
-    files.store.delete([f"{FOLDER}/{name}" for name in files.files()])
-    with pytest.raises(CorruptError, match="all its files are missing"):
+    for _ in range(2):  # first the files, then the hint too
+        files.store.delete([f"{FOLDER}/{name}" for name in files.files() if name != "hint"])
+        with pytest.raises(CorruptError, match="missing"):
+            files.tail()
+        with pytest.raises(CorruptError, match="missing"):
+            files.claim()
+        files.store.delete([f"{FOLDER}/hint"])
+
+
+def test_a_missing_newest_file_is_told_from_a_shorter_log(files):
+    files.append(files.claim().log, 1)
+    files.append(files.claim().log, 2)
+    newest = f"{FOLDER}/{files.files()[-2]}"
+    files.store.delete([newest])
+    with pytest.raises(CorruptError, match=newest):
         files.tail()
-    with pytest.raises(CorruptError, match="all its files are missing"):
+    with pytest.raises(CorruptError, match=newest):
         files.claim()
+
+
+@pytest.mark.parametrize("hint", [None, b"rubbish \xff", b"e000001-00000000000000000001.log"])
+def test_a_lost_or_old_hint_changes_nothing(files, hint):
+    files.append(files.claim().log, 1)
+    files.append(files.claim().log, 2)
+    files.store.delete([f"{FOLDER}/hint"])
+    if hint is not None:
+        files.store.put(f"{FOLDER}/hint", [hint])
+    assert stamps(files.tail().groups) == stamps(files.claim().groups) == [1, 2]
 
 
 # Append files
@@ -268,7 +291,7 @@ def test_a_log_that_is_gone_is_told_once_something_was_flushed(files):
 def test_a_torn_tail_is_cut(files):
     log = files.claim().log
     files.append(log, 1)
-    key = f"{FOLDER}/{files.files()[-1]}"
+    key = f"{FOLDER}/{files.files()[-2]}"
     whole = files.store.get(key)
     files.append(log, 2)
     torn = files.store.get(key)[:-20]
