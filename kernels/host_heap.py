@@ -95,15 +95,9 @@ def select_columns(
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def select_segments(
-    offsets: Any,
-    distances: Any,
-    rows: Any,
-    ranks: Any,
-    use_ranks: bool,
-    bound: Any,
-    out_rows: Any,
-    out_distances: Any,
-) -> None:
+    offsets: Any, distances: Any, rows: Any, ranks: Any, use_ranks: bool, bound: Any,
+    out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
     """Fill (m, k) outputs with the first k of each query's candidates, none beyond its bound."""
     k = out_rows.shape[1]
     for i in range(out_rows.shape[0]):

@@ -8,8 +8,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpuvec.kernels.lanes import wide_dot, wide_dot_norm, wide_square
+from gpuvec.kernels.lanes import prefetch, wide_dot, wide_dot_norm, wide_square
 
+AHEAD = 8  # pairs between asking for a row and reading it
 COSINE, L2, SQEUCLIDEAN, IP, HAMMING, JACCARD = range(6)
 
 
@@ -82,6 +83,8 @@ def paired(
     last = -1
     query_square = 0.0
     for p in range(out.shape[0]):
+        if p + AHEAD < out.shape[0]:
+            prefetch(rows, row_index[p + AHEAD])
         i = query_index[p]
         if metric == COSINE and i != last:
             query_square = wide_dot(queries, i, queries, i)

@@ -7,8 +7,8 @@ import numpy as np
 from numba import njit
 
 from gpuvec.kernels.host_heap import drain_heap, nearer, push_low, push_nearest
-from gpuvec.kernels.host_pairwise import COSINE, IP, L2, bit_distance
-from gpuvec.kernels.lanes import fast_dot, fast_dot_norm, fast_square
+from gpuvec.kernels.host_pairwise import AHEAD, COSINE, IP, L2, bit_distance
+from gpuvec.kernels.lanes import fast_dot, fast_dot_norm, fast_square, prefetch
 
 LARGEST = 1e37  # float32 sums beyond it, and squares below SMALLEST, prove nothing
 SMALLEST = 1e-30
@@ -78,18 +78,9 @@ def cutoff(metric: int, query_square: float, slack: float, limit: float) -> Any:
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scan(
-    queries: Any,
-    query_squares: Any,
-    rows: Any,
-    listed: Any,
-    start: int,
-    stop: int,
-    metric: int,
-    k: int,
-    floor: Any,
-    bound: Any,
-    slack: float,
-) -> Any:
+    queries: Any, query_squares: Any, rows: Any, listed: Any, start: int, stop: int, metric: int,
+    k: int, floor: Any, bound: Any, slack: float,
+) -> Any:  # fmt: skip
     """Collect every row of a part that may be among a query's `k` nearest; at least one query.
 
     A row is kept while its lower bound does not exceed the k-th smallest upper bound so far, nor
@@ -113,6 +104,8 @@ def scan(
     row_square = length = first = 0.0
     for place in range(start, stop):
         j = listed[place] if use_list else place
+        if use_list and place + AHEAD < stop:
+            prefetch(rows, listed[place + AHEAD])
         if by_angle:
             dot, square = fast_dot_norm(queries, 0, rows, j)
             first, row_square = float(dot), float(square)
@@ -186,17 +179,9 @@ def gather(counts: Any, found: Any, lows: Any, limit: Any) -> Any:
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def scan_bits(
-    queries: Any,
-    rows: Any,
-    listed: Any,
-    start: int,
-    stop: int,
-    metric: int,
-    ranks: Any,
-    bound: Any,
-    out_rows: Any,
-    out_distances: Any,
-) -> None:
+    queries: Any, rows: Any, listed: Any, start: int, stop: int, metric: int, ranks: Any,
+    bound: Any, out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
     """Fill the k nearest rows of a part for each query of packed vectors, in order."""
     m, k = out_rows.shape
     use_list = listed.shape[0] > 0

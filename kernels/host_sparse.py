@@ -40,25 +40,10 @@ def row_dot(weights: Any, offsets: Any, columns: Any, values: Any, row: int) -> 
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scan_sparse(
-    q_offsets: Any,
-    q_columns: Any,
-    q_values: Any,
-    q_squares: Any,
-    first: int,
-    offsets: Any,
-    columns: Any,
-    values: Any,
-    row_squares: Any,
-    num_columns: int,
-    listed: Any,
-    start: int,
-    stop: int,
-    metric: int,
-    ranks: Any,
-    bound: Any,
-    out_rows: Any,
-    out_distances: Any,
-) -> None:
+    q_offsets: Any, q_columns: Any, q_values: Any, q_squares: Any, first: int, offsets: Any,
+    columns: Any, values: Any, row_squares: Any, num_columns: int, listed: Any, start: int,
+    stop: int, metric: int, ranks: Any, bound: Any, out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
     """Fill the k nearest rows of a part for queries from `first` on, in order."""
     k = out_rows.shape[1]
     use_list = listed.shape[0] > 0
@@ -90,20 +75,10 @@ def scan_sparse(
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def measure_sparse(
-    q_offsets: Any,
-    q_columns: Any,
-    q_values: Any,
-    q_squares: Any,
-    first: int,
-    offsets: Any,
-    columns: Any,
-    values: Any,
-    row_squares: Any,
-    num_columns: int,
-    places: Any,
-    metric: int,
+    q_offsets: Any, q_columns: Any, q_values: Any, q_squares: Any, first: int, offsets: Any,
+    columns: Any, values: Any, row_squares: Any, num_columns: int, places: Any, metric: int,
     out: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Fill (queries, places) distances for queries from `first` on."""
     weights = np.zeros(num_columns)
     for i in range(out.shape[0]):
@@ -120,18 +95,9 @@ def measure_sparse(
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def measure_pairs(
-    q_offsets: Any,
-    q_columns: Any,
-    q_values: Any,
-    q_squares: Any,
-    offsets: Any,
-    columns: Any,
-    values: Any,
-    row_squares: Any,
-    num_columns: int,
-    metric: int,
-    out: Any,
-) -> None:
+    q_offsets: Any, q_columns: Any, q_values: Any, q_squares: Any, offsets: Any, columns: Any,
+    values: Any, row_squares: Any, num_columns: int, metric: int, out: Any,
+) -> None:  # fmt: skip
     """Fill the distance of query p to row p."""
     weights = np.zeros(num_columns)
     for p in range(out.shape[0]):

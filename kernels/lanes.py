@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from gpuvec.device.arrays import is_bfloat16
 
 WIDE_LANES = 16  # of the float64 sums: part of what a distance is
+_CACHE_LINE = 64
 FAST_LANES = 32  # of the float32 sums: two AVX-512 registers
 
 
@@ -105,6 +106,26 @@ def _add_lanes(builder: Any, lanes_sum: Any, lanes: int) -> Any:
         )
         lanes_sum = builder.fadd(low, high)
     return builder.extract_element(lanes_sum, ir.IntType(32)(0))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typingctx: Any, rows: Any, j: Any) -> Any:
+    """Ask the memory for row j, which will be read soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        width = builder.mul(builder.extract_value(array.shape, 1), array.itemsize)
+        byte, word = ir.IntType(8), ir.IntType(32)
+        base = builder.bitcast(array.data, byte.as_pointer())
+        base = builder.gep(base, [builder.mul(args[1], width)])
+        kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        line = ir.IntType(64)(_CACHE_LINE)
+        with cgutils.for_range_slice(builder, ir.IntType(64)(0), width, line) as (at, _):
+            builder.call(function, [builder.gep(base, [at]), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(rows, types.int64), codegen
 
 
 def _pair_sums(real: Any, lanes: int, mode: str) -> Any:
