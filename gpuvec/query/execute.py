@@ -71,12 +71,14 @@ def empty_part(columns: p.Columns) -> Part:
 
 
 def _scan(run: Run, node: p.Scan) -> Iterator[Part]:
+    start = 0
     for view in run.snapshot(node.source):
         if view.num_rows:
             stored = StoredColumns(view, run.session, node.columns.fields)
-            part = segment_part(view, stored.read, stored.load)
+            part = segment_part(view, start, stored.read, stored.load)
             run.metrics.segments += 1
             run.metrics.rows += part.num_rows
+            start += view.num_rows
             yield part
 
 

@@ -108,12 +108,14 @@ class Origin:
     """The segment behind a part: `base` holds all its rows, `keep` those in the part (None: all).
 
     Attributes:
+        start: rows of the source before this segment.
         computed: columns that are not the segment's own.
     """
 
     view: SegmentView
     base: Part
     keep: RowMask | None
+    start: int = 0
     computed: frozenset[str] = frozenset()
 
     def statistics(self, name: str) -> FieldStatistics | None:
@@ -122,7 +124,7 @@ class Origin:
 
     def part(self, keep: RowMask | None) -> Part:
         """Return the part of the same segment that another mask keeps."""
-        origin = Origin(self.view, self.base, keep, self.computed)
+        origin = Origin(self.view, self.base, keep, self.start, self.computed)
         base = self.base
         if keep is None:
             return Part(base.num_rows, base.column, base.prepare, origin)
@@ -138,7 +140,7 @@ class Origin:
     def derive(self, names: frozenset[str], make: Callable[[Part, str], Column]) -> "Origin":
         """See `Part.derive`."""
         base = self.base.derive(names, make)
-        return Origin(self.view, base, self.keep, self.computed | names)
+        return Origin(self.view, base, self.keep, self.start, self.computed | names)
 
 
 def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
@@ -152,20 +154,10 @@ def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
     )
 
 
-def segment_part(view: SegmentView, read: ReadColumn, load: LoadColumns) -> Part:
+def segment_part(view: SegmentView, start: int, read: ReadColumn, load: LoadColumns) -> Part:
     """Return the visible rows of a segment; `read` gives its columns with all rows."""
     base = Part(view.num_rows, read, load)
-    return Origin(view, base, None).part(view.keep())
-
-
-def rows_part(rows: Rows) -> Part:
-    """Return rows in memory as a part."""
-    table, vectors = rows.table, rows.vectors
-
-    def read(name: str) -> Column:
-        return vectors[name] if name in vectors else table.column(name)
-
-    return Part(len(rows), read)
+    return Origin(view, base, None, start).part(view.keep())
 
 
 def computed_part(num_rows: int, columns: Mapping[str, Column]) -> Part:

@@ -26,7 +26,7 @@ from gpuvec.query.groups import Groups, grouped_hits, make_groups
 from gpuvec.query.optimize import optimize
 from gpuvec.query.reduce import Hits
 from gpuvec.query.reference import Float64s, distances64
-from gpuvec.query.search import Searcher, make_target
+from gpuvec.query.search import Searcher, make_targets
 from gpuvec.query.session import Session
 from gpuvec.rows import SparseVectors, VectorColumn
 from gpuvec.types import Metric
@@ -65,7 +65,7 @@ def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
     size = whole_number("sample", sample, least=1)
     search = find_search(optimize(node))
     with Run(session) as run:
-        targets = [make_target(part, search, session) for part in run.parts(search.input)]
+        targets = make_targets(run.parts(search.input), search, session)
         searcher = Searcher(search, targets, session, run.metrics)
         tile = _draw(run, search, size, seed)
         groups = None

@@ -1,6 +1,6 @@
 """One search over the parts of its input: mask, scan, top-k, and the merge of parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,12 +31,14 @@ class Target:
     Attributes:
         base: all rows, also those that the mask hides.
         keep: the rows that may be found; None: all.
+        start: rows of the input before these, hidden ones too.
         count: how many they are.
         cache_key: segment id and generation; None when nothing outlives the query.
     """
 
     base: Part
     keep: RowMask | None
+    start: int
     count: int
     field: str
     metric: Metric
@@ -101,19 +103,28 @@ class Target:
         return found
 
 
-def make_target(part: Part, node: Search, session: Session) -> Target:
-    """Return a part as something to search."""
+def make_targets(parts: Iterable[Part], node: Search, session: Session) -> list[Target]:
+    """Return parts as what a search goes through."""
+    found, start = [], 0
+    for part in parts:
+        found.append(_make_target(part, node, session, start))
+        start = found[-1].start + found[-1].base.num_rows
+    return found
+
+
+def _make_target(part: Part, node: Search, session: Session, start: int) -> Target:
     origin = part.origin
     pk = node.input.columns.primary_key
     if origin is None:
-        return Target(part, None, part.num_rows, node.field, node.metric, pk, session, None)
+        return Target(part, None, start, part.num_rows, node.field, node.metric, pk, session, None)
     key = None
     kept = not getattr(origin.view, "transient", False)
     if kept and origin.computed.isdisjoint((node.field, pk)):
         key = (origin.view.segment_id, origin.view.generation)
     return Target(
-        origin.base, origin.keep, part.num_rows, node.field, node.metric, pk, session, key
-    )
+        origin.base, origin.keep, origin.start, part.num_rows,
+        node.field, node.metric, pk, session, key,
+    )  # fmt: skip
 
 
 class Searcher:
@@ -231,8 +242,8 @@ class Searcher:
 
     def places(self, hits: Hits) -> IntArray:
         """Return where each hit is in the input, counting rows that filters hide."""
-        before = np.cumsum([0, *(target.base.num_rows for target in self.targets[:-1])])
-        found: IntArray = before[hits.part] + hits.row
+        start = np.array([target.start for target in self.targets], np.int64)
+        found: IntArray = start[hits.part] + hits.row
         return found
 
     def without_own(self, hits: Hits, own_keys: pa.Array) -> Hits:

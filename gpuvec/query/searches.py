@@ -13,7 +13,7 @@ from gpuvec.query.metrics import Metrics
 from gpuvec.query.part import Column, Part, gather
 from gpuvec.query.plan import QueryArray, Search
 from gpuvec.query.reduce import Hits
-from gpuvec.query.search import Searcher, make_target
+from gpuvec.query.search import Searcher, make_targets
 from gpuvec.query.session import Session
 
 FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
@@ -35,9 +35,7 @@ def run_search(
         session: memory, threads and caches.
         metrics: where counts go.
     """
-    searcher = Searcher(
-        node, [make_target(part, node, session) for part in parts], session, metrics
-    )
+    searcher = Searcher(node, make_targets(parts, node, session), session, metrics)
     metrics.rows_passed += searcher.total
     metrics.recall = 1.0
     groups = None

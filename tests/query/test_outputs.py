@@ -99,6 +99,8 @@ def test_queries_come_from_parquet_files_row_group_by_row_group(table, tmp_path)
     assert files.filter("user >= 600").select("user").to_arrow()["user"].to_pylist() == list(
         range(600, 607)
     )
+    far = files.filter("user >= 450").search(queries[455], k=1, metric="l2").collect()
+    assert far["row"].tolist() == [455]
     near = files.search(queries[:3], k=1, metric="l2").collect()
     assert near["distance"].tolist() == [0, 0, 0]
 
