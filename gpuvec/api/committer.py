@@ -13,6 +13,7 @@ from gpuvec import errors
 _GROUP_REQUESTS = 1024
 _GROUP_BYTES = 64 << 20
 _TICK_S = 1.0
+_LONGEST_PAUSE_S = 300.0
 _WINDOW_S = 0.001
 
 _log = logging.getLogger("gpuvec")
@@ -117,15 +118,18 @@ class Committer:
                 future.set_result(answer)
 
     def _maintain_forever(self) -> None:
+        pause_s = _TICK_S
         while True:
-            self._wake.wait(_TICK_S)
+            self._wake.wait(pause_s)
             self._wake.clear()
             if self._stopping:
                 return
             try:
                 self._maintain()
+                pause_s = _TICK_S
             except errors.GpuvecError as error:
-                _log.warning("maintenance will be tried again: %s", error)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                _log.warning("maintenance will be tried again in %g s: %s", pause_s, error)
 
 
 def beside(work: Callable[[], None]) -> Callable[[], None]:

@@ -198,11 +198,10 @@ class Engine:
     def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
         name = self._known_name(collection_id)
         channel = self._channel(collection_id)
-        answers = channel.write(name, requests, self._generation)
-        bytes_, writes, deletes = channel.status()
-        self._note(collection_id, bytes_, writes, deletes)
-        if bytes_ > 3 * self._flush_bytes:
+        if channel.status()[0] > 3 * self._flush_bytes:
             channel.flush(self._generation)  # writers wait: memory is bounded
+        answers = channel.write(name, requests, self._generation)
+        self._note(collection_id, *channel.status())
         return answers
 
     def _maintain(self) -> None:

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
 from gpuvec.node.delegator import ShardDelegator
-from gpuvec.node.prepare import Context, Prepared, prepare
+from gpuvec.node.prepare import prepare
 from gpuvec.node.small_inserts import Merged, merge
+from gpuvec.node.writing import Context, Prepared
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.storage.object_store import Now, Procedure
 from gpuvec.types import RequestId, Timestamp

@@ -8,7 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.messages import InsertRows, WriteRequest
-from gpuvec.node.prepare import Context, Prepared, insert_record
+from gpuvec.node.prepare import insert_record
+from gpuvec.node.writing import Context, Prepared
 from gpuvec.rows import Rows
 from gpuvec.segment.keys import KeyIndex, one_array
 

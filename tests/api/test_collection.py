@@ -191,6 +191,10 @@ def test_update_refuses_what_the_schema_does_not_allow(items):
         items.update({"embedding": None}, filter="id == 1")
     with pytest.raises(gv.FilterError):
         items.update({"price": 5}, filter="price <<< 1")
+    for values in ({"price": "cheap"}, {"embedding": [1, 2]}, {"embedding": gv.col("price")},
+                   {"brand": object()}):  # fmt: skip
+        with pytest.raises(gv.SchemaError):
+            items.update(values, filter="id == 1")
     assert items.count() == 1
 
 
