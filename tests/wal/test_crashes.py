@@ -1,18 +1,22 @@
-"""Log and manifest on the real `LocalStore`, on a disk that loses power at every call it makes."""
+"""Log and manifest together, where each call in turn fails, kills the process or loses power."""
 
 import itertools
+from contextlib import suppress
 
 import pytest
 
 from gpuvec.clock import ManualClock
+from gpuvec.errors import StorageError, UnavailableError
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Flush, InitCollection, SetEpoch, WriteSummary
 from gpuvec.meta.manifest import ManifestLog
 from gpuvec.schema import Int64, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.local import LocalStore
+from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.object_store import run
 from gpuvec.testing.disk import ModelDisk, PowerCut
+from gpuvec.testing.faults import Crash, Fault, FaultStore
 from gpuvec.wal.log import ChannelPosition, claim, read_tail
 from gpuvec.wal.record import WriteRecord
 
@@ -29,8 +33,8 @@ OUTCOMES = [
 class Engine:
     """An owner of one channel that notes what it acknowledged."""
 
-    def __init__(self, disk, acknowledged):
-        self.store, self.clock = LocalStore(ROOT, system=disk), ManualClock()
+    def __init__(self, store, acknowledged):
+        self.store, self.clock = store, ManualClock()
         self.manifest = ManifestLog(PREFIX, CollectionState(), checkpoint_every=2)
         self.acknowledged = acknowledged
         self.view = self.run(self.manifest.read())
@@ -54,7 +58,9 @@ class Engine:
             self.commit(InitCollection(collection_id="c-1", schema=schema, channels=(CHANNEL,)))
         epoch = self.view.state.channels[CHANNEL].epoch + 1
         self.commit(SetEpoch(channel=CHANNEL, epoch=epoch))
-        recovery = self.run(claim(PREFIX, CHANNEL, epoch, self.position, appendable=True))
+        recovery = self.run(
+            claim(PREFIX, CHANNEL, epoch, self.position, appendable=self.store.appendable)
+        )
         self.log, self.groups = recovery.log, list(recovery.groups)
         self.flushed = [write.ts for write in self.view.state.history]
         return self.flushed + [r.ts for group in self.groups for r in group.records]
@@ -65,7 +71,7 @@ class Engine:
         self.acknowledged.append(ts)
 
     def flush(self):
-        tail = self.run(read_tail(PREFIX, CHANNEL, self.position, appendable=True))
+        tail = self.run(read_tail(PREFIX, CHANNEL, self.position, appendable=self.store.appendable))
         written = tuple(
             WriteSummary(
                 ts=record.ts,
@@ -87,49 +93,68 @@ class Engine:
                 epoch=channel.epoch,
                 from_lsn=channel.flushed_lsn,
                 to_lsn=to_lsn,
+                fences=self.log.fences(to_lsn),
                 last_ts=written[-1].ts,
                 writes=written,
             )
         )
-        self.run(self.log.truncate(to_lsn, ()))
+        self.run(self.log.truncate(to_lsn, self.view.state.channels[CHANNEL].fences))
 
 
-def live(disk, acknowledged):
-    engine = Engine(disk, acknowledged)
+def live(store, acknowledged):
+    engine = Engine(store, acknowledged)
     engine.open()
     engine.append(1)
     engine.append(2)
     engine.flush()
     engine.append(3)
-    second = Engine(disk, acknowledged)
+    second = Engine(store, acknowledged)
     second.open()
     second.append(4)
     second.flush()
 
 
-def check(cut_ats, outcomes):
+def check(store, acknowledged, where):
+    """Recover twice: what was acknowledged is there, nothing else but a write under way."""
+    for _ in range(2):
+        found = Engine(store, []).open()
+        assert found[: len(acknowledged)] == acknowledged, where
+        assert found == [1, 2, 3, 4][: len(found)], where
+        assert len(found) <= len(acknowledged) + 1, where
+
+
+def cut_power(cut_ats, outcomes):
     for cut_at in cut_ats:
         disk, acknowledged = ModelDisk(cut_at=cut_at, write_bytes=1 << 20), []
         was_cut = False
         try:
-            live(disk, acknowledged)
+            live(LocalStore(ROOT, system=disk), acknowledged)
         except PowerCut:
             was_cut = True
         for outcome in outcomes:
-            later = disk.after_power_cut(*outcome)
-            for _ in range(2):  # what one recovery saw, the next one sees
-                found = Engine(later, []).open()
-                assert found[: len(acknowledged)] == acknowledged, (cut_at, outcome)
-                assert found in ([1, 2, 3, 4][:n] for n in range(5)), (cut_at, outcome)
-                assert len(found) <= len(acknowledged) + 1
+            later = LocalStore(ROOT, system=disk.after_power_cut(*outcome))
+            check(later, acknowledged, (cut_at, outcome))
         if not was_cut:
             return
 
 
+@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("appendable", [True, False], ids=["files", "slots"])
+def test_no_acknowledged_write_is_lost_when_an_operation_fails(appendable, fault):
+    for number in itertools.count():
+        inner, acknowledged = MemoryStore(appendable=appendable), []
+        store = FaultStore(inner, {number: fault})
+        with suppress(StorageError, UnavailableError, Crash):
+            live(store, acknowledged)
+        check(inner, acknowledged, store.operations[number:][:1])
+        if number >= len(store.operations):
+            return
+
+
 def test_no_acknowledged_write_is_lost_in_a_power_cut():
-    check([*range(0, 400, 9), 10_000], OUTCOMES[:3])
+    cut_power([*range(0, 400, 9), 10_000], OUTCOMES[:3])
 
 
 @pytest.mark.slow
 def test_no_acknowledged_write_is_lost_in_a_power_cut_at_any_call():
-    check(itertools.count(), OUTCOMES)
+    cut_power(itertools.count(), OUTCOMES)
