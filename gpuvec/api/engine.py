@@ -269,8 +269,13 @@ class Engine:
 
     def _commit(self, change: Change) -> None:
         assert self._view is not None
-        self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
-        self._root.note(self._view.state)
+        try:
+            self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
+        except errors.UnavailableError:
+            self._view = self._run(self._catalog.read())  # it may be there
+            raise
+        finally:
+            self._root.note(self._view.state)
 
     def _signed(self) -> dict[str, Any]:
         return {"generation": self._generation, "committer": self._committer_name}
