@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32, to_device, to_host
 from gpuvec.index.base import Queries
-from gpuvec.query.part import Part, chunks_of, take_column
+from gpuvec.query.part import Part, arrow_numbers, chunks_of, take_column
 from gpuvec.query.plan import QueryArray, QueryFrame
 from gpuvec.rows import SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType
@@ -72,7 +72,7 @@ def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int)
 def array_blocks(queries: QueryArray) -> Iterator[Tile]:
     """Yield queries in memory as one block; their ids are row numbers."""
     vectors, numbers = _usable(queries.vectors, np.arange(len(queries)))
-    yield Tile(vectors, pa.array(numbers), None)
+    yield Tile(vectors, arrow_numbers(numbers), None)
 
 
 def frame_blocks(queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool) -> Iterator[Tile]:
@@ -83,7 +83,9 @@ def frame_blocks(queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool)
         before += part.num_rows
         vectors, kept = _usable(part.column(queries.vector), numbers)
         rows = kept - (before - part.num_rows)
-        ids = pa.array(kept) if queries.query_id is None else _flat(part, queries.query_id, rows)
+        ids = (
+            arrow_numbers(kept) if queries.query_id is None else _flat(part, queries.query_id, rows)
+        )
         keys = _flat(part, queries.key, rows) if with_keys and queries.key is not None else None
         yield Tile(vectors, ids, keys)
 

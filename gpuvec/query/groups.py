@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpuvec.index.base import Queries
 from gpuvec.query.batch import take_queries
 from gpuvec.query.codes import places_within, row_codes
-from gpuvec.query.part import concat_columns
+from gpuvec.query.part import concat_columns, take_column
 from gpuvec.query.reduce import Hits, IntArray, sort_hits
 from gpuvec.query.search import Searcher
 
@@ -110,7 +110,7 @@ def _by_widening(
     while len(waiting):
         depth = min(depth, searcher.total)
         block = take_queries(queries, waiting)
-        keys = None if own_keys is None else own_keys.take(pa.array(waiting))
+        keys = None if own_keys is None else take_column(own_keys, waiting)
         top = searcher.top(block, depth, node.high).hits()
         seen_all = (np.diff(top.offsets) < depth) | (depth == searcher.total)
         hits = _in_range(searcher, top, keys)
@@ -172,7 +172,7 @@ def _filled(
     parts = [hits.where(full)]
     for group in np.unique(short % width):
         whose = short[short % width == group] // width
-        keys = None if own_keys is None else own_keys.take(pa.array(whose))
+        keys = None if own_keys is None else take_column(own_keys, whose)
         more = _one_group(searcher, groups, int(group), take_queries(queries, whose), keys)
         more = more.nearest(node.group_size)
         parts.append(

@@ -208,11 +208,37 @@ def concat_parts(parts: Sequence[Part]) -> Part:
     return Part(total, lambda name: concat_columns([part.column(name) for part in parts]), load)
 
 
+def arrow_numbers(values: NDArray[Any]) -> pa.Array:
+    """Return numbers as Arrow holds them, without copying; `pa.array` would import pandas."""
+    kind = _ARROW_TYPES.get(values.dtype.char)
+    if kind is None:
+        return pa.array(values)
+    plain = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(plain), [None, pa.py_buffer(plain)])
+
+
+def numpy_numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column of numbers without nulls as NumPy holds them, without copying one chunk.
+
+    `np.asarray` would import pandas.
+    """
+    parts = [np.from_dlpack(chunk) for chunk in chunks_of(column)]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+_ARROW_TYPES = {
+    np.dtype(name).char: kind
+    for name, kind in [("i4", pa.int32()), ("i8", pa.int64()), ("f4", pa.float32())]
+}
+
+
 def take_column(column: Column, rows: IntArray) -> Column:
-    """Return the given rows of a column; row -1 gives null."""
+    """Return the given rows of a column."""
     if isinstance(column, DenseVectors | SparseVectors):
         return column.take(rows)
-    return column.take(pa.array(rows))
+    return column.take(arrow_numbers(rows))
 
 
 def take_or_null(column: Column, rows: IntArray) -> Column:

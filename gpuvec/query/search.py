@@ -16,7 +16,7 @@ from gpuvec.index.flat import FlatIndex
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
 from gpuvec.query.metrics import Metrics
-from gpuvec.query.part import Part, gather
+from gpuvec.query.part import Part, arrow_numbers, gather, numpy_numbers, take_column
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_ranges
 from gpuvec.query.session import Session
@@ -79,7 +79,7 @@ class Target:
             column = self.base.column(str(self.primary_key))
             if not pa.types.is_integer(column.type):
                 return None
-            return np.asarray(column).astype(np.int64, copy=False)
+            return numpy_numbers(column).astype(np.int64, copy=False)
 
         found: IntArray | None = self._cached(("keys", self.primary_key), make, _array_bytes)
         return found
@@ -250,9 +250,9 @@ class Searcher:
         """Return the hits without the row that has the query's own primary key."""
         if not len(hits):
             return hits
-        own = own_keys.take(pa.array(hits.query))
+        own = take_column(own_keys, hits.query)
         keys = self._int_keys(hits.part, hits.row)
-        found = self._key_column(hits.part, hits.row) if keys is None else pa.array(keys)
+        found = self._key_column(hits.part, hits.row) if keys is None else arrow_numbers(keys)
         same = pc.fill_null(pc.equal(found, own.cast(found.type)), False)
         return hits.where(~np.asarray(same))
 
@@ -274,7 +274,7 @@ class Searcher:
 def _text_ranks(column: Any) -> IntArray:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    ranks: IntArray = np.asarray(pc.rank(column, tiebreaker="dense")).astype(np.int64)
+    ranks: IntArray = numpy_numbers(pc.rank(column, tiebreaker="dense")).astype(np.int64)
     return ranks
 
 

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.groups import Groups, grouped_hits, make_groups
 from gpuvec.query.metrics import Metrics
-from gpuvec.query.part import Column, Part, gather
+from gpuvec.query.part import Column, Part, arrow_numbers, gather, take_column
 from gpuvec.query.plan import QueryArray, Search
 from gpuvec.query.reduce import Hits
 from gpuvec.query.search import Searcher, make_targets
@@ -107,13 +106,13 @@ def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) 
 
     def read(name: str) -> Column:
         if name == "query_id":
-            return tile.ids.take(pa.array(hits.query))
+            return take_column(tile.ids, hits.query)
         if name == "rank":
-            return pa.array((hits.rank + (before + 1)).astype(np.int32))
+            return arrow_numbers((hits.rank + (before + 1)).astype(np.int32))
         if name == "distance":
-            return pa.array(hits.distance)
+            return arrow_numbers(hits.distance)
         if name == searcher.node.place:
-            return pa.array(searcher.places(hits))
+            return arrow_numbers(searcher.places(hits))
         return found.column(renamed.get(name, name))
 
     def load(names: Sequence[str]) -> None:
