@@ -67,6 +67,8 @@ def is_bfloat16(x: Array) -> bool:
 def as_float32(x: Array) -> Array:
     """Return float16, bfloat16, int8 or uint8 values as float32, without loss; C-contiguous."""
     xp = array_namespace(x)
+    if xp is not np and x.dtype == np.uint16:  # bfloat16, see `to_device`
+        return (xp.ascontiguousarray(x).astype(xp.uint32) << 16).view(xp.float32)
     return xp.ascontiguousarray(x.astype(xp.float32, copy=False))
 
 

@@ -133,7 +133,8 @@ class DeviceScan:
         keys = [key.astype(xp.float64) for key in (rank, exact, owner)]
         order = xp.lexsort(xp.stack(keys))
         offsets = xp.zeros(len(queries) + 1, xp.int64)
-        offsets[1:] = xp.cumsum(xp.bincount(owner, minlength=len(queries)))
+        if len(owner):
+            offsets[1:] = xp.cumsum(xp.bincount(owner, minlength=len(queries)))
         return RangeNeighbors(offsets, row[order], exact[order])
 
     def _doubt(self, queries: Array, rows: Array, distances: Array) -> Array:

@@ -60,3 +60,13 @@ def test_arrays_travel_to_the_device_and_back():
     moved = to_device(x)
     assert is_device_array(moved)
     np.testing.assert_array_equal(to_host(moved), x)
+
+
+@pytest.mark.gpu
+def test_bfloat16_travels_as_its_bits_and_widens_there():
+    from gpuvec.device.arrays import to_device
+
+    x = np.linspace(-3, 3, 20).astype(ml_dtypes.bfloat16).reshape(4, 5)
+    moved = to_device(x)
+    assert moved.dtype == np.uint16
+    np.testing.assert_array_equal(to_host(as_float32(moved)), x.astype(np.float32))
