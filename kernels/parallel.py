@@ -38,7 +38,8 @@ def split(size: int, parts: int, *, least: int = 1) -> list[tuple[int, int]]:
 def run_parallel(work: Callable[[T], R], items: Sequence[T], threads: int = 0) -> list[R]:
     """Return `[work(item) for item in items]`, done by up to `threads` threads.
 
-    `work` must not call this function. The first exception is raised once all have ended.
+    The calling thread works too, so calls may be nested. An exception is raised once all that had
+    begun have ended.
     """
     wanted = min(thread_count(threads), len(items))
     if wanted <= 1:
@@ -59,7 +60,9 @@ def run_parallel(work: Callable[[T], R], items: Sequence[T], threads: int = 0) -
     try:
         drain()
     finally:
-        errors = [error for helper in helpers if (error := helper.exception()) is not None]
+        # One that has not begun would find nothing to do; waiting for it could wait for ever.
+        begun = [helper for helper in helpers if not helper.cancel()]
+        errors = [error for helper in begun if (error := helper.exception()) is not None]
     if errors:
         raise errors[0]
     return results  # type: ignore[return-value]

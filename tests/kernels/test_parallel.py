@@ -67,3 +67,10 @@ def test_compiled_bodies_let_other_threads_run():
     thread.join()
     during = [t for t in beats if start < t < end]
     assert len(during) > 3
+
+
+def test_calls_may_be_nested():
+    def outer(item):
+        return sum(run_parallel(lambda x: x * item, range(50), threads=4))
+
+    assert run_parallel(outer, range(20), threads=8) == [1225 * item for item in range(20)]
