@@ -15,8 +15,8 @@ class Candidates(NamedTuple):
     """What a scan has found for m queries.
 
     Attributes:
-        floor: (m,) float64; rows whose score is surely less cannot be among the k nearest. +inf once
-            a query is given up.
+        floor: (m,) float64; rows whose score is surely less cannot be among the k nearest. +inf
+            once a query is given up.
         lows: (m, k) float64, the k greatest lower bounds, as a min-heap; the first `filled` count.
         filled: (m,) int64.
         rows: (m, room) int64; the first `counts` count.
@@ -48,7 +48,7 @@ def make_candidates(floor: NDArray[np.float64], k: int, room: int) -> Candidates
     )
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def keep_low(found: Any, j: int, low: float) -> None:
     """Note that a row of query j scores at least `low`; raise the floor once k rows do."""
     heap, size = found.lows[j], found.filled[j]
@@ -79,7 +79,7 @@ def keep_low(found: Any, j: int, low: float) -> None:
         found.floor[j] = max(found.floor[j], heap[0])
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def add_candidate(found: Any, j: int, row: int, low: float, high: float) -> None:
     """Add a row whose score lies between `low` and `high`, if it can matter."""
     if not high >= found.floor[j]:

@@ -6,7 +6,6 @@ some centers (k-means of a sample) and lie center by center, so that one number 
 says how near its rows can be, and thresholds are good early.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import as_float32
 from gpuvec.kernels.int8_tile import TILE_ROWS, WORD
 from gpuvec.kernels.parallel import run_parallel, split
-from gpuvec.kernels.quantize import LEVELS, OFFSET, SEGMENT, encode_list
+from gpuvec.kernels.quantize import LEVELS, OFFSET, SEGMENT, encode_list, tail_squares
+from gpuvec.kernels.scan_bounds import LARGEST, SMALLEST, prepare_rows
 from gpuvec.types import Metric
 
 ROWS_PER_LIST = 512
@@ -26,9 +26,9 @@ SAMPLE_PER_CENTER = 32
 MIN_SAMPLE = 4096
 LLOYD_ROUNDS = 6
 MAX_SHIFT = 3
+TYPICAL_EDGE = 0.4  # share of the dimensions at which most scans stop; tiles are alike beyond it
 _BLOCK = 8192  # rows converted at a time
 _SUM_COLUMNS = 256  # dimensions that one float32 sum runs over
-SMALLEST, LARGEST = 2.0**-30, 2.0**40  # magnitudes within which float32 squares are safe
 _MAX_SUM = 2**29  # of an integer product
 
 F32 = NDArray[np.float32]
@@ -47,12 +47,12 @@ class Shard(NamedTuple):
         centers: (l,) int64.
         units: (l,) float64, the codes' step beyond the head.
         reach: (l,) float64, greatest norm of an offset.
-        lost: (l,) float64, greatest norm of what codes lose.
-        said: (l,) float64, greatest norm of what codes say.
+        lost: (l, e) float32, greatest norm of what codes lose before each edge.
+        said: (l, e) float32, greatest norm of what codes say before each edge.
         norms: (l,) float64, greatest norm of a row or the center.
         list_low: (l,) float64, the least half square.
         list_mean: (l,) float64, the mean half square.
-        means: (l, e) float64, mean norm of an offset from each edge on.
+        means: (l, e) float32, mean norm of an offset from each edge on.
     """
 
     codes: NDArray[np.uint8]
@@ -64,12 +64,12 @@ class Shard(NamedTuple):
     centers: NDArray[np.int64]
     units: NDArray[np.float64]
     reach: NDArray[np.float64]
-    lost: NDArray[np.float64]
-    said: NDArray[np.float64]
+    lost: F32
+    said: F32
     norms: NDArray[np.float64]
     list_low: NDArray[np.float64]
     list_mean: NDArray[np.float64]
-    means: NDArray[np.float64]
+    means: F32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,16 +140,13 @@ def pack_int8(rows: Any, metric: Metric, *, threads: int) -> Int8Pack | None:
     return Int8Pack(space=space, shards=tuple(shards))
 
 
-def prepare(block: Any, metric: Metric, origin: F32) -> F32 | None:
-    """Return vectors as float32, of unit length for cosine, less `origin`; None if out of range."""
-    vectors: F32 = as_float32(block)
+def _prepare(block: Any, metric: Metric, origin: F32) -> F32 | None:
+    """Return rows as scores take them, or None if float32 cannot hold what the proof needs."""
+    vectors = as_float32(block)
     peak = float(np.abs(vectors).max(initial=0))
     if not (peak == 0 or SMALLEST <= peak <= LARGEST):
         return None
-    if metric is Metric.COSINE:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        return (vectors / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32)
-    return vectors - origin if metric is not Metric.IP else vectors
+    return prepare_rows(vectors, metric, origin)
 
 
 def rotate(vectors: F32, rotation: F32) -> F32:
@@ -167,7 +164,7 @@ def _fit_space(rows: Any, metric: Metric, *, centers: int) -> Space | None:
     rng = np.random.default_rng(0)
     size = min(count, max(MIN_SAMPLE, SAMPLE_PER_CENTER * centers, 2 * dim))
     picked = np.sort(rng.choice(count, size, replace=False)) if size < count else slice(None)
-    sample = prepare(rows[picked], metric, np.zeros(dim, np.float32))
+    sample = _prepare(rows[picked], metric, np.zeros(dim, np.float32))
     if sample is None:
         return None
     origin = np.zeros(dim, np.float32)
@@ -203,7 +200,7 @@ def _k_means(sample: F32, centers: int, rng: np.random.Generator) -> tuple[F32, 
     middles = sample[np.sort(rng.choice(len(sample), centers, replace=False))]
     nearest = np.zeros(len(sample), np.int64)
     for _ in range(LLOYD_ROUNDS if centers > 1 else 1):
-        nearest, _ = _assign(sample, middles)
+        nearest = _assign(sample, middles)
         order = np.argsort(nearest, kind="stable")
         sizes = np.bincount(nearest, minlength=centers)
         filled = sizes > 0
@@ -214,30 +211,30 @@ def _k_means(sample: F32, centers: int, rng: np.random.Generator) -> tuple[F32, 
     return middles, nearest
 
 
-def _assign(vectors: F32, middles: F32) -> tuple[NDArray[np.int64], F32]:
-    """Return the nearest center of each vector and its score, half its square less its product."""
+def _assign(vectors: F32, middles: F32) -> NDArray[np.int64]:
+    """Return the nearest center of each vector."""
     half = np.einsum("ij,ij->i", middles, middles) / 2
     nearest = np.empty(len(vectors), np.int64)
-    score = np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), _BLOCK):
-        at = slice(start, start + _BLOCK)
-        scores = vectors[at] @ middles.T
+        scores = vectors[start : start + _BLOCK] @ middles.T
         scores -= half
-        best = scores.argmax(axis=1)
-        nearest[at], score[at] = best, -scores[np.arange(len(best)), best]
-    return nearest, score
+        nearest[start : start + _BLOCK] = scores.argmax(axis=1)
+    return nearest
 
 
 def _choose_head(variance: F32) -> tuple[int, int]:
-    """Return the head and shift with the least expected loss, from the spread per dimension."""
+    """Return the head and shift with the least expected loss, from the spread per dimension.
+
+    Half the weight is on all dimensions, half on the first third, where most scans stop.
+    """
     spread = np.sqrt(variance.astype(np.float64))
     dims = len(spread)
     best, choice = np.inf, (SEGMENT, 0)
-    for head in range(SEGMENT, max(SEGMENT, min(8 * SEGMENT, dims // 2)) + 1, SEGMENT):
+    for head in range(SEGMENT, max(SEGMENT, min(8 * SEGMENT, dims // 3)) + 1, SEGMENT):
         for shift in range(MAX_SHIFT + 1):
-            rest = spread[head] if head < dims else 0.0
-            unit = max(rest, spread[0] / 2**shift)
-            loss = unit**2 * (head * 4.0**shift + dims - head)
+            unit = max(spread[head] if head < dims else 0.0, spread[0] / 2**shift)
+            wide = head * 4.0**shift
+            loss = unit * (np.sqrt(wide + dims - head) + np.sqrt(wide + max(0, dims // 3 - head)))
             if loss < best:
                 best, choice = loss, (head, shift)
     return choice
@@ -266,14 +263,15 @@ def _pack_chunk(rows: Any, start: int, stop: int, space: Space, threads: int) ->
     rotated = np.empty((size, dims), np.float32)
     half = np.empty(size, np.float64)
     for low in range(start, stop, _BLOCK):
-        block = prepare(rows[low : min(stop, low + _BLOCK)], space.metric, space.origin)
+        block = _prepare(rows[low : min(stop, low + _BLOCK)], space.metric, space.origin)
         if block is None:
             return None
         at = slice(low - start, low - start + len(block))
         rotated[at] = rotate(block, space.rotation)
         half[at] = np.einsum("ij,ij->i", block, block, dtype=np.float64) / 2
-    nearest, score = _assign(rotated, space.centers)
-    order = np.lexsort((half + score, nearest))
+    nearest = _assign(rotated, space.centers)
+    most = int(space.edges[np.searchsorted(space.edges, TYPICAL_EDGE * dims)])
+    order = np.lexsort((tail_squares(rotated, nearest, space.centers, most), nearest))
     return _fill(rotated, half, nearest, order, start, space, threads)
 
 
@@ -295,13 +293,14 @@ def _fill(
     tails = np.zeros((tiles, edges), np.float32)
     place = np.arange(len(order)) - np.repeat(firsts, sizes)
     place += np.repeat(list_tiles[:-1] * TILE_ROWS, sizes)
-    found = np.zeros((len(sizes), 4))
-    means = np.zeros((len(sizes), edges))
+    units = np.zeros(len(sizes))
+    greatest = np.zeros((len(sizes), 4, edges))
+    means = np.zeros((len(sizes), edges), np.float32)
 
     def encode(part: tuple[int, int]) -> None:
         for i in range(*part):
             at = slice(list_tiles[i], list_tiles[i + 1])
-            *found[i], means[i] = encode_list(
+            units[i], greatest[i], means[i] = encode_list(
                 rotated,
                 order[firsts[i] : firsts[i] + sizes[i]],
                 space.centers[centers[i]],
@@ -326,10 +325,10 @@ def _fill(
         tails=tails,
         list_tiles=list_tiles,
         centers=centers,
-        units=found[:, 0].copy(),
-        reach=found[:, 1].copy(),
-        lost=found[:, 2].copy(),
-        said=found[:, 3].copy(),
+        units=units,
+        reach=greatest[:, 1, -1].copy(),
+        lost=greatest[:, 2].astype(np.float32),
+        said=greatest[:, 3].astype(np.float32),
         norms=np.maximum(center_norms, row_norms),
         list_low=np.minimum.reduceat(low, list_tiles[:-1]),
         list_mean=np.add.reduceat(half[order], firsts) / sizes * (len(terms) > 0),
@@ -356,9 +355,3 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     raw = np.zeros(size + 64, np.uint8)
     skip = -raw.ctypes.data % 64
     return raw[skip : skip + size].view(dtype).reshape(shape)
-
-
-def blocks(count: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut `range(count)` into ranges of `size`."""
-    for start in range(0, count, size):
-        yield start, min(count, start + size)

@@ -7,14 +7,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import Candidates
-from gpuvec.kernels.int8_pack import LARGEST, MAX_SHIFT, Int8Pack, rotate
+from gpuvec.kernels.int8_pack import MAX_SHIFT, Int8Pack, rotate
 from gpuvec.kernels.int8_sweep import Batch, make_scratch, sweep
 from gpuvec.kernels.quantize import LEVELS, encode_queries, peaks
+from gpuvec.kernels.scan_bounds import L2_SLACK, prepare_queries
 from gpuvec.types import Metric, RowMask
 
 F32, F64, I64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]
 _UNIT = 1 + 2.0**-20  # more than the norm of a vector scaled to length 1 in float32
-_L2_SLACK = 2.0**-20  # of squares: rounding of half squares and of final distances
 
 
 class Int8Scan:
@@ -31,7 +31,7 @@ class Int8Scan:
         space = pack.space
         self._pack = pack
         self._k = k
-        vectors, self.norms, self.refused = _prepare_queries(queries, space.metric, space.origin)
+        vectors, self.norms, self.refused = prepare_queries(queries, space.metric, space.origin)
         self.largest = max(float(shard.norms.max()) for shard in pack.shards)
         self._rotated = rotate(vectors, space.rotation)
         self._bases = space.centers @ self._rotated.T
@@ -57,7 +57,7 @@ class Int8Scan:
         if not flat:  # half squares become integers in steps that all queries share
             units[:] = units.max(initial=0)
         units = np.where(units > 0, units, 1).astype(np.float32).astype(np.float64)
-        codes, lost, added, tails, spreads = encode_queries(
+        codes, by_edge, spreads, added = encode_queries(
             rotated, units, space.head, shift, space.shift, space.edges, space.variance
         )
         norms = self.norms[start:stop]
@@ -65,30 +65,19 @@ class Int8Scan:
             codes=codes,
             units=units,
             norms=np.where(norms > 0, _UNIT, 0) if flat else norms * _UNIT,
-            lost=lost,
+            tails=by_edge[0],
+            heads=by_edge[1],
+            lost=by_edge[2],
             added=added,
-            tails=tails,
             spreads=spreads,
             bases=np.ascontiguousarray(self._bases[:, start:stop]),
-            weights=np.full(stop - start, 0.0 if flat else 1.0),
-            slack=0.0 if flat else _L2_SLACK,
+            weight=0.0 if flat else 1.0,
+            slack=0.0 if flat else L2_SLACK,
             drift=space.drift,
             shift=shift + space.shift,
             head=space.head,
             edges=space.edges,
         )
-
-
-def _prepare_queries(queries: F32, metric: Metric, origin: F32) -> tuple[F32, F64, Any]:
-    """Return queries as scores take them, their norms less the origin, and which are refused."""
-    if metric in (Metric.IP, Metric.COSINE):
-        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
-        inverse = 1 / np.where(norms > 0, norms, 1)
-        vectors = (queries * inverse[:, None]).astype(np.float32)
-        return vectors, norms, np.zeros(len(queries), np.bool_)
-    refused = np.abs(queries).max(axis=1, initial=0) > LARGEST
-    vectors = np.where(refused[:, None], np.float32(0), queries) - origin
-    return vectors, np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)), refused
 
 
 def _query_shift(tops: F64) -> int:

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 TILE_ROWS = 48
 GROUP = 8  # queries per call
 WORD = 4  # dimensions per step
-_PART = 16  # rows per call of `finish_part`
+PART = 16  # rows per call of `finish_part`
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _DOT = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
@@ -137,7 +137,7 @@ def make_tile_product(lanes: int) -> Any:
         return _loop(builder, head, stop, 1, totals, step)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        thresholds, keep, hit_query, hit_rows, hit_sums = args[8:]
+        thresholds, keep, name, hit_query, hit_rows, hit_sums = args[8:]
         hits = _I64(0)
         for first in range(0, GROUP, block):
             totals = sums(builder, args, first)
@@ -154,7 +154,8 @@ def make_tile_product(lanes: int) -> Any:
                     _store(builder, total, place, 4 * lanes * v)
                 mask = builder.and_(mask, keep)
                 record = builder.mul(hits, _I64(8))
-                _store(builder, _I64(first + j), builder.add(hit_query, record))
+                called = builder.add(name, _I64(first + j))
+                _store(builder, called, builder.add(hit_query, record))
                 _store(builder, mask, builder.add(hit_rows, record))
                 found = builder.zext(builder.icmp_unsigned("!=", mask, _I64(0)), _I64)
                 hits = builder.add(hits, found)
@@ -173,6 +174,7 @@ def make_tile_product(lanes: int) -> Any:
         shift: Any,
         thresholds: Any,
         keep: Any,
+        name: Any,
         hit_query: Any,
         hit_rows: Any,
         hit_sums: Any,
@@ -193,21 +195,22 @@ def make_tile_product(lanes: int) -> Any:
             shift: places.
             thresholds: address of (GROUP,) int32; a row passes when its sum is greater.
             keep: rows that may pass, one bit each.
-            hit_query: address of (GROUP + 1,) int64: place in the group of each query with a hit.
+            name: what the first query of the group is called in `hit_query`; the next, one more.
+            hit_query: address of (GROUP + 1,) int64: each query with a hit.
             hit_rows: address of (GROUP + 1,) int64: its passing rows, one bit each.
             hit_sums: address of (GROUP + 1, TILE_ROWS) int32: its sums, passing or not.
 
         Returns:
             how many records were filled.
         """
-        return types.int64(*[types.int64] * 13), codegen
+        return types.int64(*[types.int64] * 14), codegen
 
     return tile_product
 
 
 def make_finish_part(lanes: int) -> Any:
     """Make `finish_part` for registers of 16 or 8 sums; see there."""
-    vectors, chains = _PART // lanes, 4
+    vectors, chains = PART // lanes, 4
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         part, codes, start, stop, totals, threshold = args

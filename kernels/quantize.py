@@ -47,8 +47,8 @@ def unit_of(head_peak: float, rest_peak: float, shift: int) -> float:
 
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
-def encode_vector(vector: Any, unit: float, head: int, shift: int, codes: Any, squares: Any) -> Any:
-    """Write a vector's codes and the squared norms of its segments.
+def encode_vector(vector: Any, unit: float, head: int, shift: int, codes: Any, parts: Any) -> None:
+    """Write a vector's codes and what they keep and lose.
 
     Args:
         vector: (dims,) float32, dims a multiple of SEGMENT.
@@ -56,16 +56,13 @@ def encode_vector(vector: Any, unit: float, head: int, shift: int, codes: Any, s
         head: a multiple of SEGMENT.
         shift: at least 0.
         codes: (dims,) int8, written.
-        squares: (dims / SEGMENT,) float32, written.
-
-    Returns:
-        squared norms of what the codes lose and of what they say.
+        parts: (3, dims / SEGMENT) float32, written: squared norm of each segment, of what its codes
+            lose and of what they say.
     """
-    lost, said = np.float32(0), np.float32(0)
-    for s in range(squares.shape[0]):
+    for s in range(parts.shape[1]):
         step = np.float32(unit * 2.0**shift) if s * SEGMENT < head else np.float32(unit)
         inverse = np.float32(1) / step
-        square = np.float32(0)
+        square, lost, said = np.float32(0), np.float32(0), np.float32(0)
         for c in range(s * SEGMENT, s * SEGMENT + SEGMENT):
             value = vector[c]
             code = min(max(np.rint(value * inverse), np.float32(-LEVELS)), np.float32(LEVELS))
@@ -75,8 +72,34 @@ def encode_vector(vector: Any, unit: float, head: int, shift: int, codes: Any, s
             square += value * value
             lost += miss * miss
             said += near * near
-        squares[s] = square
-    return lost, said
+        parts[0, s], parts[1, s], parts[2, s] = square, lost, said
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def norms_at(parts: Any, edges: Any, norms: Any) -> None:
+    """Turn `parts` of `encode_vector` into norms, all rounded up.
+
+    Args:
+        parts: (3, s) float32.
+        edges: (e,) int64 dimensions, rising multiples of SEGMENT; the last is all of them.
+        norms: (4, e) float32, written: of the vector from each edge on; and before it: of the
+            vector, of what is lost, of what is said.
+    """
+    dims = parts.shape[1] * SEGMENT
+    square, lost, said, s = np.float32(0), np.float32(0), np.float32(0), 0
+    for e in range(len(edges)):
+        while s * SEGMENT < edges[e]:
+            square += parts[0, s]
+            lost += parts[1, s]
+            said += parts[2, s]
+            s += 1
+        norms[1, e], norms[2, e], norms[3, e] = _up(square, dims), _up(lost, dims), _up(said, dims)
+    rest, s = np.float32(0), parts.shape[1] - 1
+    for e in range(len(edges) - 1, -1, -1):
+        while s * SEGMENT >= edges[e]:
+            rest += parts[0, s]
+            s -= 1
+        norms[0, e] = _up(rest, dims) if edges[e] < dims else 0.0
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -91,30 +114,25 @@ def encode_queries(
         head: see `encode_vector`.
         shift: of the queries' head.
         row_shift: of the rows' head.
-        edges: (e,) int64 dimensions, rising multiples of SEGMENT; the last is dims.
+        edges: see `norms_at`.
         variance: (dims,) float32, of the rows' coordinates.
 
     Returns:
-        codes (m + 1, dims) int8, the last row zero; (m,) norms of what was lost; (e, m) what the
-        rows' OFFSET adds to the integer product before each edge; (e, m) norms from each edge on;
-        (e, m) expected spread of the product before each edge. float32 but for the first sums.
+        codes (m + 1, dims) int8, the last row zero; (4, e, m) norms as of `norms_at`; (e, m)
+        expected spread of the product before each edge, both float32; (e, m) float64 what the rows'
+        OFFSET adds to the integer product before each edge.
     """
     count, dims = queries.shape
     codes = np.zeros((count + 1, dims), np.int8)
-    lost = np.zeros(count, np.float32)
-    added = np.zeros((len(edges), count), np.float64)
-    tails = np.zeros((len(edges), count), np.float32)
+    norms = np.zeros((4, len(edges), count), np.float32)
     spreads = np.zeros((len(edges), count), np.float32)
-    squares = np.zeros(dims // SEGMENT, np.float32)
+    added = np.zeros((len(edges), count), np.float64)
+    parts = np.zeros((3, dims // SEGMENT), np.float32)
+    own = np.zeros((4, len(edges)), np.float32)
     for j in range(count):
-        miss, _ = encode_vector(queries[j], units[j], head, shift, codes[j], squares)
-        lost[j] = _up(miss, dims)
-        tail = np.float32(0)
-        for e in range(len(edges) - 1, -1, -1):
-            tails[e, j] = _up(tail, dims) if e < len(edges) - 1 else 0.0
-            start = edges[e - 1] if e > 0 else 0
-            for s in range(start // SEGMENT, edges[e] // SEGMENT):
-                tail += squares[s]
+        encode_vector(queries[j], units[j], head, shift, codes[j], parts)
+        norms_at(parts, edges, own)
+        norms[:, :, j] = own
         total, spread, start = 0, np.float32(0), 0
         for e in range(len(edges)):
             for c in range(start, edges[e]):
@@ -124,7 +142,7 @@ def encode_queries(
             start = edges[e]
             added[e, j] = OFFSET * total
             spreads[e, j] = np.sqrt(spread)
-    return codes, lost, added, tails, spreads
+    return codes, norms, spreads, added
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -139,50 +157,64 @@ def encode_list(
         center: (dims,) float32.
         head: see `encode_vector`.
         shift: of the rows' head.
-        edges: see `encode_queries`.
-        tiles: (t, dims / 4, TILE_ROWS) uint32, written; t * TILE_ROWS >= r. Padding is 0 or old.
+        edges: see `norms_at`.
+        tiles: (t, dims / 4, TILE_ROWS) uint32, written but for padding; t * TILE_ROWS >= r.
         tails: (t, e) float32, written: greatest norm from each edge on, of the tile's rows.
 
     Returns:
-        unit; greatest norms of an offset, of what its codes lose and of what they say; (e,) mean
-        norms from each edge on, float64.
+        unit; (4, e) greatest norms as of `norms_at`; (e,) mean norm from each edge on. float64.
     """
     dims = rows.shape[1]
     offset = np.empty(dims, np.float32)
     codes = np.empty(dims, np.int8)
     stored = np.empty(dims, np.uint8)
     words = stored.view(np.uint32)
-    squares = np.empty(dims // SEGMENT, np.float32)
-    first, rest = np.float32(0), np.float32(0)
-    for r in range(len(members)):
-        row = rows[members[r]]
-        for c in range(head):
-            first = max(first, abs(row[c] - center[c]))
-        for c in range(head, dims):
-            rest = max(rest, abs(row[c] - center[c]))
-    unit = unit_of(first, rest, shift)
+    parts = np.empty((3, dims // SEGMENT), np.float32)
+    own = np.empty((4, len(edges)), np.float32)
+    unit = _list_unit(rows, members, center, head, shift)
+    greatest = np.zeros((4, len(edges)), np.float64)
     means = np.zeros(len(edges), np.float64)
-    reach, worst, largest = 0.0, 0.0, 0.0
     tails[:] = 0
     for r in range(len(members)):
         row = rows[members[r]]
         for c in range(dims):
             offset[c] = row[c] - center[c]
-        miss, said = encode_vector(offset, unit, head, shift, codes, squares)
+        encode_vector(offset, unit, head, shift, codes, parts)
         for c in range(dims):
             stored[c] = np.uint8(np.int64(codes[c]) + OFFSET)
         tile, lane = r // TILE_ROWS, r % TILE_ROWS
         for w in range(len(words)):
             tiles[tile, w, lane] = words[w]
-        tail = np.float32(0)
-        for e in range(len(edges) - 1, -1, -1):
-            norm = _up(tail, dims) if e < len(edges) - 1 else 0.0
-            means[e] += norm
-            tails[tile, e] = max(tails[tile, e], norm)
-            start = edges[e - 1] if e > 0 else 0
-            for s in range(start // SEGMENT, edges[e] // SEGMENT):
-                tail += squares[s]
-        reach = max(reach, _up(tail, dims))
-        worst = max(worst, _up(miss, dims))
-        largest = max(largest, _up(said, dims))
-    return unit, reach, worst, largest, means / max(1, len(members))
+        norms_at(parts, edges, own)
+        for e in range(len(edges)):
+            means[e] += own[0, e]
+            tails[tile, e] = max(tails[tile, e], own[0, e])
+            for kind in range(4):
+                greatest[kind, e] = max(greatest[kind, e], own[kind, e])
+    return unit, greatest, means / max(1, len(members))
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _list_unit(rows: Any, members: Any, center: Any, head: int, shift: int) -> float:
+    """Return the step that fits the offsets of all members."""
+    first, rest = np.float32(0), np.float32(0)
+    for r in range(len(members)):
+        row = rows[members[r]]
+        for c in range(head):
+            first = max(first, abs(row[c] - center[c]))
+        for c in range(head, rows.shape[1]):
+            rest = max(rest, abs(row[c] - center[c]))
+    return float(unit_of(first, rest, shift))
+
+
+@njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
+def tail_squares(rows: Any, nearest: Any, centers: Any, start: int) -> Any:
+    """Return the squared norm of each row's offset from its center, from dimension `start` on."""
+    out = np.zeros(len(rows), np.float32)
+    for i in range(len(rows)):
+        row, center, total = rows[i], centers[nearest[i]], np.float32(0)
+        for c in range(start, len(row)):
+            offset = row[c] - center[c]
+            total += offset * offset
+        out[i] = total
+    return out

@@ -4,12 +4,17 @@ A score grows with nearness: `q.x` of the unit query for ip and cosine, `q.x - |
 less `Space.origin`. Scans compare scores; final distances are those of `paired_distances`.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.device.arrays import as_float32
 from gpuvec.types import Metric
 
-F64 = NDArray[np.float64]
+F32, F64 = NDArray[np.float32], NDArray[np.float64]
+SMALLEST, LARGEST = 2.0**-30, 2.0**40  # peak magnitudes within which float32 squares are safe
+L2_SLACK = 2.0**-20  # of |q|² + |x|²: rounding of half squares and of final distances
 _ROUNDING = 2.0**-22  # more than a final float32 distance may be off
 _TINY = 2.0**-40  # more than a float64 sum may be off, of |q| |x|
 
@@ -24,7 +29,8 @@ def score_limits(distances: F64, norms: F64, largest: float, metric: Metric) -> 
         metric: dense.
     """
     if metric is Metric.IP:
-        farther = distances + np.abs(distances) * _ROUNDING
+        with np.errstate(invalid="ignore"):  # -inf proves nothing: NaN is at most nothing
+            farther = distances + np.abs(distances) * _ROUNDING
         scores = -farther / np.where(norms > 0, norms, 1) - largest * _TINY
     elif metric is Metric.COSINE:
         scores = 1 - distances * (1 + _ROUNDING) - _TINY
@@ -33,3 +39,28 @@ def score_limits(distances: F64, norms: F64, largest: float, metric: Metric) -> 
         room = _TINY * (norms**2 + largest**2)
         scores = (norms**2 - squares * (1 + 4 * _ROUNDING)) / 2 - room
     return np.where(np.isposinf(distances), -np.inf, scores)
+
+
+def prepare_queries(queries: F32, metric: Metric, origin: F32) -> tuple[F32, F64, Any]:
+    """Return queries as scores take them, their norms, and which float32 cannot hold.
+
+    For ip and cosine vectors have length 1 (or 0) and norms are those of the queries as asked; for
+    l2 both are less the origin.
+    """
+    if metric in (Metric.IP, Metric.COSINE):
+        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+        inverse = 1 / np.where(norms > 0, norms, 1)
+        return (queries * inverse[:, None]).astype(np.float32), norms, np.zeros(len(queries), bool)
+    refused = np.abs(queries).max(axis=1, initial=0) > LARGEST
+    vectors = np.where(refused[:, None], np.float32(0), queries) - origin
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return vectors, norms, refused
+
+
+def prepare_rows(block: Any, metric: Metric, origin: F32) -> F32:
+    """Return rows as scores take them: float32, of length 1 (or 0) for cosine, less the origin."""
+    vectors: F32 = as_float32(block)
+    if metric is Metric.COSINE:
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        return (vectors / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32)
+    return vectors if metric is Metric.IP else vectors - origin

@@ -12,6 +12,7 @@ same proof (`kernels.scan_float`).
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import check_pair, paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.kernels.scan_bounds import score_limits
+from gpuvec.kernels.scan_float import FloatScan
 from gpuvec.kernels.select_k import check_k
 from gpuvec.types import Metric, RowMask
 
@@ -38,6 +40,8 @@ STRATEGIES = {16: "int8-vnni512", 8: "int8-avxvnni", 0: "float32"}
 BLOCK = 512  # queries per sweep: their codes stay in the second cache
 ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
+MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
+MAX_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
 _RESCAN_TILE = 32
 
 
@@ -180,19 +184,19 @@ class _Job:
         self._count = len(rows) if keep is None else int(np.count_nonzero(keep))
         self._out = Neighbors.empty(len(queries), k)
         self._rescanned = self._candidates = self._products = 0
-        self._strategy = STRATEGIES[int8_lanes() if pack.int8 is not None else 0]
+        self._int8 = pack.int8
+        if self._count < MIN_SHARE * len(rows) or self._k > MAX_SHARE * self._count:
+            self._int8 = None
+        self._strategy = STRATEGIES[int8_lanes() if self._int8 is not None else 0]
 
     def run(self) -> Neighbors:
         """Answer all queries, as many at a time as memory allows."""
         if self._count == 0:
             return self._out
-        if self._pack.int8 is None:
-            self._rescan(np.arange(len(self._queries)))
-            return self._out
         size = min(self._k, self._count)
         room = min(self._count, ROOM + 4 * size)
         dim = self._pack.shape[1]
-        wave = max(BLOCK, self._memory // (16 * dim + 24 * room + 8 * size))
+        wave = max(BLOCK, self._memory // (24 * dim + 24 * room + 8 * size))
         for start in range(0, len(self._queries), wave):
             self._wave(start, min(len(self._queries), start + wave), size, room)
         return self._out
@@ -210,8 +214,7 @@ class _Job:
 
     def _wave(self, start: int, stop: int, size: int, room: int) -> None:
         """Answer queries `start` to `stop`."""
-        assert self._pack.int8 is not None
-        scanner: Scanner = Int8Scan(self._pack.int8, self._queries[start:stop], self._keep, size)
+        scanner = self._scanner(self._queries[start:stop], size)
         threads = thread_count(self._threads)
         parts = -(-(stop - start) // BLOCK)
         parts = -(-parts // threads) * threads
@@ -226,11 +229,19 @@ class _Job:
             proven, pairs = self._finish(start + part[0], start + part[1], found, scanner, at, size)
             return proven & ~scanner.refused[at], pairs, products
 
-        done = run_parallel(work, split(stop - start, parts, least=8), self._threads)
+        with _one_blas_thread():
+            done = run_parallel(work, split(stop - start, parts, least=8), self._threads)
         self._candidates += sum(pairs for _, pairs, _ in done)
         self._products += sum(products for _, _, products in done)
         proven = np.concatenate([proven for proven, _, _ in done])
         self._rescan(start + np.flatnonzero(~proven))
+
+    def _scanner(self, queries: F32, size: int) -> Scanner:
+        """Return what finds the candidates of some queries."""
+        if self._int8 is not None:
+            return Int8Scan(self._int8, queries, self._keep, size)
+        listed = np.arange(len(self._rows)) if self._keep is None else np.flatnonzero(self._keep)
+        return FloatScan(self._rows, queries, listed, self._pack.metric)
 
     def _finish(
         self, start: int, stop: int, found: Candidates, scanner: Scanner, at: slice, size: int
@@ -265,3 +276,16 @@ class _Job:
             self._out.rows[some], self._out.distances[some] = found.rows, found.distances
             self._candidates += measured
         self._rescanned += len(which)
+
+
+@cache
+def _blas() -> Any:
+    """Return the process's BLAS libraries, found once: it takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _one_blas_thread() -> Any:
+    """Keep BLAS from starting threads of its own while ours run."""
+    return _blas().limit(limits=1, user_api="blas")
