@@ -506,6 +506,15 @@ def two_primary_keys(schema: str, argument: str) -> QueryError:
     )
 
 
+def dynamic_columns_left() -> QueryError:
+    """Return the error for writing rows of a dynamic collection without its dynamic columns."""
+    return QueryError(
+        "GV-166",
+        "the rows have dynamic columns, which a frame does not hand on by itself",
+        hint='name those you want: frame.select("id", "embedding", "color")',
+    )
+
+
 def bad_ttl(got: object) -> QueryError:
     """Return the error for a time to live that is no positive span."""
     return QueryError(

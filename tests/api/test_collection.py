@@ -83,6 +83,18 @@ def test_rows_come_from_another_collection(db, items):
     assert ids_of(copy) == [2, 3]
 
 
+def test_dynamic_columns_are_not_lost_in_silence(db):
+    schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(2)}, "id", dynamic=True)
+    one, other = db.create_collection("one", schema), db.create_collection("other", schema)
+    one.insert([{"id": 1, "v": [1, 2]}])
+    assert other.insert(one).inserted == 1
+    one.insert([{"id": 2, "v": [1, 2], "color": "red"}])
+    with pytest.raises(gv.QueryError, match="GV-166"):
+        other.upsert(one)
+    other.upsert(one.select("id", "v", "color"))
+    assert other.filter("color is not null").count() == 1
+
+
 def test_an_existing_key_is_refused_and_nothing_is_written(items):
     items.insert(rows([1, 2]))
     version = items.version
