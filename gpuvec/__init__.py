@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gpuvec.api.frame import frame as frame
     from gpuvec.api.result import Result as Result
     from gpuvec.api.source import WriteResult as WriteResult
-    from gpuvec.config import config as config
+    from gpuvec.settings import config as config
     from gpuvec.expr.tree import Expr as Expr
     from gpuvec.expr.tree import col as col
     from gpuvec.expr.tree import count as count
@@ -73,7 +73,7 @@ _HOMES = {
     "gpuvec.api.frame": "Frame frame",
     "gpuvec.api.result": "Result",
     "gpuvec.api.source": "WriteResult",
-    "gpuvec.config": "config",
+    "gpuvec.settings": "config",
     "gpuvec.expr.tree": "Expr col count left lit right",
     "gpuvec.schema": "JSON BinaryVector Bool Float32 Float64 Int8 Int16 Int32 Int64 List Schema "
     "SparseVector String Timestamp Vector",

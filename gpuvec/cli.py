@@ -174,7 +174,7 @@ def inspect(
 @config_app.command("show")
 def config_show() -> None:
     """Every setting, its value and where that came from."""
-    from gpuvec.config import config
+    from gpuvec.settings import config
 
     _print_rows([{"setting": k, "value": v, "from": origin} for k, v, origin in config.items()])
 

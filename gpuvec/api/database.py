@@ -47,7 +47,7 @@ def connect(
         StorageError: `GV-605` the directory holds something else, `GV-607` a file.
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
     """
-    from gpuvec.config import config, parse_memory
+    from gpuvec.settings import config, parse_memory
     from gpuvec.device.detect import resolve_device
     from gpuvec.query.session import new_session
 
@@ -64,7 +64,7 @@ def connect(
 def _engine(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, durability: str
 ) -> tuple[str, Engine]:
-    from gpuvec.config import config
+    from gpuvec.settings import config
     from gpuvec.storage.open import open_store
 
     text = os.fspath(path)

@@ -35,7 +35,7 @@ def new_session(
         threads: None: the setting `threads`.
         device: `auto` takes a GPU if there is one.
     """
-    from gpuvec.config import config
+    from gpuvec.settings import config
     from gpuvec.device.detect import resolve_device
     from gpuvec.device.memory import host_limit_bytes
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuvec.config import config
+from gpuvec.settings import config
 from gpuvec.device.memory import host_limit_bytes
 from gpuvec.errors import QueryError
 from gpuvec.query.session import new_session

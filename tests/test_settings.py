@@ -1,6 +1,6 @@
 import pytest
 
-from gpuvec.config import Config, parse_memory
+from gpuvec.settings import Config, parse_memory
 from gpuvec.errors import NotFoundError, QueryError
 
 
