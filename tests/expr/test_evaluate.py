@@ -151,6 +151,7 @@ def column(expr):
         ('meta["a"] in [1, "y"]', [T, T, N, N]),
         ('meta["a"] + 1 == 2', [T, N, N, N]),
         ('meta["a"] == meta["a"]', [T, T, N, N]),
+        ('meta["c"]["d"] == meta["c"]["d"]', [T, T, N, N]),
         ('meta["s"] like "10\\%"', [T, N, N, N]),
         ('json_contains(meta["b"], 2.0)', [T, F, N, N]),
         ('json_contains_all(meta["b"], [2.5, "x"])', [T, F, N, N]),

@@ -68,6 +68,8 @@ def test_segments_outside_a_condition_are_left_out(text):
         "not (brand like 'c%')", "ok", "ts == '2026-01-15'", "new == 3", "id + new == 3",
         "id % 7 == 3", "id / 2 < 3", "meta is null", "1 < 2", "fill_null(none, 3) == 3",
         "id * 9223372036854775807 == 3 or id == 100", "length(brand) > 100",
+        "not (n < 5)", "not (n > 5)", "(n == 4) is null", "(none < 1) is null",
+        "(id * 9223372036854775807) is null", "(id + 9223372036854775807) is null",
     ],
 )  # fmt: skip
 def test_segments_that_may_have_a_row_are_kept(text):
