@@ -257,7 +257,7 @@ MUTANTS = [
     Mutant("acknowledge_before_durable", SLOTS, acknowledge_before_durable),
     Mutant("append_without_reading_back", SLOTS, append_without_reading_back),
     Mutant("append_again_to_a_failed_file", FILES, append_again_to_a_failed_file),
-    Mutant("count_groups_written_twice", FILES, count_groups_written_twice, 0, 3000, rare=True),
+    Mutant("count_groups_written_twice", FILES, count_groups_written_twice, 20, 3000, rare=True),
     Mutant("no_fence_check_after_append", FILES, no_fence_check_after_append),
     Mutant("no_fence_file", FILES, no_fence_file),
     Mutant("read_before_fencing", FILES, read_before_fencing),
