@@ -152,11 +152,8 @@ class LogSimulation:
         view = yield from log.read()
         change = SetEpoch(channel=CHANNEL, epoch=_channel(view).epoch + 1)
         eye.view = yield from log.commit(view, [change], generation=1, committer="owner")
-        return (
-            yield from claim(
-                PREFIX, CHANNEL, change.epoch, eye.position, appendable=self.appendable
-            )
-        )
+        epoch, look = change.epoch, eye.position
+        return (yield from claim(PREFIX, CHANNEL, epoch, look, appendable=self.appendable))
 
     def _finish(self) -> Procedure[None]:
         """Recover, and read what is there."""
