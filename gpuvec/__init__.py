@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from gpuvec.api.frame import frame as frame
     from gpuvec.api.result import Result as Result
     from gpuvec.api.source import WriteResult as WriteResult
-    from gpuvec.settings import config as config
     from gpuvec.expr.tree import Expr as Expr
     from gpuvec.expr.tree import col as col
     from gpuvec.expr.tree import count as count
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from gpuvec.schema import String as String
     from gpuvec.schema import Timestamp as Timestamp
     from gpuvec.schema import Vector as Vector
+    from gpuvec.settings import config as config
     from gpuvec.types import Metric as Metric
 
 __version__ = "0.1.0"

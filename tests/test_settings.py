@@ -1,7 +1,7 @@
 import pytest
 
-from gpuvec.settings import Config, parse_memory
 from gpuvec.errors import NotFoundError, QueryError
+from gpuvec.settings import Config, parse_memory
 
 
 @pytest.fixture

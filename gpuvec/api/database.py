@@ -47,9 +47,9 @@ def connect(
         StorageError: `GV-605` the directory holds something else, `GV-607` a file.
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
     """
-    from gpuvec.settings import config, parse_memory
     from gpuvec.device.detect import resolve_device
     from gpuvec.query.session import new_session
+    from gpuvec.settings import config, parse_memory
 
     if cluster is not None:
         raise errors.no_cluster_yet()

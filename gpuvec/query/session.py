@@ -35,9 +35,9 @@ def new_session(
         threads: None: the setting `threads`.
         device: `auto` takes a GPU if there is one.
     """
-    from gpuvec.settings import config
     from gpuvec.device.detect import resolve_device
     from gpuvec.device.memory import host_limit_bytes
+    from gpuvec.settings import config
 
     limit = config["memory_limit"] if memory_limit is None else memory_limit
     total = host_limit_bytes() if limit is None else limit

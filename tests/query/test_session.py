@@ -2,10 +2,10 @@
 
 import pytest
 
-from gpuvec.settings import config
 from gpuvec.device.memory import host_limit_bytes
 from gpuvec.errors import QueryError
 from gpuvec.query.session import new_session
+from gpuvec.settings import config
 
 
 def test_a_third_of_the_memory_is_for_caches():
