@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import gpuvec as gv
+from gpuvec.api.engine import Engine
+from gpuvec.storage.open import open_store
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(2)}, "id")
 
@@ -305,6 +307,48 @@ def test_the_right_to_write_ends_with_the_parent_though_a_child_lives(tmp_path):
 
 
 # Threads
+
+
+def test_reads_beside_writes_and_flushes_see_whole_batches(tmp_path):
+    with gv.connect(tmp_path) as db:
+        items = db.create_collection("items", SCHEMA)
+        stop = threading.Event()
+
+        def write():
+            for n in range(60):
+                items.insert(rows(*range(n * 10, n * 10 + 10)))
+                if n % 3 == 0:
+                    items.delete(filter=f"id >= {n * 10}")
+                elif n % 3 == 1:
+                    items.upsert(rows(*range(n * 10 - 5, n * 10 + 5)))
+                    items.delete(filter=f"id >= {n * 10 - 5} and id < {n * 10}")
+            stop.set()
+
+        def flush():
+            while not stop.is_set():
+                items.flush()
+
+        threads = [threading.Thread(target=write), threading.Thread(target=flush)]
+        for thread in threads:
+            thread.start()
+        follower = Engine(
+            open_store(tmp_path), str(tmp_path), durability="fsync", flush_bytes=1, idle_s=1
+        )
+        while not stop.is_set():
+            for snapshot in (items._engine.snapshot(items._id), follower.snapshot(items._id)):
+                ids = [
+                    view.scalars(["id"])["id"].to_numpy()[
+                        slice(None) if view.keep() is None else view.keep()
+                    ]
+                    for view in snapshot
+                ]
+                found = np.concatenate([*ids, np.empty(0, np.int64)])
+                assert len(np.unique(found)) == len(found)
+                assert len(found) % 5 == 0
+                assert set(np.unique(found // 5, return_counts=True)[1]) <= {5}
+        for thread in threads:
+            thread.join()
+        follower.close()
 
 
 def test_closing_while_others_write_answers_every_one(tmp_path):
