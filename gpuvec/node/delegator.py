@@ -107,20 +107,18 @@ class ShardDelegator:
     @property
     def unsaved_deletes(self) -> int:
         """Deletes of sealed rows that are in no file."""
-        return sum(len(s.deletes) - s.saved_deletes for s in self._sealed.values())
+        return sum(len(s.deletes) - s.saved_deletes for s in self.sealed())
 
     def segments(self) -> Iterator[Segment]:
         """Yield all segments, the newest first."""
-        yield from reversed(self._growing.values())
-        yield from reversed(self._frozen)
-        yield from reversed(self._sealed.values())
+        yield from reversed((*self._sealed.values(), *self._frozen, *self._growing.values()))
 
     def infos(self) -> list[SegmentInfo]:
         """Return what is known of each segment, the oldest first; reads no rows."""
         states: list[tuple[Segment, SegmentState]] = [
-            *((segment, SegmentState.FLUSHED) for segment in self._sealed.values()),
-            *((segment, SegmentState.SEALED) for segment in self._frozen),
-            *((segment, SegmentState.GROWING) for segment in self._growing.values()),
+            *((segment, SegmentState.FLUSHED) for segment in self.sealed()),
+            *((segment, SegmentState.SEALED) for segment in tuple(self._frozen)),
+            *((segment, SegmentState.GROWING) for segment in tuple(self._growing.values())),
         ]
         return [
             SegmentInfo(
