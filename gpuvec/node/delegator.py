@@ -111,7 +111,12 @@ class ShardDelegator:
 
     def segments(self) -> Iterator[Segment]:
         """Yield all segments, the newest first."""
-        yield from reversed((*self._sealed.values(), *self._frozen, *self._growing.values()))
+        found: tuple[Segment, ...] = (
+            *self._sealed.values(),
+            *self._frozen,
+            *self._growing.values(),
+        )
+        yield from reversed(found)
 
     def infos(self) -> list[SegmentInfo]:
         """Return what is known of each segment, the oldest first; reads no rows."""
