@@ -1,6 +1,7 @@
 """Compiled host bodies of `kernels.pairwise`: float64 sums, rounded once to float32."""
 
 import math
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -10,6 +11,7 @@ from numba.extending import intrinsic
 
 from gpuvec.kernels.lanes import prefetch, wide_dot, wide_dot_norm, wide_square
 
+CHUNK = 32  # bytes of packed bits in one step
 AHEAD = 8  # pairs between asking for a row and reading it
 COSINE, L2, SQEUCLIDEAN, IP, HAMMING, JACCARD = range(6)
 
@@ -42,14 +44,59 @@ def count_ones(typingctx: Any, word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@intrinsic  # type: ignore[untyped-decorator]
+def chunk_bits(typingctx: Any, queries: Any, i: Any, rows: Any, j: Any) -> Any:
+    """Count differing bits and bits of either, over the whole chunks of CHUNK bytes of a pair."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        wide = ir.VectorType(word, CHUNK // 8)
+        arrays = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in ((signature.args[0], args[0]), (signature.args[2], args[2]))
+        ]
+        width = builder.extract_value(arrays[0].shape, 1)
+        bases = [
+            builder.gep(array.data, [builder.mul(row, width)])
+            for array, row in zip(arrays, (args[1], args[3]), strict=True)
+        ]
+        count = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(wide, [wide]), f"llvm.ctpop.v{CHUNK // 8}i64"
+        )
+        zero = ir.Constant(wide, None)
+        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
+        for total in totals:
+            builder.store(zero, total)
+        size = word(CHUNK)
+        whole = builder.sub(width, builder.srem(width, size))
+        with cgutils.for_range_slice(builder, word(0), whole, size) as (at, _):
+            a, b = (
+                builder.load(
+                    builder.bitcast(builder.gep(base, [at]), wide.as_pointer()), align=1, typ=wide
+                )
+                for base in bases
+            )
+            for total, bits in zip(totals, (builder.xor(a, b), builder.or_(a, b)), strict=True):
+                builder.store(builder.add(builder.load(total), builder.call(count, [bits])), total)
+        sums = []
+        for total in totals:
+            lanes = builder.load(total)
+            parts = [builder.extract_element(lanes, ir.IntType(32)(n)) for n in range(CHUNK // 8)]
+            sums.append(reduce(builder.add, parts))
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    found = types.UniTuple(types.int64, 2)
+    return found(queries, types.int64, rows, types.int64), codegen
+
+
+@njit(nogil=True, inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
 def bit_distance(queries: Any, i: int, rows: Any, j: int, metric: int) -> float:
     """Return the Hamming or Jaccard distance of two packed vectors."""
     width = queries.shape[1]
+    start = width - width % CHUNK
     whole = width - width % 8
-    differ = 0
-    union = 0
-    for byte in range(0, whole, 8):
+    differ, union = chunk_bits(queries, i, rows, j)
+    for byte in range(start, whole, 8):
         a = word_at(queries, i, byte)
         b = word_at(rows, j, byte)
         differ += count_ones(a ^ b)
@@ -62,7 +109,7 @@ def bit_distance(queries: Any, i: int, rows: Any, j: int, metric: int) -> float:
     return differ / union if union > 0 else 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
 def wide_distance(queries: Any, i: int, rows: Any, j: int, metric: int, query_square: float) -> Any:
     """Return the float64 distance of two dense vectors; `query_square` is `q·q`, for cosine."""
     if metric == IP:

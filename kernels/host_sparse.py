@@ -29,7 +29,7 @@ def sparse_distance(metric: int, dot: float, query_square: float, row_square: fl
     return max(0.0, 1.0 - dot / scale) if scale > 0.0 else 1.0
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def row_dot(weights: Any, offsets: Any, columns: Any, values: Any, row: int) -> float:
     """Return the inner product of a spread-out query with a row."""
     dot = 0.0
