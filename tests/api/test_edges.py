@@ -74,7 +74,9 @@ def test_order_is_by_query_then_rank_and_equal_distances_by_primary_key(db, keys
 
 def test_order_of_the_queries_is_that_of_the_frame_of_queries(db):
     c = db.create_collection("c", data=pairs([1, 2], np.eye(2)), primary_key="id")
-    asked = pd.DataFrame({"name": ["z", "a", "m"], "vec": list(np.float32([[0, 1], [1, 0], [0, 1]]))})
+    asked = pd.DataFrame(
+        {"name": ["z", "a", "m"], "vec": list(np.float32([[0, 1], [1, 0], [0, 1]]))}
+    )
     found = c.search(asked, k=1, query_id="name").to_arrow()
     assert found["query_id"].to_pylist() == ["z", "a", "m"]
     assert found["id"].to_pylist() == [2, 1, 2]

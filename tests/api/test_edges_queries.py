@@ -74,7 +74,14 @@ def test_queries_of_every_form_find_the_same(points, vectors, form):
 
 @pytest.mark.parametrize(
     "one",
-    [lambda x: x, lambda x: x.tolist(), lambda x: tuple(x.tolist()), pa.array, pd.Series, pl.Series],
+    [
+        lambda x: x,
+        lambda x: x.tolist(),
+        lambda x: tuple(x.tolist()),
+        pa.array,
+        pd.Series,
+        pl.Series,
+    ],
     ids=["array", "list", "tuple", "arrow", "pandas", "polars"],
 )
 def test_one_vector_of_every_form_is_a_batch_of_one(points, vectors, one):
@@ -83,12 +90,22 @@ def test_one_vector_of_every_form_is_a_batch_of_one(points, vectors, one):
 
 
 def test_whole_numbers_are_vectors_too(points):
-    assert points.search([1, 0, 2], k=1).to_arrow().equals(points.search([1.0, 0.0, 2.0], k=1).to_arrow())
+    assert (
+        points.search([1, 0, 2], k=1)
+        .to_arrow()
+        .equals(points.search([1.0, 0.0, 2.0], k=1).to_arrow())
+    )
 
 
 @pytest.mark.parametrize(
-    "none", [[], np.empty((0, 3)), {"q": np.empty((0, 3), np.float32)}, pa.array([], pa.list_(pa.float32(), 3))]
-)  # fmt: skip
+    "none",
+    [
+        [],
+        np.empty((0, 3)),
+        {"q": np.empty((0, 3), np.float32)},
+        pa.array([], pa.list_(pa.float32(), 3)),
+    ],
+)
 def test_no_queries_give_no_rows_of_the_same_columns(points, none):
     found = points.search(none, k=3).to_arrow()
     assert found.num_rows == 0
@@ -114,7 +131,9 @@ def test_what_is_no_query_is_refused_with_an_error_of_ours(points, bad):
 def test_queries_with_nan_are_refused_by_their_place_and_no_option_that_search_lacks(points, place):
     asked = np.zeros((2, 3), np.float32)
     asked[place] = np.nan
-    with pytest.raises(gv.SchemaError, match=f"row {place[0]}.* nan at position {place[1]}") as caught:
+    with pytest.raises(
+        gv.SchemaError, match=f"row {place[0]}.* nan at position {place[1]}"
+    ) as caught:
         points.search(asked)
     assert "on_bad_vectors" not in str(caught.value)
 

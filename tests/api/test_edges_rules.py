@@ -333,9 +333,7 @@ def test_8_what_exceeds_memory_is_tiled_not_refused(tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3000, 16)).astype(np.float32)
     with gv.connect(tmp_path / "small", memory_limit="8MiB") as db:
-        c = db.create_collection(
-            "c", data={"id": np.arange(3000), "v": vectors}, primary_key="id"
-        )
+        c = db.create_collection("c", data={"id": np.arange(3000), "v": vectors}, primary_key="id")
         found = c.search(vectors, k=2).select("query_id", "id").to_pandas()
     assert (found["id"][::2].to_numpy() == np.arange(3000)).all()
     assert isinstance(found, pd.DataFrame)

@@ -172,7 +172,7 @@ def test_26_the_nearest_three_of_each_brand(items, df, Q, nearest):
 
 
 def test_29_neighbours_come_in_order_for_as_long_as_one_reads(items, df, q, nearest):
-    for batch in items.search(q, k=None).to_batches(4096):
+    for batch in items.search(q, k=None).to_batches(4096):  # noqa: B007
         break
     assert batch.num_rows == len(df)
     ranked = nearest(q)
@@ -196,7 +196,9 @@ def test_38_the_exact_distance_as_an_expression(items, df, q, nearest):
     np.testing.assert_allclose(found["d"], wanted, rtol=1e-6, atol=1e-7)
     hits = items.search(q, k=50).to_pandas()
     d = found.set_index("id")["d"]
-    np.testing.assert_array_equal(hits["distance"], d.loc[hits["id"]], "one distance, however found")
+    np.testing.assert_array_equal(
+        hits["distance"], d.loc[hits["id"]], "one distance, however found"
+    )
 
 
 @pytest.mark.parametrize("metric", ["l2", "sqeuclidean", "ip"])

@@ -53,7 +53,8 @@ def test_03_a_schema_names_fields_and_the_primary_key(db):
         "id": gv.Int64(), "title": gv.String(), "brand": gv.String(), "country": gv.String(),
         "ts": gv.Timestamp(), "price": gv.Float32(nullable=True),
         "tags": gv.List(gv.String(), nullable=True),
-        "embedding": gv.Vector(128, dtype="float16", metric="cosine")}, primary_key="id")  # fmt: skip
+        "embedding": gv.Vector(128, dtype="float16", metric="cosine"),
+    }, primary_key="id")  # fmt: skip
     items = db.create_collection("items", schema)
     assert items.schema == schema
     assert list(items.columns) == list(schema.fields)
