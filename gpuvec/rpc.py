@@ -31,10 +31,6 @@ class InProcessTransport:
         """Send calls for `node` to `handler`, which keeps the deadline itself."""
         self._handlers[node] = handler
 
-    def leave(self, node: NodeId) -> None:
-        """Send no more calls to `node`."""
-        self._handlers.pop(node, None)
-
     def call(self, node: NodeId, message: Any, *, deadline_s: float) -> Any:
         """See `Transport.call`."""
         handler = self._handlers.get(node)

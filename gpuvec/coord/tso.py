@@ -29,9 +29,3 @@ class TimestampOracle:
         """Note a timestamp that is in use."""
         with self._lock:
             self._last = max(self._last, timestamp)
-
-    @property
-    def last(self) -> Timestamp:
-        """The highest timestamp that was handed out or observed."""
-        with self._lock:
-            return self._last

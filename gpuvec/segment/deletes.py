@@ -50,10 +50,6 @@ class DeleteLog:
         """Clear the bits of the first `count` deleted rows, in place."""
         keep[self._rows[:count]] = False
 
-    def count_at(self, version: Timestamp) -> int:
-        """Return how many rows were deleted up to `version`."""
-        return int(np.searchsorted(self._ts[: self._count], version, side="right"))
-
     def entries(self, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int64], ...]:
         """Return positions and timestamps, both (n,) int64, of the entries `start` to `stop`."""
         stop = self._count if stop is None else stop

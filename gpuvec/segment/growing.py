@@ -196,11 +196,10 @@ class GrowingSegment:
         for buffer in self._vectors.values():
             buffer.settle()
 
-    def publish(self) -> bool:
-        """Let new views see all that was written; return whether that is more than before."""
+    def publish(self) -> None:
+        """Let new views see all that was written."""
         self.settle()
-        before, self._shown = self._shown, (len(self), len(self.deletes))
-        return self._shown != before
+        self._shown = (len(self), len(self.deletes))
 
     def view(
         self, layout: Layout, hidden_until: Timestamp, *, working: bool = False

@@ -155,10 +155,9 @@ class SealedSegment:
         """Hide rows from `timestamp` on."""
         self.deletes.add(rows, timestamp)
 
-    def publish(self) -> bool:
-        """Let new views see all deletes; return whether there are more than before."""
-        before, self._shown = self._shown, len(self.deletes)
-        return self._shown != before
+    def publish(self) -> None:
+        """Let new views see all deletes."""
+        self._shown = len(self.deletes)
 
     def view(
         self, layout: Layout, hidden_until: Timestamp, *, working: bool = False

@@ -20,6 +20,7 @@ import gpuvec as gv
 ROWS = 10
 WRITERS = 4
 DIM = 16
+ROUNDS_OF_ONE = 20  # on one database
 
 
 def write_until_killed(path, first_batch):
@@ -103,11 +104,14 @@ def create(path):
 
 
 def main(folder, rounds, seed):
-    path = Path(folder)
     chance = random.Random(seed)
-    assert os.waitpid(in_child(lambda: create(path)), 0)[1] == 0
+    acknowledged = 0
     for number in range(rounds):
-        child = in_child(lambda n=number: write_until_killed(path, n * 10**6))
+        path = Path(folder) / str(number // ROUNDS_OF_ONE)
+        if number % ROUNDS_OF_ONE == 0:
+            path.mkdir()
+            assert os.waitpid(in_child(lambda path=path: create(path)), 0)[1] == 0
+        child = in_child(lambda path=path, n=number: write_until_killed(path, n * 10**6))
         if number % 4:  # else it may die while it opens
             wait_for(path / "notes", f"done {number * 10**6}")
         time.sleep(chance.uniform(0.01, 0.3))
@@ -115,10 +119,11 @@ def main(folder, rounds, seed):
         os.waitpid(child, 0)
         if not (path / "notes").exists():
             continue
-        if os.waitpid(in_child(lambda: look(path)), 0)[1] != 0:
+        if os.waitpid(in_child(lambda path=path: look(path)), 0)[1] != 0:
             sys.exit(f"round {number} of seed {seed}")
-    lines = (path / "notes").read_text().splitlines()
-    print(sum(line.startswith("done") for line in lines))
+    for notes in Path(folder).glob("*/notes"):
+        acknowledged += sum(line.startswith("done") for line in notes.read_text().splitlines())
+    print(acknowledged)
 
 
 if __name__ == "__main__":
