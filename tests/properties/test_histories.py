@@ -62,7 +62,9 @@ class History:
                 "v": gv.Vector(DIM, metric="sqeuclidean", nullable=True),
             },
             "key",
+            dynamic=bool(seed % 2),
         )
+        self.dynamic = schema.dynamic
         self.db = gv.connect(path)
         self.items = self.db.create_collection("items", schema)
         self.model = ModelCollection("key", {"n": None, "word": "a", "v": None})
@@ -94,6 +96,8 @@ class History:
             row["v"] = None
             if self.random.random() < 0.9:
                 row["v"] = [float(x) for x in self.numbers.integers(-9, 9, DIM)]
+            if self.dynamic and self.random.random() < 0.5:
+                row["color"] = self.random.choice(["red", "blue"])
             if self.extra is not None:
                 row[self.extra] = self.random.randrange(5)
             rows.append(row)
@@ -183,13 +187,20 @@ class History:
     # Checks
 
     def check(self):
-        assert rows_of(self.items.to_arrow()) == self.model.table()
+        wanted = [
+            {name: value for name, value in row.items() if name != "color"}
+            for row in self.model.table()
+        ]
+        assert rows_of(self.items.to_arrow()) == wanted
         assert self.items.count() == len(self.model.rows)
         text, test = self.random.choice(FILTERS)
         wanted = sum(test(row) is True for row in self.model.rows.values())
         assert self.items.filter(text).count() == wanted
         self.check_search(text, test)
         self.check_partition()
+        if self.dynamic:
+            reds = sum(row.get("color") == "red" for row in self.model.rows.values())
+            assert self.items.filter("color == 'red'").count() == reds
 
     def check_search(self, text, test):
         query = self.numbers.integers(-9, 9, DIM).astype(np.float32)
