@@ -1,6 +1,5 @@
 """The section "Errors" of the API page: the texts it prints, the classes, when each comes."""
 
-import datetime
 import inspect
 import pickle
 
@@ -150,8 +149,6 @@ def test_not_found_tells_what_exists_and_the_nearest_name(db, small):
     with pytest.raises(gv.NotFoundError, match=r'Did you mean "small"\?') as caught:
         db["smal"]
     assert caught.value.details["known"] == ["small"]
-    with pytest.raises(KeyError if issubclass(gv.NotFoundError, KeyError) else LookupError):
-        db["nothing like it"]
     small.insert([row(5)], partition="2026-11")
     with pytest.raises(gv.NotFoundError, match=r'Did you mean "2026-11"\?'):
         small.partition("2026-12")
@@ -299,6 +296,13 @@ def test_a_filter_given_to_delete_in_the_place_of_a_frame_is_told_its_name(small
         small.delete("id == 1")
 
 
+def test_a_result_says_how_to_walk_its_rows(small):
+    result = small.collect()
+    for use in (list, lambda hits: hits[0]):
+        with pytest.raises(gv.GpuvecError):
+            use(result)
+
+
 def test_a_hint_is_about_the_call_that_failed(small):
     with pytest.raises(gv.QueryError, match="left_on") as caught:
         small.join(small)
@@ -308,12 +312,6 @@ def test_a_hint_is_about_the_call_that_failed(small):
 def test_the_primary_key_cannot_be_updated(small):
     with pytest.raises(gv.SchemaError, match='"id"'):
         small.update({"id": 9}, filter="id == 1")
-
-
-@pytest.mark.parametrize("ttl", ["7 weeks", -1, 0, float("nan"), [], datetime.timedelta(0)])
-def test_a_time_to_live_that_is_none_is_refused(small, ttl):
-    with pytest.raises(gv.QueryError):
-        small.set_ttl(ttl)
 
 
 def test_options_of_connect_are_checked_with_errors_of_ours(tmp_path):

@@ -278,3 +278,72 @@ def test_times_are_instants(tmp_path, zone):
         assert sorted_ids(c.filter(gv.col("t") >= found[2])) == [2, 3]
 
     reopened(tmp_path, check)
+
+
+# Definitions and dynamic columns
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda: gv.Int32(default="x"),
+        lambda: gv.Int8(default=300),
+        lambda: gv.String(default=5),
+        lambda: gv.List(gv.Int32(), default=["a"]),
+        lambda: gv.Timestamp(default="soon"),
+    ],
+)
+def test_a_default_that_does_not_fit_is_refused_and_harms_nothing(db, kind):
+    c = make(db)
+    c.insert(rows([1]))
+    with pytest.raises(gv.SchemaError):
+        c.add_field("x", kind())
+    with pytest.raises(gv.SchemaError):
+        c.add_field("x", gv.Int32(), default="y")
+    assert c.columns == ("id", "v")
+    assert c.to_arrow().num_rows == 1
+    with pytest.raises(gv.SchemaError):
+        make(db, name="d", x=kind())
+    assert db.collections() == ["c"]
+
+
+def test_a_time_is_a_default(tmp_path):
+    noon = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC)
+    with gv.connect(tmp_path / "shop") as db:
+        make(db, t=gv.Timestamp(default=noon)).insert(rows([1]))
+
+    def check(c):
+        assert c.to_arrow()["t"].to_pylist() == [noon]
+
+    reopened(tmp_path, check)
+
+
+@pytest.mark.parametrize("item", [lambda: gv.Vector(3), lambda: gv.List(gv.Int32()), lambda: str])
+def test_lists_are_of_scalars(item):
+    with pytest.raises(gv.SchemaError):
+        gv.Schema({"id": gv.Int64(), "x": gv.List(item())}, primary_key="id")
+
+
+@pytest.fixture
+def loose(db):
+    schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(2)}, primary_key="id", dynamic=True)
+    return db.create_collection("loose", schema)
+
+
+def test_dynamic_columns_are_columns_everywhere(loose):
+    loose.insert(rows([1, 2, 3], a=[3, 1, 1]))
+    assert sorted_ids(loose.filter("a == 1")) == [2, 3]
+    assert loose.select("id", "a").count() == 3
+    assert loose.sort("a", "id").to_arrow()["id"].to_pylist() == [2, 3, 1]
+    assert sorted(loose.group_by("a").agg(n=gv.count()).to_arrow()["n"].to_pylist()) == [1, 2]
+    assert loose.search([1, 1], k=2, group_by="a").to_arrow()["id"].to_pylist() == [1, 2]
+    assert loose.update({"a": 9}, filter="id == 1").updated == 1
+    assert sorted_ids(loose.filter("a == 9")) == [1]
+
+
+def test_dynamic_values_need_no_one_type(loose):
+    values = [1, "x", None, [1, "y"], {"b": 2}, True, 1.5]
+    loose.insert([{"id": n, "v": [1, 1], "a": value} for n, value in enumerate(values)])
+    assert sorted_ids(loose.filter("a == 'x'")) == [1]
+    assert sorted_ids(loose.filter("a['b'] == 2")) == [4]
+    assert sorted_ids(loose.filter("a is null")) == [2]
