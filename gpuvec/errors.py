@@ -284,7 +284,7 @@ def unreadable_column(name: object, reason: str) -> SchemaError:
         "GV-119",
         f"cannot read column {name!r}: {reason}",
         hint="a column holds values of one type: numbers, text, times, lists, vectors or dicts",
-        details={"column": str(name)},
+        details={"column": str(name), "reason": reason},
     )
 
 
@@ -317,6 +317,23 @@ def unreadable_queries(got: object, wanted: str) -> QueryError:
         "GV-123",
         f"queries must be {wanted}, got {got}",
         details={"wanted": wanted, "got": str(got)},
+    )
+
+
+def unfit_queries(error: SchemaError, column: str, wanted: str) -> GpuvecError:
+    """Return an error about a column as one about the queries that it holds."""
+    found = error.details
+    if error.code == "GV-119":
+        return QueryError("GV-123", f"queries must be {wanted}; {found['reason']}", details=found)
+    if error.code == "GV-107":
+        return unreadable_queries(found["got"], wanted)
+    if "row" not in found:
+        return error
+    return SchemaError(
+        error.code,
+        error.message.replace(f'field "{column}"', "queries", 1),
+        hint="rows count from 0; correct such queries, or leave them out",
+        details={name: value for name, value in found.items() if name != "field"},
     )
 
 
@@ -851,6 +868,36 @@ def keys_of_two_types(left: str, right: str, kinds: Iterable[object] = ()) -> Qu
         f'"{left}" and "{right}" cannot be equal: {names or "their types differ"}',
         hint="join on columns of one scalar type",
         details={"left": left, "right": right},
+    )
+
+
+def unclear_join_keys() -> QueryError:
+    """Return the error for a join that does not say on which columns."""
+    return QueryError(
+        "GV-367",
+        "a join needs on=, or both left_on= and right_on=",
+        hint='frame.join(other, "id"), or left_on="id", right_on="user_id"',
+    )
+
+
+def untyped_nulls(name: str) -> QueryError:
+    """Return the error for a computed column that has only nulls and so no type."""
+    return QueryError(
+        "GV-368",
+        f'column "{name}" would hold only nulls, which have no type',
+        hint=f'leave it out, or drop("{name}") to be rid of it',
+        details={"column": name},
+    )
+
+
+def not_for_aggregate(function: str, expression: str, kind: object) -> QueryError:
+    """Return the error for an aggregate of values that it is not for."""
+    wanted = "numbers" if function in ("sum", "mean") else "values that have an order"
+    return QueryError(
+        "GV-369",
+        f"{function} is of {wanted}; {expression} is {kind}",
+        hint="count() and gv.count() take any column",
+        details={"function": function},
     )
 
 

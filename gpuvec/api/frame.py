@@ -52,6 +52,10 @@ class Frame:
     @property
     def schema(self) -> Any:
         """The columns with their types: `schema.fields`, `schema.primary_key`."""
+        return self._output
+
+    @property
+    def _output(self) -> Columns:
         old = self.plan.columns
         fields = {name: old.fields[name] for name in old.visible}
         return Columns(fields, old.primary_key if old.primary_key in fields else None, old.name)
@@ -118,10 +122,9 @@ class Frame:
             how: `inner`, `left`, `semi` (rows with a partner) or `anti` (rows without).
             suffix: of right columns whose names are taken.
         """
-        if (on is None) == (left_on is None or right_on is None):
-            raise errors.one_of_needed(
-                ["on", "left_on and right_on"], [] if on is None else ["on", "left_on or right_on"]
-            )
+        sides = [side for side in (left_on, right_on) if side is not None]
+        if len(sides) != (2 if on is None else 0):
+            raise errors.unclear_join_keys()
         keys = [_names(on if on is not None else side) for side in (left_on, right_on)]
         other = frame(right).plan
         return self._with(build.join(self.plan, other, *keys, how=how, suffix=suffix))
@@ -138,6 +141,9 @@ class Frame:
 
     def with_columns(self, **computed: Any) -> "Frame":
         """Return the frame with columns added or replaced: `with_columns(half=c("price") / 2)`."""
+        for name, value in computed.items():
+            if value is None:
+                raise errors.untyped_nulls(name)
         made = {name: lit(value) for name, value in computed.items()}
         return self._with(build.with_columns(self.plan, made))
 
@@ -243,7 +249,7 @@ class Frame:
         if engine not in ENGINES:
             raise errors.bad_choice("engine", engine, ENGINES)
         rows, metrics = collect_rows(self.plan, self._session)
-        return Result(rows, self.schema, metrics)
+        return Result(rows, self._output, metrics)
 
     def head(self, n: int = 10) -> Result:
         """Run, and return the first `n` rows."""
@@ -282,7 +288,7 @@ class Frame:
         from gpuvec.api.output import arrow_batches
 
         size = None if n is None else build.whole_number("n", n, least=1)
-        return arrow_batches(stream_rows(self.plan, self._session, size), self.schema)
+        return arrow_batches(stream_rows(self.plan, self._session, size), self._output)
 
     def to_parquet(self, path: str | os.PathLike[str], *, partition_by: Any = None) -> None:
         """Run, and write the rows as they are computed.
@@ -297,16 +303,16 @@ class Frame:
         from gpuvec.api.output import write_parquet
 
         names = () if partition_by is None else _names(partition_by)
-        build.check_names(names, self.schema)
+        build.check_names(names, self._output)
         rows = stream_rows(self.plan, self._session, None)
-        write_parquet(rows, self.schema, os.fspath(path), names)
+        write_parquet(rows, self._output, os.fspath(path), names)
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """Run, and hand the rows to any reader of Arrow streams."""
         from gpuvec.api.output import arrow_stream
 
         rows = stream_rows(self.plan, self._session, None)
-        return arrow_stream(rows, self.schema).__arrow_c_stream__(requested_schema)
+        return arrow_stream(rows, self._output).__arrow_c_stream__(requested_schema)
 
     def __gpuvec_rows__(self) -> Rows:
         """Run, and return the rows as gpuvec holds them: what `insert` takes without copies."""

@@ -1,6 +1,7 @@
 """Names and types: an expression against the fields that it is about."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ def bind(expr: Expr, fields: Fields, *, where: str = "") -> Bound:
         tree=tree,
         type=kind,
         columns=frozenset(scope.columns),
+        present=frozenset(scope.present),
         distances=tuple(scope.distances),
     )
 
@@ -90,7 +92,7 @@ def bind_filter(expr: Expr, fields: Fields, *, where: str = "") -> Bound:
     bound = bind(expr, fields, where=where)
     scope = Scope(expr, fields, where)
     tree = _condition(scope, expr, (bound.tree, bound.type), "a filter")
-    return Bound(expr=expr, tree=tree, type=_BOOL, columns=bound.columns, distances=bound.distances)
+    return replace(bound, tree=tree, type=_BOOL)
 
 
 def _bind(scope: Scope, node: Expr) -> Typed:
@@ -191,7 +193,7 @@ def _in(scope: Scope, node: In) -> Typed:
 def _is_null(scope: Scope, node: IsNull) -> Typed:
     expr, kind = _bind(scope, node.operand)
     if kind.is_vector:
-        scope.fail(node.operand, "whether a vector is null cannot be asked in an expression")
+        return IsNull(scope.presence(expr)), Bool()
     return IsNull(expr), Bool()
 
 

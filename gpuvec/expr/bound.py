@@ -113,7 +113,8 @@ class Bound:
         expr: the expression as written.
         tree: the bound tree.
         type: of the values; computed ones are nullable.
-        columns: the scalar columns that it reads.
+        columns: the columns that it reads.
+        present: those of them that are vectors, of which it asks only whether they are null.
         distances: the distances that it needs, in the order of their numbers.
     """
 
@@ -121,6 +122,7 @@ class Bound:
     tree: Expr
     type: FieldType
     columns: frozenset[str]
+    present: frozenset[str] = frozenset()
     distances: tuple[VectorDistance, ...] = ()
 
     @property

@@ -55,6 +55,7 @@ class Scope:
 
     def __init__(self, root: Expr, fields: Fields, where: str) -> None:
         self.columns: set[str] = set()
+        self.present: set[str] = set()
         self.distances: list[VectorDistance] = []
         self._root = root
         self._where = where or "the schema"
@@ -86,6 +87,13 @@ class Scope:
         if not kind.is_vector:
             self.columns.add(name)
         return BoundColumn(name, kind, origin=node.origin), kind
+
+    def presence(self, node: Expr) -> Expr:
+        """Return what stands for a vector column where only its nulls matter."""
+        assert isinstance(node, BoundColumn)
+        self.columns.add(node.name)
+        self.present.add(node.name)
+        return BoundColumn(node.name, Bool(nullable=True), origin=node.origin)
 
     def _json(self, column: str, path: tuple[str | int, ...]) -> Typed:
         self.columns.add(column)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.errors import not_an_aggregate
+from gpuvec.errors import not_an_aggregate, not_for_aggregate
 from gpuvec.expr.bind import Bound, bind
 from gpuvec.expr.tree import Aggregate as AggregateNode
 from gpuvec.expr.tree import Column as ColumnNode
@@ -18,8 +18,20 @@ from gpuvec.query.evaluate import evaluate_part
 from gpuvec.query.part import Column, Part, chunks_of, computed_part
 from gpuvec.query.plan import Columns, Describe
 from gpuvec.rows import DenseVectors, SparseVectors
-from gpuvec.schema import FieldType, Float64, Int8, Int16, Int32, Int64, String
+from gpuvec.schema import (
+    JSON,
+    FieldType,
+    Float32,
+    Float64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    List,
+    String,
+)
 
+NUMBERS = (Int8, Int16, Int32, Int64, Float32, Float64)
 DESCRIBE_FIELDS: dict[str, FieldType] = {
     "column": String(), "type": String(), "count": Int64(), "nulls": Int64(),
     "min": String(nullable=True), "max": String(nullable=True),
@@ -69,7 +81,8 @@ def bind_aggregate(name: str, expr: Expr, columns: Columns, keys: Sequence[str])
             return map_children(node, replaced)
         operand = None
         if node.operand is not None:
-            operand = bind(node.operand, columns.fields, where=columns.where)
+            operand = bind(node.operand, columns.named, where=columns.where)
+            _check_operand(node.function, operand)
         step = Step(f"_gv_{name}_{len(steps)}", node.function, operand)
         fields[step.name] = _result_type(step)
         steps.append(step)
@@ -79,6 +92,19 @@ def bind_aggregate(name: str, expr: Expr, columns: Columns, keys: Sequence[str])
     if not steps:
         raise not_an_aggregate(name, str(expr))
     return Aggregate(tuple(steps), bind(tree, fields, where=f'the groups of "{name}"'))
+
+
+def _check_operand(function: str, operand: Bound) -> None:
+    kind = operand.type
+    fits = {
+        "count": True,
+        "sum": isinstance(kind, NUMBERS),
+        "mean": isinstance(kind, NUMBERS),
+        "min": not isinstance(kind, List | JSON) and not kind.is_vector,
+        "max": not isinstance(kind, List | JSON) and not kind.is_vector,
+    }
+    if not fits[function]:
+        raise not_for_aggregate(function, str(operand.expr), kind)
 
 
 def _result_type(step: Step) -> FieldType:

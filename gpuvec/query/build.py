@@ -37,15 +37,15 @@ def check_names(names: Iterable[str], columns: Columns) -> tuple[str, ...]:
     """
     found = tuple(names)
     for name in found:
-        if name not in columns.fields:
-            known = [field for field in columns.fields if field != DYNAMIC]
+        if name not in columns.named:
+            known = [field for field in columns.named if field != DYNAMIC]
             raise errors.unknown_field(name, known, where=columns.where)
     return found
 
 
 def filter_rows(node: Plan, predicate: Expr) -> Plan:
     """Return the rows for which `predicate` is true."""
-    bound = bind_filter(predicate, node.columns.fields, where=node.columns.where)
+    bound = bind_filter(predicate, node.columns.named, where=node.columns.where)
     return p.Filter(columns=node.columns, input=node, predicate=bound)
 
 
@@ -71,7 +71,13 @@ def as_ids(ids: Any, kind: pa.DataType, key: str) -> pa.Array:
         exact = pa.types.is_integer(found.type) or pa.types.is_null(found.type)
         if exact or not pa.types.is_integer(kind):
             return found.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowNotImplementedError,
+        pa.ArrowTypeError,
+        TypeError,
+        OverflowError,
+    ) as error:
         raise errors.ids_do_not_fit(key, str(kind), str(error)) from error
     raise errors.ids_do_not_fit(key, str(kind), f"they are {found.type}")
 
@@ -89,7 +95,7 @@ def select(node: Plan, wanted: Sequence[str | Expr]) -> Plan:
                 computed[name] = item
         else:
             name = item
-            if name not in node.columns.fields and DYNAMIC in node.columns.fields:
+            if name not in node.columns.named and DYNAMIC in node.columns.named:
                 computed[name] = Column(name)
         names.append(name)
     below = with_columns(node, computed) if computed else node
@@ -122,11 +128,11 @@ def drop(node: Plan, names: Sequence[str]) -> Plan:
 def _project(node: Plan, names: Sequence[str], gone: frozenset[str] = frozenset()) -> Plan:
     """Return `names` in that order; vectors and key stay, hidden, for a later search."""
     old = node.columns
-    kept = {name for name in (*old.vectors, old.primary_key, DYNAMIC) if name in old.fields}
+    kept = {name for name in (*old.vectors, old.primary_key) if name in old.fields}
     hidden = frozenset(str(name) for name in kept) - set(names) - gone
     fields = {name: old.fields[name] for name in (*names, *(n for n in old.fields if n in hidden))}
     key = old.primary_key if old.primary_key in fields else None
-    return p.Project(columns=Columns(fields, key, old.name, hidden), input=node)
+    return p.Project(columns=Columns(fields, key, old.name, hidden, hidden), input=node)
 
 
 def with_columns(node: Plan, computed: Mapping[str, Expr]) -> Plan:
@@ -134,10 +140,11 @@ def with_columns(node: Plan, computed: Mapping[str, Expr]) -> Plan:
     old = node.columns
     for name in computed:
         check_new_name(name)
-    bound = {name: bind(e, old.fields, where=old.where) for name, e in computed.items()}
+    bound = {name: bind(e, old.named, where=old.where) for name, e in computed.items()}
     fields = {**old.fields, **{name: b.type for name, b in bound.items()}}
     key = None if old.primary_key in computed else old.primary_key
-    columns = Columns(fields, key, old.name, old.hidden - set(computed))
+    hidden, inner = old.hidden - set(computed), old.inner - set(computed)
+    columns = Columns(fields, key, old.name, hidden, inner)
     return p.WithColumns(columns=columns, input=node, computed=bound)
 
 

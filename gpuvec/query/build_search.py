@@ -39,7 +39,8 @@ def vector_field(columns: Columns, on: str | None, option: str = "on") -> str:
         QueryError: `GV-352`, it holds no vectors, or several columns do and none is named.
     """
     if on is not None:
-        check_names([on], columns)
+        if on not in columns.vectors:
+            check_names([on], columns)
         if not columns.fields[on].is_vector:
             raise errors.not_a_vector(on, columns.fields[on], columns.vectors, option=option)
         return on
@@ -201,7 +202,7 @@ def _output(
     fields["distance"] = Float32()
     hidden = set()
     for name, kind in columns.fields.items():
-        if name != key:
+        if name != key and name not in columns.inner:
             out = named(name)
             fields[out] = kind
             if kind.is_vector or name in columns.hidden:

@@ -16,7 +16,7 @@ FEW = 8  # a mask that keeps less than 1 row in so many is narrowed by reading t
 
 def evaluate_part(bound: Bound, part: Part) -> Column:
     """Return the values of an expression for every row."""
-    return run.evaluate(bound, part.table(sorted(bound.columns)), distance=_distances(part))
+    return run.evaluate(bound, _table(bound, part), distance=_distances(part))
 
 
 def mask_part(bound: Bound, part: Part) -> RowMask:
@@ -28,7 +28,18 @@ def mask_part(bound: Bound, part: Part) -> RowMask:
 
 
 def _mask(bound: Bound, part: Part) -> RowMask:
-    return run.mask(bound, part.table(sorted(bound.columns)), distance=_distances(part))
+    return run.mask(bound, _table(bound, part), distance=_distances(part))
+
+
+def _table(bound: Bound, part: Part) -> pa.Table:
+    """Return the columns that an expression reads; of a vector, true where it is, else null."""
+    table = part.table(sorted(bound.columns - bound.present))
+    for name in sorted(bound.present):
+        column = part.column(name)
+        there = np.ones(part.num_rows, bool)
+        mask = None if column.valid is None else ~column.valid
+        table = table.append_column(name, pa.array(there, mask=mask))
+    return table
 
 
 def _distances(part: Part) -> Any:

@@ -55,12 +55,21 @@ class Columns:
         primary_key: the column whose values are unique and not null, if it is known.
         name: of the collection, for messages.
         hidden: columns that leave only when selected: vectors of search results.
+        inner: those of them that cannot be named any more, but that a later search may use.
     """
 
     fields: dict[str, FieldType]
     primary_key: str | None = None
     name: str = ""
     hidden: frozenset[str] = frozenset()
+    inner: frozenset[str] = frozenset()
+
+    @property
+    def named(self) -> dict[str, FieldType]:
+        """The columns that expressions may name."""
+        if not self.inner:
+            return self.fields
+        return {name: kind for name, kind in self.fields.items() if name not in self.inner}
 
     @property
     def visible(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from gpuvec.api.frame import frame
 from gpuvec.errors import FilterError, NotFoundError, QueryError, SchemaError
 from gpuvec.expr.tree import col, count, lit
-from tests.query.tables import make_queries, make_table
+from tests.query.tables import BRANDS, make_queries, make_table
 
 
 @pytest.fixture
@@ -237,3 +237,32 @@ def test_a_frame_of_anything_needs_no_collection():
     assert named.search(vectors[2], k=1).collect()["name"].tolist() == ["c"]
     assert named.search(named, k=1).collect()["query_id"].tolist() == list("abcd")
     assert frame(named) is named
+
+
+def test_null_vectors_can_be_asked_for(table):
+    wanted = [key for key, valid in zip(table.keys, table.valid, strict=True) if not valid]
+    assert ids(table.frame.filter("embedding is null")) == wanted
+    assert table.frame.filter(col("embedding").is_not_null()).count() == int(table.valid.sum())
+
+
+def test_what_a_select_left_out_cannot_be_named(table):
+    left = table.frame.select("price")
+    for use in (
+        lambda: left.select("id"),
+        lambda: left.filter("id > 3"),
+        lambda: left.with_columns(x=col("id") + 1),
+        lambda: left.search(make_queries(1, 1)).select("embedding"),
+        lambda: left.group_by("price").agg(n=col("id").max()),
+    ):
+        with pytest.raises(NotFoundError):
+            use()
+    assert len(left.search(make_queries(1, 1), k=2, on="embedding").collect()) == 2
+
+
+def test_aggregates_take_values_that_they_are_for(table):
+    grouped = table.frame.group_by("brand")
+    with pytest.raises(QueryError, match=r"mean is of numbers; brand is String"):
+        grouped.agg(x=col("brand").mean())
+    with pytest.raises(QueryError, match="no type"):
+        table.frame.with_columns(x=None)
+    assert grouped.agg(first=col("brand").min()).to_pandas()["first"].dropna().isin(BRANDS).all()
