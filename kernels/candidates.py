@@ -7,8 +7,9 @@ read there the score under which a row cannot matter any more.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from gpuvec.kernels.compiled import njit
 
 
 class Candidates(NamedTuple):
@@ -48,7 +49,7 @@ def make_candidates(floor: NDArray[np.float64], k: int, room: int) -> Candidates
     )
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def keep_low(found: Any, j: int, low: float) -> None:
     """Note that a row of query j scores at least `low`; raise the floor once k rows do."""
     heap, size = found.lows[j], found.filled[j]
@@ -79,7 +80,7 @@ def keep_low(found: Any, j: int, low: float) -> None:
         found.floor[j] = max(found.floor[j], heap[0])
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def add_candidate(found: Any, j: int, row: int, low: float, high: float) -> None:
     """Add a row whose score lies between `low` and `high`, if it can matter."""
     if not high >= found.floor[j]:
@@ -96,7 +97,7 @@ def add_candidate(found: Any, j: int, row: int, low: float, high: float) -> None
     keep_low(found, j, low)
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
 def _drop_hopeless(found: Any, j: int) -> None:
     """Forget the rows that have fallen under the floor."""
     kept = 0

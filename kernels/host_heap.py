@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from gpuvec.kernels.compiled import njit
 
 LAST_RANK = np.iinfo(np.int64).max  # of places that hold no row
 

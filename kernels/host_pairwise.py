@@ -5,10 +5,11 @@ from functools import reduce
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.lanes import prefetch, wide_dot, wide_dot_norm, wide_square
 
 CHUNK = 32  # bytes of packed bits in one step

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.host_heap import drain_heap, nearer, push_low, push_nearest
 from gpuvec.kernels.host_pairwise import AHEAD, COSINE, IP, L2, bit_distance
 from gpuvec.kernels.lanes import fast_dot, fast_dot_norm, fast_square, prefetch

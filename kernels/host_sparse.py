@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.host_heap import LAST_RANK, drain_heap, nearer, push_nearest
 from gpuvec.kernels.host_pairwise import IP
 

@@ -3,17 +3,19 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import Candidates
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.int8_pack import MAX_SHIFT, Int8Pack, rotate
 from gpuvec.kernels.int8_sweep import Batch, make_scratch, sweep
 from gpuvec.kernels.quantize import LEVELS, encode_queries, peaks
 from gpuvec.kernels.scan_bounds import L2_SLACK, prepare_queries
 from gpuvec.types import Metric, RowMask
 
-F32, F64, I64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 _UNIT = 1 + 2.0**-20  # more than the norm of a vector scaled to length 1 in float32
 
 
@@ -41,7 +43,8 @@ class Int8Scan:
     def find(self, start: int, stop: int, found: Candidates) -> int:
         """Fill `found` for queries `start` to `stop`; return the 8-bit products made."""
         batch = self._batch(start, stop)
-        products, scratch = 0, make_scratch(stop - start, len(batch.edges))
+        products, lists = 0, max(len(shard.centers) for shard in self._pack.shards)
+        scratch = make_scratch(stop - start, len(batch.edges), lists)
         for shard, (keep, list_rows) in zip(self._pack.shards, self._masks, strict=True):
             products += sweep(shard, batch, found, keep, list_rows, self._k, scratch)
         return products

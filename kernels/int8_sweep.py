@@ -11,19 +11,21 @@ that pass at a first edge are tested at a second one and with all dimensions, wh
 bounds the score from below too. The first edge is chosen per list and query so that few rows are
 expected to pass; the choice affects the cost only.
 
-No function here counts references (`_nrt=False`): that would take longer than the products.
+No function here counts references (`_nrt=False`): that would take longer than the products. Only
+the outermost is cached: LLVM does not inline functions that were loaded from Numba's cache.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import add_candidate
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.int8_tile import GROUP, PART, TILE_ROWS, WORD, finish_part, tile_product
 
-PASS_SPREADS = 3.25  # rows that many spreads above the expected product may pass the first edge
+PASS_SPREADS = 3.0  # rows that many spreads above the expected product may pass the first edge
+NEAR_SPREADS = 1.5  # lists that many spreads nearer than the mean are scanned before the others
 SECOND = 2  # edges between the first and the second test
 _FAR = 2.0**30  # no integer product is that large
 _PART_BITS = 2**PART - 1
@@ -82,12 +84,14 @@ class Scratch(NamedTuple):
     hit_sums: NDArray[np.int32]  # (m + GROUP + 1, TILE_ROWS)
     parts: NDArray[np.int64]  # (TILE_ROWS / PART * (m + GROUP) + 1,)
     seeds: NDArray[np.int64]  # (m,) the list that each query starts with, or -1
-    best: NDArray[np.float64]  # (m,)
+    best: NDArray[np.float32]  # (m,) its score
+    near: NDArray[np.float32]  # (m,) score from which lists are scanned first
+    done: NDArray[np.bool_]  # (l, m) lists that were scanned, or ruled out
     counts: NDArray[np.int64]  # (e + 1,)
 
 
-def make_scratch(size: int, edges: int) -> Scratch:
-    """Return working memory for a sweep of `size` queries."""
+def make_scratch(size: int, edges: int, lists: int) -> Scratch:
+    """Return working memory for sweeps of `size` queries over at most so many lists."""
     padded = size + GROUP
     return Scratch(
         order=np.empty(padded, np.int64),
@@ -102,20 +106,22 @@ def make_scratch(size: int, edges: int) -> Scratch:
         hit_sums=np.empty((padded + 1, TILE_ROWS), np.int32),
         parts=np.empty(TILE_ROWS // PART * padded + 1, np.int64),
         seeds=np.empty(size, np.int64),
-        best=np.empty(size, np.float64),
+        best=np.empty(size, np.float32),
+        near=np.empty(size, np.float32),
+        done=np.empty((lists, size), np.bool_),
         counts=np.empty(edges + 1, np.int64),
     )
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _rounding(shard: Any, batch: Any, at: int, j: int) -> float:
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+def _rounding(shard: Any, batch: Any, at: int, j: int) -> Any:
     """Bound what rotation, centers and final distances round, for query j and list `at`."""
     norm, largest = batch.norms[j], shard.norms[at]
     return batch.drift * norm * largest + batch.slack * (norm * norm + largest * largest)
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _error(shard: Any, batch: Any, at: int, j: int, e: int) -> float:
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+def _error(shard: Any, batch: Any, at: int, j: int, e: int) -> Any:
     """Bound the error of query j's products in list `at` before edge e."""
     return (
         batch.heads[e, j] * np.float64(shard.lost[at, e])
@@ -124,7 +130,7 @@ def _error(shard: Any, batch: Any, at: int, j: int, e: int) -> float:
     )
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _line(shard: Any, batch: Any, found: Any, at: int, j: int, e: int) -> Any:
     """Return a, b: a row's integer sum before edge e must reach `a - b * tail` to matter.
 
@@ -135,24 +141,35 @@ def _line(shard: Any, batch: Any, found: Any, at: int, j: int, e: int) -> Any:
     return bound * inverse + batch.added[e, j], batch.tails[e, j] * inverse
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _seed_lists(shard: Any, batch: Any, list_rows: Any, least: int, w: Any) -> None:
-    """Choose for each query the list whose center is nearest, of those with `least` rows."""
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _rank_lists(shard: Any, batch: Any, list_rows: Any, least: int, w: Any) -> None:
+    """Choose each query's nearest list, of those with `least` rows, and what else is near."""
     w.best[:] = -np.inf
     w.seeds[:] = -1
+    w.near[:] = 0
+    w.gaps[:] = 0
+    w.done[:] = False
+    share = np.float32(1.0 / len(shard.centers))
     for at in range(len(shard.centers)):
-        if list_rows[at] >= least:
-            center, half = shard.centers[at], batch.weight * shard.list_mean[at]
-            for j in range(len(w.best)):
-                score = batch.bases[center, j] - half
-                if score > w.best[j]:
-                    w.best[j] = score
-                    w.seeds[j] = at
+        center, half = shard.centers[at], np.float32(batch.weight * shard.list_mean[at])
+        allowed = list_rows[at] >= least
+        for j in range(len(w.best)):
+            score = batch.bases[center, j] - half
+            w.near[j] += share * score
+            w.gaps[j] += share * score * score
+            if allowed and score > w.best[j]:
+                w.best[j] = score
+                w.seeds[j] = at
+    for j in range(len(w.best)):
+        spread = np.sqrt(max(np.float32(0), w.gaps[j] - w.near[j] * w.near[j]))
+        w.near[j] += np.float32(NEAR_SPREADS) * spread
+        if w.seeds[j] >= 0:
+            w.done[w.seeds[j], j] = True
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _choose_edges(shard: Any, batch: Any, found: Any, at: int, w: Any) -> None:
-    """Choose each query's first edge in list `at`; -1: no row can matter, or it was the seed."""
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _choose_edges(shard: Any, batch: Any, found: Any, at: int, near_only: bool, w: Any) -> None:
+    """Choose each query's first edge in list `at`; -1: not now, or no row of it can matter."""
     size, last = len(w.edge), len(batch.edges) - 1
     center, half = shard.centers[at], np.float32(batch.weight * shard.list_mean[at])
     for j in range(size):
@@ -168,12 +185,14 @@ def _choose_edges(shard: Any, batch: Any, found: Any, at: int, w: Any) -> None:
     for j in range(size):
         best = batch.bases[center, j] - low + batch.norms[j] * reach
         best += _rounding(shard, batch, at, j)
-        if found.floor[j] > best or w.seeds[j] == at:
+        later = near_only and batch.bases[center, j] - half < w.near[j]
+        if later or w.done[at, j] or found.floor[j] > best:
             w.edge[j] = -1
+        w.done[at, j] |= not later
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _order_by_edge(w: Any) -> int:
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _order_by_edge(w: Any) -> Any:
     """List the queries by falling edge, without those at -1; return how many."""
     edges = len(w.counts) - 1
     w.counts[:] = 0
@@ -192,7 +211,7 @@ def _order_by_edge(w: Any) -> int:
     return total
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
 def _draw_lines(shard: Any, batch: Any, found: Any, at: int, count: int, w: Any) -> None:
     """Write the lines of the first `count` places; what fills the last group never passes."""
     last = len(batch.edges) - 1
@@ -206,13 +225,13 @@ def _draw_lines(shard: Any, batch: Any, found: Any, at: int, count: int, w: Any)
     w.slopes[:, count : count + GROUP] = 0
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _whole(needed: float) -> int:
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+def _whole(needed: float) -> Any:
     """Return an integer that every integer of at least `needed` is greater than."""
     return np.int32(min(max(needed, -_FAR), _FAR)) - np.int32(3)
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _set_bias(shard: Any, tile: int, inverse: float, bias: Any) -> None:
     """Write what a row's half square takes off its integer sums, rounded towards passing."""
     for lane in range(TILE_ROWS):
@@ -220,7 +239,7 @@ def _set_bias(shard: Any, tile: int, inverse: float, bias: Any) -> None:
         bias[lane] = -np.int32(min(share, _FAR / 2))
 
 
-@njit(nogil=True, cache=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _add_rows(
     shard: Any, batch: Any, found: Any, at: int, tile: int, hit: int, v: int, bits: int, w: Any
 ) -> None:
@@ -239,7 +258,7 @@ def _add_rows(
             add_candidate(found, j, shard.rows[tile, lane], score - error, score + error)
 
 
-@njit(nogil=True, cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
 def _finish_hits(
     shard: Any, batch: Any, found: Any, at: int, tile: int, hits: int, raised: float, w: Any
 ) -> int:
@@ -273,7 +292,7 @@ def _finish_hits(
     return taken
 
 
-@njit(nogil=True, cache=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sweep_list(
     shard: Any, batch: Any, found: Any, keep: Any, at: int, count: int, fresh: bool, w: Any
 ) -> int:
@@ -337,7 +356,7 @@ def sweep(shard: Any, batch: Any, found: Any, keep: Any, list_rows: Any, least: 
         how many 8-bit products were made.
     """
     size, last, products = len(batch.norms), len(batch.edges) - 1, 0
-    _seed_lists(shard, batch, list_rows, least, w)
+    _rank_lists(shard, batch, list_rows, least, w)
     for at in range(len(shard.centers)):
         count = 0
         for j in range(size):
@@ -348,9 +367,10 @@ def sweep(shard: Any, batch: Any, found: Any, keep: Any, list_rows: Any, least: 
         if count > 0:
             w.order[count : count + GROUP] = size
             products += _sweep_list(shard, batch, found, keep, at, count, True, w)
-    for at in range(len(shard.centers)):
-        if list_rows[at] > 0:
-            _choose_edges(shard, batch, found, at, w)
-            count = _order_by_edge(w)
-            products += _sweep_list(shard, batch, found, keep, at, count, False, w)
+    for turn in range(2):
+        for at in range(len(shard.centers)):
+            if list_rows[at] > 0:
+                _choose_edges(shard, batch, found, at, turn == 0, w)
+                count = _order_by_edge(w)
+                products += _sweep_list(shard, batch, found, keep, at, count, False, w)
     return products

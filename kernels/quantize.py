@@ -8,8 +8,8 @@ the many small coordinates. Every norm returned is rounded up, so a bound built 
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.int8_tile import TILE_ROWS
 
 SEGMENT = 16  # dimensions between two places where norms are kept; codes are padded to it
@@ -20,7 +20,7 @@ _SUMS = {"reassoc", "contract"}  # sums may be vectorised; `_up` covers the diff
 
 
 @njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _up(square: float, terms: int) -> float:
+def _up(square: Any, terms: int) -> Any:
     """Return the root of a float32 sum of squares, raised above what rounding may have lost."""
     return np.sqrt(square) * (1.0 + (terms + 8) * 2.0**-23) + UNDERFLOW
 
@@ -133,11 +133,11 @@ def encode_queries(
         encode_vector(queries[j], units[j], head, shift, codes[j], parts)
         norms_at(parts, edges, own)
         norms[:, :, j] = own
-        total, spread, start = 0, np.float32(0), 0
+        total, spread, start = np.int64(0), np.float32(0), 0
         for e in range(len(edges)):
             for c in range(start, edges[e]):
                 code = np.int64(codes[j, c])
-                total += code << (shift + row_shift) if c < head else code
+                total += (code << (shift + row_shift)) if c < head else code
                 spread += queries[j, c] * queries[j, c] * variance[c]
             start = edges[e]
             added[e, j] = OFFSET * total

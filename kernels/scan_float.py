@@ -7,15 +7,17 @@ what a query still asks for, less the products' rounding error, become candidate
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32
 from gpuvec.kernels.candidates import Candidates, add_candidate
+from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.scan_bounds import L2_SLACK, LARGEST, SMALLEST, prepare_queries, prepare_rows
 from gpuvec.types import Metric
 
-F32, F64, I64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 _FIRST = 256  # rows of the first block, which pass without a floor
 _BLOCK = 2048
 _RUN = 64  # sums whose greatest is looked at first
@@ -68,7 +70,7 @@ class FloatScan:
                 sums -= (np.einsum("ij,ij->i", block, block, dtype=np.float64) / 2).astype("f4")
             take_sums(sums, errors, places, found)
             low, high = high, min(high + _BLOCK, len(self._listed))
-        return len(self._listed) * (stop - start) * dim
+        return len(self._listed) * (stop - start) * int(dim)
 
 
 def _gather(rows: Any, places: I64) -> Any:

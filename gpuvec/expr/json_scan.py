@@ -6,10 +6,14 @@ others nothing is read beyond a text's end, and nothing sensible is promised. Im
 it needs Numba.
 """
 
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
+
+from gpuvec.device.compiled import njit, use_fresh_code
+
+use_fresh_code(Path(__file__).parent)
 
 Bytes: TypeAlias = Any  # (bytes,) uint8
 Numbers: TypeAlias = Any  # (n,)
