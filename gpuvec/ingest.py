@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpuvec.columns import Column, default_value, scalar_column
 from gpuvec.dynamic import DYNAMIC_COLUMN, pack_dynamic
 from gpuvec.errors import (
+    bad_choice,
     duplicate_key,
     missing_column,
     no_room_for_nulls,
@@ -29,7 +30,6 @@ from gpuvec.schema import (
     Schema,
     SparseVector,
     Vector,
-    bad_option,
     is_nullable,
 )
 from gpuvec.sparse import (
@@ -64,10 +64,13 @@ def validate_rows(
 
     Raises:
         NotFoundError: `GV-105`, a column that no field takes.
-        SchemaError: `GV-102` no such option, `GV-106` to `GV-117`: the message names field and row.
+        QueryError: `GV-158`, an option that does not exist.
+        SchemaError: `GV-106` to `GV-117`: the message names field and row.
     """
     if on_duplicate not in ON_DUPLICATE:
-        raise bad_option("on_duplicate", on_duplicate, ON_DUPLICATE)
+        raise bad_choice("on_duplicate", on_duplicate, ON_DUPLICATE)
+    if on_bad_vectors not in ON_BAD_VECTORS:
+        raise bad_choice("on_bad_vectors", on_bad_vectors, ON_BAD_VECTORS)
     given = _columns(rows)
     extra = _unknown_columns(schema, given)
     scalars = _scalars(schema.fields, given, len(rows))
@@ -163,8 +166,6 @@ def _vectors(
     on_bad_vectors: str,
 ) -> tuple[dict[str, VectorColumn], NDArray[np.bool_] | None]:
     """Return the vector columns, and which rows must be dropped."""
-    if on_bad_vectors not in ON_BAD_VECTORS:
-        raise bad_option("on_bad_vectors", on_bad_vectors, ON_BAD_VECTORS)
     found: dict[str, VectorColumn] = {}
     dropped: NDArray[np.bool_] | None = None
     for name, kind in fields.items():

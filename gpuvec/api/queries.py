@@ -10,7 +10,9 @@ import pyarrow as pa
 from gpuvec.api.intake import AnyColumn, as_host_array, read_column
 from gpuvec.device.arrays import array_namespace, from_dlpack, is_device_array
 from gpuvec.errors import (
+    SchemaError,
     null_not_allowed,
+    unfit_queries,
     unreadable_queries,
     vector_not_finite,
     wrong_dimension,
@@ -21,6 +23,7 @@ from gpuvec.sparse import sparse_from_arrow, sparse_not_finite_error, sparse_not
 from gpuvec.types import Array
 from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
 
+_NAME = "queries"  # of the column that they are read as
 _CUDA = (2, 13)  # DLPack device types: CUDA, CUDA managed memory
 
 
@@ -41,19 +44,30 @@ def to_queries(
         rows. A float32 array is not copied.
 
     Raises:
-        SchemaError: `GV-113` another dimension, `GV-109` a null and `GV-111` a NaN among them.
+        SchemaError: `GV-113` another dimension; a query among them that is null (`GV-109`), holds a
+            NaN (`GV-111`) or has another dimension than the others (`GV-112`).
         QueryError: `GV-123`, no vectors.
     """
-    return _query_matrix(_query_column(queries, kind), kind, field, where)
+    wanted = _wanted(kind)
+    try:
+        return _query_matrix(_query_column(queries, kind, wanted), kind, wanted, field, where)
+    except SchemaError as error:
+        raise unfit_queries(error, _NAME, wanted) from None
 
 
-def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
+def _wanted(kind: FieldType) -> str:
+    if isinstance(kind, Vector | BinaryVector):
+        return f"vectors of {kind.dim} {'numbers' if isinstance(kind, Vector) else 'bits'}"
+    return "sparse vectors: dicts of position to number"
+
+
+def _query_column(queries: Any, kind: FieldType, wanted: str) -> AnyColumn | Array:
     """Return queries that are no table as a column; one vector as a column of one."""
     on_device = _device_array(queries)
     if on_device is not None and isinstance(kind, Vector):
         return on_device if on_device.ndim == 2 else on_device.reshape(1, -1)
     if isinstance(kind, SparseVector):
-        return read_column("queries", [queries] if isinstance(queries, Mapping) else queries, kind)
+        return _read([queries] if isinstance(queries, Mapping) else queries, kind, wanted)
     if isinstance(queries, bytes):
         queries = np.frombuffer(queries, np.uint8)
     array = as_host_array(queries)
@@ -61,12 +75,18 @@ def _query_column(queries: Any, kind: FieldType) -> AnyColumn | Array:
         array = np.asarray(queries) if isinstance(queries[0], Real | np.bool_) else None
     if array is not None and array.ndim == 1 and array.dtype != object:
         return DenseVectors(array.reshape(1, -1))
-    column = read_column("queries", queries)
+    column = _read(queries, None, wanted)
     if isinstance(column, pa.ChunkedArray) and not pa.types.is_nested(column.type):
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
         if numeric and not column.null_count:  # a pandas, polars or Arrow column that is one vector
             return DenseVectors(column.to_numpy().reshape(1, -1))
     return column
+
+
+def _read(queries: Any, kind: FieldType | None, wanted: str) -> AnyColumn:
+    if isinstance(queries, str | Mapping) or not hasattr(queries, "__iter__"):
+        raise unreadable_queries(type(queries).__name__, wanted)
+    return read_column(_NAME, queries, kind)
 
 
 def _device_array(queries: Any) -> Array | None:
@@ -79,23 +99,23 @@ def _device_array(queries: Any) -> Array | None:
 
 
 def _query_matrix(
-    column: AnyColumn | Array, kind: FieldType, field: str, where: str
+    column: AnyColumn | Array, kind: FieldType, wanted: str, field: str, where: str
 ) -> Array | SparseVectors:
     if isinstance(kind, SparseVector):
-        return _sparse_queries(column)
+        return _sparse_queries(column, wanted)
     if isinstance(column, SparseVectors) or not isinstance(kind, Vector | BinaryVector):
-        raise unreadable_queries("sparse vectors", f"vectors like those of {field}")
+        raise unreadable_queries("sparse vectors", wanted)
     if is_device_array(column):
         column = DenseVectors(column)
     elif isinstance(column, pa.ChunkedArray):
         if not len(column):
             return np.empty((0, kind.width), np.float32 if isinstance(kind, Vector) else np.uint8)
         if not _may_hold_vectors(column.type):
-            raise unreadable_queries(column.type, "vectors")
-        column = dense_from_arrow("queries", column)
+            raise unreadable_queries(column.type, wanted)
+        column = dense_from_arrow(_NAME, column)
     if column.valid is not None and not column.valid.all():
         raise null_not_allowed(
-            "queries", int(np.argmin(column.valid)), why="every query needs a vector"
+            _NAME, int(np.argmin(column.valid)), why="every query needs a vector"
         )
     width = column.values.shape[1]
     if width != kind.width and (isinstance(kind, Vector) or width != kind.dim):
@@ -103,14 +123,14 @@ def _query_matrix(
     if is_device_array(column.values):
         return _device_queries(column.values)
     if isinstance(kind, BinaryVector):
-        return cast_dense("queries", kind, column).values
-    found = cast_dense("queries", Vector(kind.dim), column).values
+        return cast_dense(_NAME, kind, column).values
+    found = cast_dense(_NAME, Vector(kind.dim), column).values
     bad = not_finite_rows(found)
     if bad is not None:
         row = int(np.argmax(bad))
         place = int(np.argmin(np.isfinite(found[row])))
         got = column.values[row, place]
-        raise vector_not_finite("queries", row, place, wanted="float32", got=got)
+        raise vector_not_finite(_NAME, row, place, wanted="float32", got=got)
     return found
 
 
@@ -127,20 +147,20 @@ def _device_queries(values: Array) -> Array:
     if bool(bad.any()):
         row = int(xp.argmax(bad))
         place = int(xp.argmin(xp.isfinite(found[row])))
-        raise vector_not_finite("queries", row, place, wanted="float32", got=found[row, place])
+        raise vector_not_finite(_NAME, row, place, wanted="float32", got=found[row, place])
     return found
 
 
-def _sparse_queries(column: AnyColumn | Array) -> SparseVectors:
+def _sparse_queries(column: AnyColumn | Array, wanted: str) -> SparseVectors:
     if isinstance(column, pa.ChunkedArray):
-        column = sparse_from_arrow("queries", column)
+        column = sparse_from_arrow(_NAME, column)
     if not isinstance(column, SparseVectors):
-        raise unreadable_queries("an array", "sparse vectors: dicts of position to number")
+        raise unreadable_queries("an array", wanted)
     if column.valid is not None and not column.valid.all():
         raise null_not_allowed(
-            "queries", int(np.argmin(column.valid)), why="every query needs a vector"
+            _NAME, int(np.argmin(column.valid)), why="every query needs a vector"
         )
     bad = sparse_not_finite_rows(column)
     if bad is not None:
-        raise sparse_not_finite_error("queries", column, int(np.argmax(bad)))
+        raise sparse_not_finite_error(_NAME, column, int(np.argmax(bad)))
     return column
