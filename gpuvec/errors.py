@@ -551,6 +551,15 @@ def ids_do_not_fit(field: str, wanted: str, why: str) -> SchemaError:
     )
 
 
+def bad_default(kind: str, default: object) -> SchemaError:
+    """Return the error for a default that the field's type cannot hold."""
+    return SchemaError(
+        "GV-128",
+        f"a field of type {kind} cannot have the default {default!r}",
+        details={"type": kind, "default": repr(default)},
+    )
+
+
 # 2xx: filters
 
 
@@ -656,7 +665,7 @@ def not_a_filter(value: object) -> FilterError:
     return FilterError(
         "GV-210",
         f"a filter is text or an expression, got {type(value).__name__}: {_short(value)}",
-        hint="write \"price < 20\" or gv.col(\"price\") < 20",
+        hint='write "price < 20" or gv.col("price") < 20',
         details={"type": type(value).__name__},
     )
 
@@ -850,7 +859,7 @@ def not_an_aggregate(name: str, expression: str) -> QueryError:
     return QueryError(
         "GV-358",
         f'"{name}" = {expression} does not say one value per group',
-        hint='use gv.count(), or .min() .max() .sum() .mean() .count() of a column',
+        hint="use gv.count(), or .min() .max() .sum() .mean() .count() of a column",
         details={"name": name},
     )
 
@@ -913,7 +922,9 @@ def frames_differ(first: Iterable[str], other: Iterable[str], reason: str) -> Qu
 def nothing_to_evaluate() -> QueryError:
     """Return the error for measuring the recall of a frame without search."""
     return QueryError(
-        "GV-362", "evaluate() measures a search; this frame has none", hint="frame.search(...) first"
+        "GV-362",
+        "evaluate() measures a search; this frame has none",
+        hint="frame.search(...) first",
     )
 
 
@@ -939,6 +950,15 @@ def wrong_query_kind(field: str, *, wanted: object, got: object) -> QueryError:
 def frame_is_lazy(what: str, instead: str) -> QueryError:
     """Return the error for using a frame as if its rows were there."""
     return QueryError("GV-365", f"a frame is a query, not yet rows: {what}", hint=instead)
+
+
+def result_is_columns() -> QueryError:
+    """Return the error for walking a result row by row."""
+    return QueryError(
+        "GV-370",
+        "a result is columns, not a sequence of rows",
+        hint='for rows, result.to_arrow().to_pylist(); for a column, result["distance"]',
+    )
 
 
 def output_exists(path: str) -> AlreadyExistsError:
