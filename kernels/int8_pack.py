@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32
-from gpuvec.kernels.int8_tile import TILE_ROWS, WORD
+from gpuvec.kernels.int8_tile import TILE_ROWS, WORD, aligned_zeros
 from gpuvec.kernels.parallel import run_parallel, split
 from gpuvec.kernels.quantize import LEVELS, OFFSET, SEGMENT, encode_list, tail_squares
 from gpuvec.kernels.scan_bounds import LARGEST, SMALLEST, prepare_rows
@@ -254,7 +254,7 @@ def _drift(rotation: F32) -> float:
     skew = float(np.linalg.norm(wide @ wide.T - np.eye(dim)))
     terms = min(dim, _SUM_COLUMNS) + dim // _SUM_COLUMNS + 1
     turn = terms * 2.0**-24 * np.sqrt(dims)
-    return skew + 5 * turn + 4 * dims * 2.0**-24 + 2.0**-20
+    return float(skew + 5 * turn + 4 * dims * 2.0**-24 + 2.0**-20)
 
 
 def _pack_chunk(rows: Any, start: int, stop: int, space: Space, threads: int) -> Shard | None:
@@ -289,7 +289,7 @@ def _fill(
     firsts = np.cumsum(sizes) - sizes
     list_tiles = np.concatenate([[0], np.cumsum(-(-sizes // TILE_ROWS))])
     tiles, dims, edges = int(list_tiles[-1]), rotated.shape[1], len(space.edges)
-    words = _aligned((tiles, dims // WORD, TILE_ROWS), np.uint32)
+    words = aligned_zeros((tiles, dims // WORD, TILE_ROWS), np.uint32)
     tails = np.zeros((tiles, edges), np.float32)
     place = np.arange(len(order)) - np.repeat(firsts, sizes)
     place += np.repeat(list_tiles[:-1] * TILE_ROWS, sizes)
@@ -342,16 +342,8 @@ def _half_squares(
     """Return `Shard.terms` and `Shard.low`."""
     if metric in (Metric.IP, Metric.COSINE):
         return np.zeros((0, TILE_ROWS), np.float32), np.zeros(tiles)
-    placed = np.full(tiles * TILE_ROWS, np.inf)
-    placed[place] = half
-    placed = placed.reshape(tiles, TILE_ROWS)
+    flat = np.full(tiles * TILE_ROWS, np.inf)
+    flat[place] = half
+    placed = flat.reshape(tiles, TILE_ROWS)
     low = placed.min(axis=1)
     return np.where(np.isinf(placed), 0, placed - low[:, None]).astype(np.float32), low
-
-
-def _aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return zeros that start at a cache line."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    skip = -raw.ctypes.data % 64
-    return raw[skip : skip + size].view(dtype).reshape(shape)

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import add_candidate
 from gpuvec.kernels.compiled import njit
-from gpuvec.kernels.int8_tile import GROUP, PART, TILE_ROWS, WORD, finish_part, tile_product
+from gpuvec.kernels.int8_tile import (
+    GROUP,
+    PART,
+    TILE_ROWS,
+    WORD,
+    aligned_zeros,
+    finish_part,
+    tile_product,
+)
 
 PASS_SPREADS = 3.0  # rows that many spreads above the expected product may pass the first edge
 NEAR_SPREADS = 1.5  # lists that many spreads nearer than the mean are scanned before the others
@@ -100,10 +108,10 @@ def make_scratch(size: int, edges: int, lists: int) -> Scratch:
         starts=np.empty((3, padded), np.float64),
         slopes=np.empty((3, padded), np.float64),
         thresholds=np.empty(GROUP, np.int32),
-        bias=np.zeros(TILE_ROWS, np.int32),
+        bias=aligned_zeros((TILE_ROWS,), np.int32),
         hit_place=np.empty(padded + 1, np.int64),
         hit_rows=np.empty(padded + 1, np.int64),
-        hit_sums=np.empty((padded + 1, TILE_ROWS), np.int32),
+        hit_sums=aligned_zeros((padded + 1, TILE_ROWS), np.int32),
         parts=np.empty(TILE_ROWS // PART * padded + 1, np.int64),
         seeds=np.empty(size, np.int64),
         best=np.empty(size, np.float32),

@@ -9,15 +9,18 @@ The bodies are LLVM IR, since Numba has no word for the instruction. Addresses a
 arrays give theirs by `.ctypes.data`, and callers keep the arrays alive.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import llvmlite.binding
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 TILE_ROWS = 48
 GROUP = 8  # queries per call
@@ -42,6 +45,15 @@ def int8_lanes() -> int:
     if {"avx512vnni", "avx512bw", "avx512vl"} <= wanted:
         return 16
     return 8 if "avxvnni" in wanted else 0
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return zeros that start at a cache line: a register that spans two lines costs double."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    out: NDArray[Any] = raw[skip : skip + size].view(dtype).reshape(shape)
+    return out
 
 
 def _vector(lanes: int) -> ir.VectorType:

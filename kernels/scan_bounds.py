@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import as_float32
 from gpuvec.types import Metric
 
-F32, F64 = NDArray[np.float32], NDArray[np.float64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 SMALLEST, LARGEST = 2.0**-30, 2.0**40  # peak magnitudes within which float32 squares are safe
 L2_SLACK = 2.0**-20  # of |q|² + |x|²: rounding of half squares and of final distances
 _ROUNDING = 2.0**-22  # more than a final float32 distance may be off

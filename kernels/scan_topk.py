@@ -34,10 +34,12 @@ from gpuvec.kernels.scan_float import FloatScan
 from gpuvec.kernels.select_k import check_k
 from gpuvec.types import Metric, RowMask
 
-F32, F64, I64 = NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 STRATEGIES = {16: "int8-vnni512", 8: "int8-avxvnni", 0: "float32"}
-BLOCK = 512  # queries per sweep: their codes stay in the second cache
+BLOCK = 1024  # queries per sweep: their codes stay in the second cache
 ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
 MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
@@ -281,7 +283,7 @@ class _Job:
 @cache
 def _blas() -> Any:
     """Return the process's BLAS libraries, found once: it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
 
