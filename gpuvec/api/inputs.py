@@ -16,7 +16,7 @@ from gpuvec.query import build, build_search
 from gpuvec.query.memory_source import MemorySource, new_segment_id
 from gpuvec.query.plan import Columns, QueryArray, QueryFrame, Source
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
-from gpuvec.schema import Int64, Schema
+from gpuvec.schema import Int64, Schema, SparseVector
 from gpuvec.segment.view import FieldStatistics, Snapshot
 from gpuvec.types import SegmentId
 
@@ -153,6 +153,8 @@ def query_set(
         if query_on is not None or query_id is not None:
             given = {"query_on": query_on, "query_id": query_id}
             raise errors.only_for_frames([n for n, v in given.items() if v is not None])
+        if isinstance(queries, SparseVectors) and isinstance(kind, SparseVector):
+            return QueryArray(vectors=queries)
         found = interop.to_queries(queries, kind, field=name, where=columns.name)
         sparse = isinstance(found, SparseVectors)
         return QueryArray(vectors=found if sparse else DenseVectors(found))

@@ -1,11 +1,13 @@
 """`Result`: the rows of an answer, in host memory."""
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gpuvec.api import interop
 from gpuvec.api.display import result_html, result_text
 from gpuvec.api.output import arrow_stream, write_parquet
+from gpuvec.errors import result_is_columns
 from gpuvec.query.build import check_names, whole_number
 from gpuvec.query.metrics import Metrics
 from gpuvec.query.plan import Columns
@@ -38,8 +40,13 @@ class Result:
         stop = min(whole_number("n", n, least=0), len(self))
         return Result(self.rows.slice(0, stop), self.schema, self.metrics)
 
+    def __iter__(self) -> Iterator[Any]:
+        raise result_is_columns()
+
     def __getitem__(self, name: str) -> Any:
         """Return a column as a NumPy array; vectors are 2-D."""
+        if not isinstance(name, str):
+            raise result_is_columns()
         check_names([name], self.schema)
         return interop.to_numpy(self.rows.select([name]))[name]
 

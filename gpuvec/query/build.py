@@ -13,7 +13,7 @@ from gpuvec.query import plan as p
 from gpuvec.query.aggregate import bind_aggregate, describe_columns
 from gpuvec.query.join import HOW
 from gpuvec.query.plan import Columns, Plan
-from gpuvec.schema import JSON, FieldType, List, is_nullable
+from gpuvec.schema import JSON, FieldType, List, SparseVector, is_nullable
 
 DYNAMIC = "_gv_dynamic"  # the hidden column of a dynamic schema
 
@@ -41,6 +41,15 @@ def check_names(names: Iterable[str], columns: Columns) -> tuple[str, ...]:
             known = [field for field in columns.named if field != DYNAMIC]
             raise errors.unknown_field(name, known, where=columns.where)
     return found
+
+
+def expose(node: Plan, names: Iterable[str]) -> Plan:
+    """Return the plan with those of `names` that are dynamic as columns, hidden."""
+    known = node.columns.named
+    if DYNAMIC not in known:
+        return node
+    found = {name: Column(name) for name in names if name not in known}
+    return with_columns(node, found, hidden=True) if found else node
 
 
 def filter_rows(node: Plan, predicate: Expr) -> Plan:
@@ -135,16 +144,16 @@ def _project(node: Plan, names: Sequence[str], gone: frozenset[str] = frozenset(
     return p.Project(columns=Columns(fields, key, old.name, hidden, hidden), input=node)
 
 
-def with_columns(node: Plan, computed: Mapping[str, Expr]) -> Plan:
-    """Return the frame with columns added or replaced."""
+def with_columns(node: Plan, computed: Mapping[str, Expr], *, hidden: bool = False) -> Plan:
+    """Return the frame with columns added or replaced; with `hidden`, to leave when selected."""
     old = node.columns
-    for name in computed:
+    for name in () if hidden else computed:
         check_new_name(name)
     bound = {name: bind(e, old.named, where=old.where) for name, e in computed.items()}
     fields = {**old.fields, **{name: b.type for name, b in bound.items()}}
     key = None if old.primary_key in computed else old.primary_key
-    hidden, inner = old.hidden - set(computed), old.inner - set(computed)
-    columns = Columns(fields, key, old.name, hidden, inner)
+    shown = old.hidden | set(computed) if hidden else old.hidden - set(computed)
+    columns = Columns(fields, key, old.name, shown, old.inner - set(computed))
     return p.WithColumns(columns=columns, input=node, computed=bound)
 
 
@@ -158,16 +167,24 @@ def check_new_name(name: object) -> None:
 
 def sort(node: Plan, names: Sequence[str], descending: bool | Sequence[bool]) -> Plan:
     """Return the rows ordered by columns."""
-    check_names(names, node.columns)
+    below = expose(node, names)
+    check_names(names, below.columns)
     if not names:
         raise errors.bad_number("sort", 0, "given at least one column")
     downs = [descending] * len(names) if isinstance(descending, bool) else list(descending)
     if len(downs) != len(names):
         raise errors.bad_number("descending", descending, f"one bool or {len(names)} of them")
-    for name in names:
-        check_comparable(node.columns, name, "be ordered")
-    keys = tuple(zip(names, downs, strict=True))
-    return p.Sort(columns=node.columns, input=node, keys=keys)
+    keys: list[tuple[str, bool]] = []
+    numbers: dict[str, Expr] = {}
+    for name, down in zip(names, downs, strict=True):
+        check_comparable(below.columns, name, "be ordered")
+        if isinstance(below.columns.fields[name], JSON):  # numbers first, then by text
+            numbers[f"_gv_number_{name}"] = Column(name) + 0
+            keys.append((f"_gv_number_{name}", down))
+        keys.append((name, down))
+    if numbers:
+        below = with_columns(below, numbers, hidden=True)
+    return p.Sort(columns=node.columns, input=below, keys=tuple(keys))
 
 
 def check_comparable(columns: Columns, name: str, what: str) -> None:
@@ -291,18 +308,17 @@ def same_storage(one: FieldType, other: FieldType) -> bool:
 
 def distinct(node: Plan, names: Sequence[str]) -> Plan:
     """Return the first row of each combination; without names, of all visible columns."""
-    found = check_names(names, node.columns) if names else node.columns.visible
+    below = expose(node, names)
+    found = check_names(names, below.columns) if names else node.columns.visible
     for name in found:
-        if (
-            isinstance(node.columns.fields[name], List)
-            or node.columns.fields[name].KIND == "sparse_vector"
-        ):
+        if isinstance(below.columns.fields[name], List | SparseVector):
             raise errors.cannot_compare_column(name)
-    return p.Distinct(columns=node.columns, input=node, names=found)
+    return p.Distinct(columns=node.columns, input=below, names=found)
 
 
 def group(node: Plan, keys: Sequence[str], aggregates: Mapping[str, Expr]) -> Plan:
     """Return one row per combination of the keys with aggregates."""
+    node = expose(node, keys)
     _check_keys(node, keys)
     if not aggregates:
         raise errors.bad_number("agg", 0, "given at least one aggregate, such as n=gv.count()")
@@ -322,9 +338,10 @@ def group(node: Plan, keys: Sequence[str], aggregates: Mapping[str, Expr]) -> Pl
 
 def group_head(node: Plan, keys: Sequence[str], count: int) -> Plan:
     """Return the first rows of each combination of the keys."""
-    _check_keys(node, keys)
+    below = expose(node, keys)
+    _check_keys(below, keys)
     number = whole_number("head", count, least=1)
-    return p.GroupHead(columns=node.columns, input=node, keys=tuple(keys), count=number)
+    return p.GroupHead(columns=node.columns, input=below, keys=tuple(keys), count=number)
 
 
 def _check_keys(node: Plan, keys: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.query import plan as p
-from gpuvec.query.build import check_comparable, check_names, free_name, whole_number
+from gpuvec.query.build import check_comparable, check_names, expose, free_name, whole_number
 from gpuvec.query.plan import Columns, Plan, QueryArray, QueryFrame
 from gpuvec.schema import (
     BINARY_METRICS,
@@ -99,6 +99,8 @@ def search(
     low, high = _range(radius)
     if radius is not None and isinstance(k, DefaultK):
         k = None
+    if group_by is not None:
+        node = expose(node, [group_by])
     columns = node.columns
     if group_by is not None:
         check_names([group_by], columns)

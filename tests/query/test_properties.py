@@ -151,3 +151,16 @@ def test_queries_of_files_are_read_a_row_group_at_a_time(tmp_path):
     first = next(batches)
     assert first.num_rows < 15_000
     assert first.num_rows + sum(batch.num_rows for batch in batches) == 15_000
+
+
+def test_dynamic_columns_sort_group_and_thin_like_others():
+    schema = Schema({"id": Int64(), "v": Vector(2)}, "id", dynamic=True)
+    texts = [json.dumps({"n": n}) for n in (10, 9, "b", 9, "a")] + ["{}"]
+    table = pa.table({"id": list(range(6)), "_gv_dynamic": texts})
+    rows = Rows(table, {"v": DenseVectors(np.ones((6, 2), np.float32))})
+    items = Frame(build.scan(MemorySource(schema, rows)), session())
+    assert items.sort("n").collect()["id"].tolist() == [1, 3, 0, 4, 2, 5]
+    assert items.sort("n", descending=True).columns == ("id", "v")
+    assert items.distinct("n").collect()["id"].tolist() == [0, 1, 2, 4, 5]
+    assert items.group_by("n").head(1).count() == 5
+    assert items.search([1, 1], k=3, group_by="n").collect()["id"].tolist() == [0, 1, 2]
