@@ -12,12 +12,11 @@ def simulate(seed: int, *, appendable: bool, kind: type[LogSimulation] = LogSimu
 
 
 @pytest.mark.parametrize("appendable", [True, False], ids=["files", "slots"])
-def test_no_promise_is_broken(appendable):
-    worlds = [simulate(seed, appendable=appendable) for seed in range(40)]
+def test_the_worlds_acknowledge_much(appendable):
+    worlds = [simulate(seed, appendable=appendable) for seed in range(10)]
     assert sum(len(world.acknowledged) for world in worlds) > 10 * len(worlds)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("thousand", [0, 1])
 def test_no_promise_is_broken_in_two_thousand_worlds(thousand):
     for seed in range(1000 * thousand, 1000 * (thousand + 1)):
