@@ -13,12 +13,13 @@ from gpuvec.columns import scalar_column
 from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.expr.bind import bind
 from gpuvec.expr.bound import Bound
-from gpuvec.expr.evaluate import evaluate
 from gpuvec.expr.tree import Expr
 from gpuvec.ingest import validate_rows
 from gpuvec.messages import UpdateRows
 from gpuvec.node.delegator import Located, Segment
 from gpuvec.node.writing import Context, Head, Prepared, concat_keys, matching, places_of
+from gpuvec.query.evaluate import evaluate_part
+from gpuvec.query.part import computed_part
 from gpuvec.rows import DenseVectors, Rows, VectorColumn
 from gpuvec.schema import FieldType, Schema, SparseVector
 from gpuvec.segment.keys import one_array
@@ -118,10 +119,12 @@ def _changed(old: Rows, wanted: Mapping[str, _Value]) -> Rows:
     """Return the rows with some fields replaced."""
     table, vectors = old.table, dict(old.vectors)
     first = np.zeros(len(old), np.int64)
+    columns = {name: table[name] for name in table.column_names} | vectors
+    part = computed_part(len(old), columns)
     for name, value in wanted.items():
         if isinstance(value, Bound | pa.ChunkedArray):
             at = table.schema.get_field_index(name)
-            new = evaluate(value, old.table) if isinstance(value, Bound) else value.take(first)
+            new = evaluate_part(value, part) if isinstance(value, Bound) else value.take(first)
             table = table.set_column(at, name, new)
         else:
             vectors[name] = value.take(first)

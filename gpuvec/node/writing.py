@@ -9,10 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.expr.bind import bind
-from gpuvec.expr.evaluate import mask
+from gpuvec.expr.bound import Bound
 from gpuvec.expr.prune import can_match
 from gpuvec.messages import WriteRequest
 from gpuvec.node.delegator import Located, Segment, ShardDelegator
+from gpuvec.query.evaluate import mask_part
+from gpuvec.query.part import Part, computed_part
 from gpuvec.rows import Rows
 from gpuvec.schema import Schema
 from gpuvec.segment.visible import VisibleSegment
@@ -93,12 +95,22 @@ def matching(
     for segment, view in context.shard.working_views(context.now_ms):
         if not can_match(bound, view.statistics):
             continue
-        passes = mask(bound, view.scalars(sorted(bound.columns)))
+        passes = mask_part(bound, _part(view, bound))
         keep = view.keep()
         rows = np.flatnonzero(passes if keep is None else passes & keep)
         if len(rows):
             found.append((segment, view, rows))
     return found
+
+
+def _part(view: VisibleSegment, bound: Bound) -> Part:
+    """Return the columns of a segment that an expression reads, with all rows."""
+    vectors = bound.vectors | bound.present
+    table = view.scalars(sorted(bound.columns - vectors))
+    columns = {name: view.vectors(name) for name in vectors}
+    return computed_part(
+        view.num_rows, {name: table[name] for name in table.column_names} | columns
+    )
 
 
 def places_of(parts: list[tuple[Segment, NDArray[np.int64]]]) -> Located:
