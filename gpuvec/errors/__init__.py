@@ -1,0 +1,15 @@
+"""Every error a user can meet.
+
+The classes are in `base`; the builders, one per code, lie in modules named by their subject.
+"""
+
+from gpuvec.errors.absent import *  # noqa: F403
+from gpuvec.errors.base import *  # noqa: F403
+from gpuvec.errors.filters import *  # noqa: F403
+from gpuvec.errors.memory import *  # noqa: F403
+from gpuvec.errors.queries import *  # noqa: F403
+from gpuvec.errors.rows import *  # noqa: F403
+from gpuvec.errors.schemas import *  # noqa: F403
+from gpuvec.errors.settings import *  # noqa: F403
+from gpuvec.errors.storage import *  # noqa: F403
+from gpuvec.errors.writers import *  # noqa: F403

@@ -1,0 +1,32 @@
+"""4xx: memory of host and device."""
+
+from collections.abc import Mapping
+
+from gpuvec.errors.base import DeviceMemoryError, ResultTooLargeError
+
+
+def device_memory_exceeded(
+    what: str, *, needed: int, free: int, parts: Mapping[str, int], where: str
+) -> DeviceMemoryError:
+    """Return the error for work that does not fit into a memory budget, with who holds what."""
+    held = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in parts.items())
+    return DeviceMemoryError(
+        "GV-400",
+        f"{what} needs {needed / 2**20:,.1f} MiB of {where} memory; "
+        f"{free / 2**20:,.1f} MiB of the budget are free" + (f" (held: {held})" if held else ""),
+        hint="raise the memory limit, close other databases or results, search fewer queries at "
+        "once, or choose float16 or int8 vectors",
+        details={"what": what, "needed": needed, "free": free, "parts": dict(parts)},
+    )
+
+
+def result_too_large(rows: int, size_bytes: int, limit_bytes: int) -> ResultTooLargeError:
+    """Return the error for an answer that host memory cannot hold."""
+    return ResultTooLargeError(
+        "GV-420",
+        f"the answer has about {rows:,} rows and {size_bytes / 2**30:,.2f} GiB; "
+        f"{limit_bytes / 2**30:,.2f} GiB of memory may be used",
+        hint="write it with to_parquet(path), read it with to_batches(n), select fewer columns, "
+        "or give less k",
+        details={"rows": rows, "size_bytes": size_bytes, "limit_bytes": limit_bytes},
+    )
