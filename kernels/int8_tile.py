@@ -23,13 +23,13 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 TILE_ROWS = 48
-GROUP = 8  # queries per call
+GROUP = 6  # queries per call; with 8, LLVM runs out of registers and spills sums
 WORD = 4  # dimensions per step
 PART = 16  # rows per call of `finish_part`
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _DOT = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
-_QUERIES_IN_REGISTERS = {16: 8, 8: 2}  # x TILE_ROWS / lanes sums, of 32 and 16 registers
+_QUERIES_IN_REGISTERS = {16: 6, 8: 2}  # x TILE_ROWS / lanes sums, of 32 and 16 registers
 
 
 @cache
