@@ -6,8 +6,8 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.expr.literals import one_type, plain_value, plain_values
-from gpuvec.expr.tree import Expr, In, Literal, Parameter, ValueList, map_children
-from gpuvec.expr.walk import parameters
+from gpuvec.expr.tree import Expr, In, Literal, Parameter, ValueList
+from gpuvec.expr.walk import map_children, parameters
 
 CACHED_TEXT = 10_000  # longer texts are not kept
 

@@ -6,7 +6,7 @@ Filter text and Python make the same trees, and `str` prints a tree as filter te
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
 
 from gpuvec import errors
@@ -375,27 +375,3 @@ def negate(operand: Expr) -> Expr:
 def output_name(expr: Expr) -> str | None:
     """Return the name of the column that an expression makes; None when it has none."""
     return expr.name if isinstance(expr, Column | Alias) else None
-
-
-def children(expr: Expr) -> Iterator[Expr]:
-    """Yield the nodes directly below."""
-    for item in fields(expr):
-        value = getattr(expr, item.name)
-        if isinstance(value, Expr):
-            yield value
-        elif isinstance(value, tuple) and item.name != "origin":
-            yield from (part for part in value if isinstance(part, Expr))
-
-
-def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """Return the node with every node directly below replaced by `change` of it."""
-    changed: dict[str, Any] = {}
-    for item in fields(expr):
-        value = getattr(expr, item.name)
-        if isinstance(value, Expr):
-            changed[item.name] = change(value)
-        elif isinstance(value, tuple) and item.name != "origin":
-            changed[item.name] = tuple(
-                change(part) if isinstance(part, Expr) else part for part in value
-            )
-    return replace(expr, **changed) if changed else expr

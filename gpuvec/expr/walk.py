@@ -1,12 +1,36 @@
-"""Questions about whole trees."""
+"""Walks over trees: their nodes, and questions about all of them."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
 
-from gpuvec.expr.tree import Expr, Parameter, children
+from gpuvec.expr.tree import Expr, Parameter
+
+
+def children(expr: Expr) -> Iterator[Expr]:
+    """Yield the nodes directly below."""
+    for item in fields(expr):
+        value = getattr(expr, item.name)
+        if isinstance(value, Expr):
+            yield value
+        elif isinstance(value, tuple) and item.name != "origin":
+            yield from (part for part in value if isinstance(part, Expr))
+
+
+def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """Return the node with every node directly below replaced by `change` of it."""
+    changed: dict[str, Any] = {}
+    for item in fields(expr):
+        value = getattr(expr, item.name)
+        if isinstance(value, Expr):
+            changed[item.name] = change(value)
+        elif isinstance(value, tuple) and item.name != "origin":
+            changed[item.name] = tuple(
+                change(part) if isinstance(part, Expr) else part for part in value
+            )
+    return replace(expr, **changed) if changed else expr
 
 
 def same(a: Expr, b: Expr) -> bool:

@@ -12,7 +12,8 @@ from gpuvec.errors import not_an_aggregate, not_for_aggregate
 from gpuvec.expr.bind import Bound, bind
 from gpuvec.expr.tree import Aggregate as AggregateNode
 from gpuvec.expr.tree import Column as ColumnNode
-from gpuvec.expr.tree import Expr, map_children
+from gpuvec.expr.tree import Expr
+from gpuvec.expr.walk import map_children
 from gpuvec.query.codes import first_rows, places_within, row_codes
 from gpuvec.query.evaluate import evaluate_part
 from gpuvec.query.part import Column, Part, chunks_of, computed_part
