@@ -25,7 +25,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import threadpoolctl
 
-from gpuvec.kernels.int8_tile import GROUP, TILE_ROWS, WORD, int8_lanes, tile_product
+from gpuvec.kernels.int8_tile import (
+    GROUP,
+    TILE_ROWS,
+    WORD,
+    aligned_zeros,
+    int8_lanes,
+    tile_product,
+)
 from gpuvec.kernels.scan_topk import pack_rows, scan_topk
 from gpuvec.types import Metric
 
@@ -89,11 +96,12 @@ def int8_peak() -> float:
     if not int8_lanes():
         return 0.0
     rng = np.random.default_rng(0)
-    tiles = rng.integers(0, 255, (2, 96, TILE_ROWS, WORD), dtype=np.uint8)
+    tiles = aligned_zeros((2, 96, TILE_ROWS, WORD), np.uint8)
+    tiles[:] = rng.integers(0, 255, tiles.shape, dtype=np.uint8)
     codes = rng.integers(-127, 127, (6 * GROUP, 384), dtype=np.int8)
     slots, limits = np.arange(6 * GROUP), np.full(GROUP, 2**31 - 1, np.int32)
     bias, hits = np.zeros(TILE_ROWS, np.int32), np.zeros(64, np.int64)
-    sums = np.zeros((GROUP + 1, TILE_ROWS), np.int32)
+    sums = aligned_zeros((GROUP + 1, TILE_ROWS), np.int32)
     best = np.inf
     for _ in range(200):
         start = time.thread_time()
