@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpuvec.storage.system import HOST
+
 FAISS_OWNERS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 INT8_FEATURES = ("avx512vnni", "avxvnni", "dotprod")
 
@@ -110,7 +112,7 @@ def _disk(folder: Path) -> Finding:
             file.write(os.urandom(2**20))
             file.flush()
             start = time.perf_counter()
-            os.fdatasync(file.fileno())
+            HOST.fdatasync(file.fileno())
             synced_ms = (time.perf_counter() - start) * 1e3
     except OSError as error:
         remedy = "name a folder that can be written to: gpuvec doctor PATH"

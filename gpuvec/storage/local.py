@@ -16,7 +16,7 @@ from gpuvec.storage.durable import DurableFolder, DurableLog, is_temporary, repo
 from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 from gpuvec.storage.process_lock import hold_lock
-from gpuvec.storage.system import System
+from gpuvec.storage.system import HOST, System
 
 DURABILITY = ("fsync", "os")
 _READ_BYTES = 1 << 30
@@ -38,7 +38,9 @@ class LocalStore:
 
     appendable = True
 
-    def __init__(self, root: str | Path, *, durability: str = "fsync", system: System = os) -> None:
+    def __init__(
+        self, root: str | Path, *, durability: str = "fsync", system: System = HOST
+    ) -> None:
         if durability not in DURABILITY:
             raise errors.unknown_durability(durability, DURABILITY)
         self._root = os.path.abspath(root)
@@ -158,7 +160,7 @@ class LocalStore:
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`. The file need not exist; None where `system` is a model."""
         path = self._path(key)
-        return Path(path) if self._system is os else None
+        return Path(path) if self._system is HOST else None
 
     def lock(self, key: str) -> AbstractContextManager[None]:
         """Keep every other process, and every other store of this one, from the same lock.

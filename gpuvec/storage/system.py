@@ -1,11 +1,14 @@
-"""The calls that a local store makes of the operating system; the module `os` is one.
+"""The calls that a local store makes of the operating system; the module `os` is one on Linux.
 
 A test passes another: a model of a disk that loses power, or that fails on schedule.
 """
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 
 class Entry(Protocol):
@@ -63,3 +66,29 @@ class System(Protocol):
 
     def scandir(self, path: str) -> AbstractContextManager[Iterator[Entry]]:
         """See `os.scandir`."""
+
+
+class FullSync:
+    """`os` for macOS, which has no `fdatasync`, and whose `fsync` leaves data in the disk's cache.
+
+    The rest is looked up in `os`.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, fd: int) -> None:
+        """Empty the disk's cache too, where the file system can ask for it."""
+        try:
+            fcntl.fcntl(fd, getattr(fcntl, "F_FULLFSYNC"))  # noqa: B009 - only macOS has the name
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+            os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """Do what `fsync` does."""
+        self.fsync(fd)
+
+
+HOST: System = os if hasattr(os, "fdatasync") else cast(System, FullSync())

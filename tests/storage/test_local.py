@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from gpuvec.errors import QueryError, StorageError, UnavailableError
 from gpuvec.storage.local import LocalStore
+from gpuvec.storage.system import HOST, FullSync
 from gpuvec.testing.disk import ModelDisk
 
 
@@ -220,3 +222,52 @@ def test_a_lock_that_cannot_be_made_says_why(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot lock"):
         LocalStore(tmp_path / "file").lock("gpuvec.lock").__enter__()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A system that has no `fdatasync`; what is asked of its disk."""
+    asked = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: asked.append(command))
+    monkeypatch.delattr(os, "fdatasync")
+    return asked
+
+
+def test_a_system_without_fdatasync_syncs_all_past_the_cache_of_the_disk(tmp_path, asked):
+    store = LocalStore(tmp_path / "db", system=FullSync())
+    store.append("wal/e1.log", b"x")
+    assert asked  # the folders above the log
+    asked.clear()
+    store.append("wal/e1.log", b"y")
+    assert asked == [51]
+    store.put("k", [b"z"])
+    assert asked == [51, 51, 51]  # the file and its folder
+    assert (store.get("wal/e1.log"), store.get("k")) == (b"xy", b"z")
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EINVAL, errno.ENOTTY])
+def test_a_disk_whose_cache_cannot_be_asked_for_is_synced_as_it_can(
+    tmp_path, asked, monkeypatch, number
+):
+    def refuse(fd, command):
+        raise OSError(number, os.strerror(number))
+
+    synced = []
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    LocalStore(tmp_path / "db", system=FullSync()).put("k", [b"z"])
+    assert synced
+
+
+def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, asked, monkeypatch):
+    def fail(fd, command):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "fcntl", fail)
+    with pytest.raises(StorageError, match="Input/output"):
+        LocalStore(tmp_path / "db", system=FullSync()).put("k", [b"z"])
+
+
+def test_linux_is_asked_as_it_is():
+    assert HOST is os or sys.platform != "linux"
