@@ -54,6 +54,16 @@ def json_texts(name: str, values: Sequence[Any]) -> list[str | None]:
     return _map_rows(name, values, _json_text)
 
 
+def json_values(name: str, values: Sequence[Any]) -> list[str | None]:
+    """Return the JSON text of each value, of text too; nulls stay null, and NaN becomes null.
+
+    Raises:
+        SchemaError: `GV-115`, a value without a JSON form.
+    """
+    gone = [None if isinstance(value, float) and value != value else value for value in values]
+    return _map_rows(name, gone, _encode)
+
+
 def _map_rows(name: str, values: Sequence[Any], write: Callable[[Any], str]) -> list[str | None]:
     try:
         return [None if value is None else write(value) for value in values]

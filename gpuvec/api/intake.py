@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gpuvec.columns import decoded
 from gpuvec.device.arrays import from_dlpack, to_host
-from gpuvec.errors import unreadable_column, vector_dimension
-from gpuvec.json_text import json_texts
+from gpuvec.errors import SchemaError, unreadable_column, vector_dimension
+from gpuvec.json_text import json_texts, json_values
 from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
 from gpuvec.schema import JSON, FieldType, SparseVector
 from gpuvec.sparse import make_sparse
@@ -58,6 +58,38 @@ def read_column(name: str, values: Any, kind: FieldType | None = None) -> AnyCol
     if array is not None:
         return _from_array(name, array, kind)
     return _from_objects(name, list(values), kind)
+
+
+def read_loose_column(name: str, values: Any) -> AnyColumn:
+    """Return a column that no field names, whose values need not be of one type.
+
+    Python values that Arrow cannot put into one column become JSON text, as do dicts. All else is
+    as in `read_column`.
+    """
+    objects = _python_values(values)
+    if objects is None:
+        return read_column(name, values)
+    kinds = set(map(type, objects)) - {type(None)}
+    texts = sum(issubclass(kind, str) for kind in kinds)
+    if 0 < texts < len(kinds) or any(issubclass(kind, Mapping) for kind in kinds):
+        return _as_json(json_values(name, objects))
+    try:
+        return _from_objects(name, objects, None)
+    except SchemaError:
+        return _as_json(json_values(name, objects))
+
+
+def _python_values(values: Any) -> list[Any] | None:
+    """Return the values of a sequence of Python objects, missing ones None; None if it is none."""
+    if isinstance(values, list | tuple):
+        return list(values)
+    if _is_from("pandas", values):
+        return _pandas_values(sys.modules["pandas"].Series(values))
+    if _is_from("polars", values):
+        return list(values.to_list()) if str(values.dtype) == "Object" else None
+    if isinstance(values, np.ndarray) and values.dtype == object and values.ndim == 1:
+        return list(values)
+    return None
 
 
 def as_host_array(values: Any) -> NDArray[Any] | None:
@@ -109,11 +141,19 @@ def _exported(name: str, values: Any) -> pa.ChunkedArray:
 
 def _from_pandas(name: str, values: Any, kind: FieldType | None) -> AnyColumn:
     series = sys.modules["pandas"].Series(values)
-    if series.dtype != object:
+    objects = _pandas_values(series)
+    if objects is None:
         return _arrow(name, series, from_pandas=True)
+    return _from_objects(name, objects, kind)
+
+
+def _pandas_values(series: Any) -> list[Any] | None:
+    """Return the objects of a series, missing ones None; None if it holds no objects."""
+    if series.dtype != object:
+        return None
     objects = series.to_numpy(copy=True)
     objects[series.isna().to_numpy()] = None
-    return _from_objects(name, objects.tolist(), kind)
+    return list(objects)
 
 
 def _from_array(name: str, array: NDArray[Any], kind: FieldType | None) -> AnyColumn:
@@ -171,8 +211,12 @@ def _is_sparse(first: Mapping[Any, Any]) -> bool:
 
 
 def _json(name: str, values: Sequence[Any]) -> pa.ChunkedArray:
-    texts = pa.array(json_texts(name, values), pa.string())
-    return pa.chunked_array([pa.ExtensionArray.from_storage(pa.json_(), texts)])
+    return _as_json(json_texts(name, values))
+
+
+def _as_json(texts: list[str | None]) -> pa.ChunkedArray:
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+    return pa.chunked_array([column])
 
 
 def _from_dicts(name: str, values: list[Any], null: NDArray[np.bool_]) -> SparseVectors:

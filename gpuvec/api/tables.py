@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuvec.api.inference import infer_fields
-from gpuvec.api.intake import AnyColumn, read_column
+from gpuvec.api.intake import AnyColumn, read_column, read_loose_column
 from gpuvec.errors import (
     needs_primary_key,
     uneven_columns,
@@ -114,7 +114,13 @@ def _read_columns(data: Any, schema: Schema | None) -> dict[str, AnyColumn]:
         return {n: data.vectors[n] if n in data.vectors else data.table[n] for n in data.order}
     kinds = {} if schema is None else schema.fields
     raw = _raw_columns(data, kinds)
-    columns = {name: read_column(name, values, kinds.get(name)) for name, values in raw.items()}
+    loose = set(raw) - set(kinds) if schema is not None and schema.dynamic else set()
+    columns = {
+        name: read_loose_column(name, values)
+        if name in loose
+        else read_column(name, values, kinds.get(name))
+        for name, values in raw.items()
+    }
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise uneven_columns(lengths)

@@ -505,6 +505,31 @@ def test_a_library_that_is_not_there_is_named(monkeypatch, leave, library):
     assert caught.value.code == "GV-930"
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([1, "x", None, [1, "y"]], ["1", '"x"', None, '[1,"y"]']),
+        ([{"a": 1}, "x"], ['{"a":1}', '"x"']),
+        ([[{"a": 1}], "[1]"], ['[{"a":1}]', '"[1]"']),
+        ([{1: 0.5}, {"b": None}], ['{"1":0.5}', '{"b":null}']),
+        ([True, 1, 2**70], ["true", "1", str(2**70)]),
+        ([dt.datetime(2026, 11, 1, 12), "x"], ['"2026-11-01T12:00:00"', '"x"']),
+        ([1, float("nan"), "x"], ["1", None, '"x"']),
+        ([np.ones(2, np.float32), "x"], ["[1.0,1.0]", '"x"']),
+        (pd.Series([1, "x", None, float("nan")], dtype=object), ["1", '"x"', None, None]),
+        (pl.Series([1, "x"], dtype=pl.Object), ["1", '"x"']),
+        (np.array([1, "x"], object), ["1", '"x"']),
+    ],
+)
+def test_values_that_no_field_names_need_not_be_of_one_type(values, wanted):
+    schema = Schema({"id": Int64()}, "id", dynamic=True)
+    data = {"id": np.arange(len(values)), "a": values}
+    found = validate_rows(schema, interop.to_rows(data, schema)).table["_gv_dynamic"]
+    assert found.to_pylist() == [None if text is None else f'{{"a":{text}}}' for text in wanted]
+    with pytest.raises(SchemaError):
+        interop.to_rows({"id": [0, 1], "a": [1, "x"]})
+
+
 # queries
 
 
