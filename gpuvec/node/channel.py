@@ -296,11 +296,15 @@ class Channel:
             with self._lock:
                 if self._owner is not owner:
                     return False  # the channel was lost: its log has the rows
-                self._commit_flush(frozen, owner, generation)  # 3
-                assert self._loader is not None
-                swap(frozen, owner, self._loader)  # 4
-                fences = self._known.state.channels[CHANNEL].fences
-                self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
+                try:
+                    self._commit_flush(frozen, owner, generation)  # 3
+                    assert self._loader is not None
+                    swap(frozen, owner, self._loader)  # 4
+                    fences = self._known.state.channels[CHANNEL].fences
+                    self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
+                except BaseException:
+                    self._disown()  # memory may lag behind the manifest: begin again from there
+                    raise
             return True
 
     def tidy(self, generation: int) -> None:
