@@ -24,11 +24,17 @@ DENSE_METRICS = (Metric.COSINE, Metric.L2, Metric.SQEUCLIDEAN, Metric.IP)
 BINARY_METRICS = (Metric.HAMMING, Metric.JACCARD)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FieldType:
     """The type of a field: `nullable` allows nulls, `default` fills a column that is missing."""
 
     KIND: ClassVar[str] = ""
+
+    def __repr__(self) -> str:
+        given = [item for item in fields(self) if getattr(self, item.name) != item.default]
+        values = [(item, repr(getattr(self, item.name))) for item in given]
+        options = [f"{item.name}={value}" if item.kw_only else value for item, value in values]
+        return f"{type(self).__name__}({', '.join(options)})"
 
     @property
     def is_vector(self) -> bool:
@@ -49,7 +55,7 @@ class FieldType:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class _Scalar(FieldType):
     nullable: bool = False
     default: Any = None
@@ -58,7 +64,7 @@ class _Scalar(FieldType):
         object.__setattr__(self, "default", _checked_default(self, self.default))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Bool(_Scalar):
     """True or false."""
 
@@ -69,7 +75,7 @@ class Bool(_Scalar):
         return pa.bool_()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Int8(_Scalar):
     """8-bit signed integer."""
 
@@ -80,7 +86,7 @@ class Int8(_Scalar):
         return pa.int8()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Int16(_Scalar):
     """16-bit signed integer."""
 
@@ -91,7 +97,7 @@ class Int16(_Scalar):
         return pa.int16()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Int32(_Scalar):
     """32-bit signed integer."""
 
@@ -102,7 +108,7 @@ class Int32(_Scalar):
         return pa.int32()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Int64(_Scalar):
     """64-bit signed integer; an `auto` primary key is numbered by gpuvec where it is missing."""
 
@@ -114,7 +120,7 @@ class Int64(_Scalar):
         return pa.int64()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Float32(_Scalar):
     """32-bit float."""
 
@@ -125,7 +131,7 @@ class Float32(_Scalar):
         return pa.float32()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Float64(_Scalar):
     """64-bit float."""
 
@@ -136,7 +142,7 @@ class Float64(_Scalar):
         return pa.float64()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class String(_Scalar):
     """Unicode text."""
 
@@ -147,7 +153,7 @@ class String(_Scalar):
         return pa.string()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Timestamp(_Scalar):
     """An instant, in microseconds since 1970-01-01 UTC."""
 
@@ -158,7 +164,7 @@ class Timestamp(_Scalar):
         return pa.timestamp("us", tz="UTC")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JSON(_Scalar):
     """Any JSON value, held as its text."""
 
@@ -169,7 +175,7 @@ class JSON(_Scalar):
         return pa.string()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class List(FieldType):
     """A list of scalars of one type; its elements are not null."""
 
@@ -194,7 +200,7 @@ class List(FieldType):
         return pa.list_(self.item.arrow_type())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Vector(FieldType):
     """A dense vector of `dim` numbers: `float32`, `float16`, `bfloat16`, `int8` or `uint8`."""
 
@@ -226,7 +232,7 @@ class Vector(FieldType):
         return pa.list_(item, self.dim)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BinaryVector(FieldType):
     """A vector of `dim` bits, `dim` divisible by 8, packed as `np.packbits` does."""
 
@@ -258,7 +264,7 @@ class BinaryVector(FieldType):
         return pa.list_(pa.uint8(), self.width)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SparseVector(FieldType):
     """A vector of few non-zero float32 entries at uint32 positions."""
 

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 PREFIX = "GPUVEC_"
+DEFAULTS: dict[str, Any] = {
+    "progress": True,  # bars after 2 s, or a function
+    "threads": 0,  # 0: every core this process may use
+    "memory_limit": None,  # host: a share up to 1, bytes, or "20GiB"
+    "durability": "fsync",  # "os" survives a kill, not a power cut
+    "device.memory_limit": None,  # a share up to 1, bytes, or "20GiB"
+    "flush.size_bytes": 96 * 2**20,  # a growing segment is sealed at this size
+    "flush.age_s": 60.0,  # or when its oldest row is this old
+}
 
 
 class Config:
@@ -99,7 +108,7 @@ def parse_memory(value: object) -> int | float | None:
         return None
     text = str(value).strip()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text, re.IGNORECASE)
-    if match is None or isinstance(value, bool):
+    if match is None or isinstance(value, bool) or not float(match[1]):
         raise ValueError(f'wanted bytes, a share up to 1 or a text such as "20GiB", got {value!r}')
     number, unit, binary = float(match[1]), (match[2] or "").lower(), match[3]
     if not unit and 0 < number <= 1:
@@ -115,23 +124,21 @@ def _settings_class() -> "type[BaseSettings]":
 
     class Device(BaseModel):
         model_config = ConfigDict(extra="forbid")
-        memory_limit: Memory = None  # a share up to 1, bytes, or "20GiB"
+        memory_limit: Memory = DEFAULTS["device.memory_limit"]
 
     class Flush(BaseModel):
         model_config = ConfigDict(extra="forbid")
-        size_bytes: int = Field(
-            default=96 * 2**20, ge=1
-        )  # a growing segment is sealed at this size
-        age_s: float = Field(default=60.0, gt=0)  # or when its oldest row is this old
+        size_bytes: int = Field(default=DEFAULTS["flush.size_bytes"], ge=1)
+        age_s: float = Field(default=DEFAULTS["flush.age_s"], gt=0)
 
     class Settings(BaseSettings):
         model_config = SettingsConfigDict(
             env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore"
         )
-        progress: bool | Callable[[dict[str, Any]], None] = True  # bars after 2 s, or a function
-        threads: int = Field(default=0, ge=0)  # 0: every core this process may use
-        memory_limit: Memory = None  # host: a share up to 1, bytes, or "20GiB"
-        durability: Literal["fsync", "os"] = "fsync"  # "os" survives a kill, not a power cut
+        progress: bool | Callable[[dict[str, Any]], None] = DEFAULTS["progress"]
+        threads: int = Field(default=DEFAULTS["threads"], ge=0)
+        memory_limit: Memory = DEFAULTS["memory_limit"]
+        durability: Literal["fsync", "os"] = DEFAULTS["durability"]
         device: Device = Device()
         flush: Flush = Flush()
 
@@ -139,25 +146,30 @@ def _settings_class() -> "type[BaseSettings]":
 
 
 def _read_sources() -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {key: (value, "default") for key, value in DEFAULTS.items()}
+    files = [file for file in (Path("gpuvec.yaml"), user_file()) if file.is_file()]
+    if not files and not _has_variables():
+        return found  # without Pydantic, which takes a tenth of a second to import
     from pydantic_settings import EnvSettingsSource, YamlConfigSettingsSource
 
     kind = _settings_class()
-    files = [Path("gpuvec.yaml"), user_file()]
     layers = [(EnvSettingsSource(kind)(), "environment")]
-    layers += [
-        (YamlConfigSettingsSource(kind, file)(), str(file)) for file in files if file.is_file()
-    ]
-    defaults = _flatten(kind.model_construct().model_dump())
-    found: dict[str, tuple[Any, str]] = {key: (value, "default") for key, value in defaults.items()}
+    layers += [(YamlConfigSettingsSource(kind, file)(), str(file)) for file in files]
     for values, origin in reversed(layers):
         given = _flatten(values)
         for key in given:
-            if key not in defaults:
-                raise unknown_setting(key, defaults, where=origin)
+            if key not in DEFAULTS:
+                raise unknown_setting(key, DEFAULTS, where=origin)
         checked = _flatten(_validate(_nest(given), where=origin))
         for key in given:
             found[key] = (checked[key], _variable(key) if origin == "environment" else origin)
     return found
+
+
+def _has_variables() -> bool:
+    """Return whether a variable may be a setting; Pydantic knows which are."""
+    names = tuple({PREFIX + key.split(".")[0].upper() for key in DEFAULTS})
+    return any(name.upper().startswith(names) for name in os.environ)
 
 
 def _validate(values: dict[str, Any], *, where: str = "config.set") -> dict[str, Any]:

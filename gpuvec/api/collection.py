@@ -141,6 +141,8 @@ class Collection(Frame):
                 0.9}`.
             filter: text or an expression.
         """
+        if not values:
+            raise errors.nothing_to_set()
         condition = as_filter(filter)
         return self._result(self._engine.proxy.update(self._target(), values, condition))
 
@@ -156,7 +158,9 @@ class Collection(Frame):
         """
         given = {"frame": frame, "filter": filter, "ids": ids}
         named = [name for name, value in given.items() if value is not None]
-        if len(named) != 1 or isinstance(frame, str | Expr):
+        if isinstance(frame, str | Expr):
+            raise errors.filter_not_frame(str(frame))
+        if len(named) != 1:
             raise errors.one_of_needed(given, named)
         target = self._target()
         if filter is not None:

@@ -3,7 +3,7 @@
 import atexit
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,6 +44,7 @@ def connect(
             default the setting `durability`.
 
     Raises:
+        QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path.
         StorageError: `GV-605` the directory holds something else, `GV-607` a file.
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
     """
@@ -54,7 +55,12 @@ def connect(
     if cluster is not None:
         raise errors.no_cluster_yet()
     resolve_device(device)  # before anything is opened
-    limit = parse_memory(memory_limit)
+    try:
+        limit = parse_memory(memory_limit)
+    except ValueError as error:
+        raise errors.bad_setting(
+            "memory_limit", memory_limit, str(error), where="connect"
+        ) from None
     chosen = config["durability"] if durability is None else durability
     key, engine = _engine(path, storage_options, chosen)
     session = new_session(limit, device=device)
@@ -68,6 +74,8 @@ def _engine(
     from gpuvec.storage.open import open_store
 
     text = os.fspath(path)
+    if not text.strip():
+        raise errors.empty_path()
     store = open_store(text, storage_options, durability=durability)
     marker = store.local_path("gpuvec.json")
     key = f"memory:{id(store)}" if marker is None else os.path.realpath(marker.parent)
@@ -149,6 +157,9 @@ class Database:
     def __contains__(self, name: object) -> bool:
         self._check_open()
         return isinstance(name, str) and self._engine.root().id_of(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collections())
 
     def collections(self) -> list[str]:
         """Return the names of all collections, sorted."""

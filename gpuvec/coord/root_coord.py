@@ -48,18 +48,17 @@ class RootCoord:
         """Return the present name of a collection, None when it was dropped."""
         return self._name_of.get(collection_id)
 
-    def resolve(self, name: str) -> tuple[str, str]:
+    def resolve(self, name: Any) -> tuple[str, str]:
         """Return name and id of the collection that a name or an alias stands for.
 
         Raises:
             NotFoundError: `GV-150`, with the nearest name.
         """
-        real = self._state.aliases.get(name, name)
-        found = self._state.collections.get(real)
+        found = self._state.resolve(name) if isinstance(name, str) else None
         if found is None:
             known = [*self._state.collections, *self._state.aliases]
             raise errors.unknown_collection(name, known, where=self._where)
-        return real, found
+        return self._state.aliases.get(name, name), found
 
     def create(self, name: str, collection_id: str) -> Change:
         """Return the change that names a new collection."""

@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_PUBLIC_HOME = "gpuvec"  # where users find the classes: tracebacks and pickles name it
+
 
 class GpuvecError(Exception):
     """Base of all errors of gpuvec.
@@ -20,6 +22,12 @@ class GpuvecError(Exception):
         hint: what to do about it; may be empty.
         details: the same facts for programs.
     """
+
+    __module__ = _PUBLIC_HOME
+
+    def __init_subclass__(cls) -> None:
+        if cls.__module__ == __name__:
+            cls.__module__ = _PUBLIC_HOME
 
     def __init__(
         self, code: str, message: str, *, hint: str = "", details: Mapping[str, Any] | None = None
@@ -115,13 +123,19 @@ class UnsupportedError(GpuvecError, NotImplementedError):
 class RecallWarning(UserWarning):
     """A recall target that no setting reached."""
 
+    __module__ = _PUBLIC_HOME
+
 
 class FallbackWarning(UserWarning):
     """Work that a GPU machine had to do on its CPU."""
 
+    __module__ = _PUBLIC_HOME
+
 
 class CastWarning(UserWarning):
     """Digits were lost in a conversion."""
+
+    __module__ = _PUBLIC_HOME
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -22,12 +22,13 @@ def unknown_field(name: str, known: Iterable[str], *, where: str = "the schema")
     )
 
 
-def unknown_collection(name: str, known: Iterable[str], *, where: str) -> NotFoundError:
+def unknown_collection(name: object, known: Iterable[str], *, where: str) -> NotFoundError:
     """Return the error for a collection that does not exist, with the nearest name."""
     names = sorted(known)
+    text = f'"{name}"' if isinstance(name, str) else repr(name)
     return NotFoundError(
         "GV-150",
-        f'no collection "{name}" in {where}.{did_you_mean(name, names)}',
+        f"no collection {text} in {where}.{did_you_mean(str(name), names)}",
         hint=f"collections: {', '.join(names) or 'none yet; create_collection makes one'}",
         details={"collection": name, "known": names},
     )
@@ -123,6 +124,25 @@ def one_of_needed(options: Iterable[str], given: Iterable[str]) -> QueryError:
         f"give exactly one of {', '.join(names)}; got {', '.join(got) or 'none'}",
         hint="to delete every row, use truncate()",
         details={"options": names, "given": got},
+    )
+
+
+def filter_not_frame(text: str) -> QueryError:
+    """Return the error for a filter given to `delete` in the place of a frame."""
+    return QueryError(
+        "GV-167",
+        "give exactly one of frame, filter, ids; frame is rows with their keys, and this a filter",
+        hint=f"delete(filter={text!r})",
+        details={"filter": text},
+    )
+
+
+def nothing_to_set() -> QueryError:
+    """Return the error for an update without values."""
+    return QueryError(
+        "GV-168",
+        "update needs at least one field to set",
+        hint='items.update({"price": 9.5}, filter="id == 1")',
     )
 
 

@@ -87,6 +87,15 @@ def unknown_store(url: str, scheme: str) -> UnsupportedError:
     )
 
 
+def empty_path() -> QueryError:
+    """Return the error for a database path without a letter in it."""
+    return QueryError(
+        "GV-514",
+        "the path of a database is empty",
+        hint='gv.connect("."), gv.connect("./shop"), or memory:// for one that is not kept',
+    )
+
+
 def locked(where: str, pid: int | None) -> UnavailableError:
     """Return the error for a second process that wants to write."""
     owner = "another process" if pid is None else f"process {pid}"

@@ -1,7 +1,8 @@
 """Values at a path of JSON texts, as Arrow arrays."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,36 @@ def values(spans: Spans, wanted: str) -> pa.Array:
         case "text":
             return _texts(spans, kinds != scan.MISSING, decode=False)
     raise AssertionError(f"a JSON value cannot be read as {wanted}")
+
+
+def with_member(objects: pa.Array, name: str, members: pa.Array) -> pa.Array:
+    """Return JSON objects with one member set.
+
+    Args:
+        objects: texts without spaces around them; null and `{}` have no members yet.
+        name: of the member.
+        members: its values as JSON texts; null takes it away.
+    """
+    texts = pc.if_else(pc.equal(objects, "{}"), pa.scalar(None, pa.string()), objects)
+    spans = find(texts, [name])
+    _, offsets = _buffers(texts)
+    there = spans.ends > spans.starts
+    cut = np.where(there, spans.starts, np.maximum(offsets[1:] - 1, 0)).astype(np.int64)
+    rest = np.where(there, spans.ends, offsets[1:]).astype(np.int64)
+    filled = texts.is_valid().to_numpy(False)
+    head = _texts(
+        replace(spans, starts=offsets[:-1].astype(np.int64), ends=cut), filled, decode=False
+    )
+    tail = _texts(
+        replace(spans, starts=rest, ends=offsets[1:].astype(np.int64)), filled, decode=False
+    )
+    key = f"{json.dumps(name)}:"
+    members = members.cast(pa.string())
+    changed = pc.binary_join_element_wise(head, members.fill_null("null"), tail, "")
+    added = pc.binary_join_element_wise(head, f",{key}", members, "}", "")
+    first = pc.binary_join_element_wise("{", key, members, "}", "")
+    found = pc.if_else(pa.array(there), changed, pc.if_else(pa.array(filled), added, first))
+    return pc.coalesce(found, texts)
 
 
 def _read(data: Any, kinds: Any, starts: Any, ends: Any) -> Spans:

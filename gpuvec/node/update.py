@@ -13,19 +13,23 @@ from gpuvec.columns import scalar_column
 from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.expr.bind import bind
 from gpuvec.expr.bound import Bound
+from gpuvec.expr.json_values import with_member
 from gpuvec.expr.tree import Expr
 from gpuvec.ingest import validate_rows
+from gpuvec.json_text import json_column, json_values
 from gpuvec.messages import UpdateRows
 from gpuvec.node.delegator import Located, Segment
 from gpuvec.node.writing import Context, Head, Prepared, concat_keys, matching, places_of
 from gpuvec.query.evaluate import evaluate_part
 from gpuvec.query.part import computed_part
 from gpuvec.rows import DenseVectors, Rows, VectorColumn
-from gpuvec.schema import FieldType, Schema, SparseVector
+from gpuvec.schema import RESERVED_PREFIX, FieldType, Schema, SparseVector
 from gpuvec.segment.keys import one_array
 from gpuvec.segment.visible import VisibleSegment, null_vectors
 from gpuvec.sparse import make_sparse
 from gpuvec.wal.record import WriteRecord
+
+_NOT_FREE = (RESERVED_PREFIX, "$meta")  # names that no dynamic column has
 
 _Value: TypeAlias = Any  # a `Bound` expression, or an Arrow or vector column of one row
 
@@ -36,7 +40,8 @@ def prepare_update(change: UpdateRows, head: Head, context: Context) -> Prepared
     key = schema.primary_key
     _check_values(change.values, schema, context.where)
     wanted = {
-        name: _value(name, schema[name], value, context) for name, value in change.values.items()
+        name: _value(name, schema.fields.get(name), value, context)
+        for name, value in change.values.items()
     }
     records: list[tuple[WriteRecord, Located | None]] = []
     keys: list[pa.Array] = []
@@ -73,7 +78,8 @@ def _checked(rows: Rows, schema: Schema) -> Rows:
 
 def _check_values(values: Mapping[str, Any], schema: Schema, where: str) -> None:
     for name in values:
-        if name not in schema.fields:
+        free = schema.dynamic and not str(name).startswith(_NOT_FREE)
+        if name not in schema.fields and not free:
             raise errors.unknown_field(name, schema.fields, where=where)
         if name == schema.primary_key:
             raise errors.field_in_use(name, "primary key")
@@ -85,16 +91,18 @@ def _read(view: VisibleSegment, rows: NDArray[np.int64], context: Context) -> Ro
     return Rows(table, {name: view.vectors(name).take(rows) for name in fields})
 
 
-def _value(name: str, kind: FieldType, value: Any, context: Context) -> _Value:
-    """Return a new value in its field's type, or bound to the schema.
+def _value(name: str, kind: FieldType | None, value: Any, context: Context) -> _Value:
+    """Return a new value in its field's type, or bound to the schema; without field as JSON.
 
     Raises:
         SchemaError: `GV-107` to `GV-119`, a value that does not fit.
     """
     if isinstance(value, Expr):
-        if kind.is_vector:
+        if kind is not None and kind.is_vector:
             raise errors.unreadable_column(name, "an expression cannot be a vector")
         return bind(value, context.schema, where=context.where)
+    if kind is None:
+        return pa.chunked_array([json_values(name, [value])], pa.string())
     try:
         if kind.is_vector:
             return _one_vector(name, kind, value)
@@ -122,10 +130,19 @@ def _changed(old: Rows, wanted: Mapping[str, _Value]) -> Rows:
     columns = {name: table[name] for name in table.column_names} | vectors
     part = computed_part(len(old), columns)
     for name, value in wanted.items():
-        if isinstance(value, Bound | pa.ChunkedArray):
-            at = table.schema.get_field_index(name)
-            new = evaluate_part(value, part) if isinstance(value, Bound) else value.take(first)
-            table = table.set_column(at, name, new)
-        else:
+        if not isinstance(value, Bound | pa.ChunkedArray):
             vectors[name] = value.take(first)
+            continue
+        new = evaluate_part(value, part) if isinstance(value, Bound) else value.take(first)
+        at = table.schema.get_field_index(name)
+        if at < 0:
+            if isinstance(value, Bound) and value.type.KIND != "json":
+                new = json_column(name, _chunked(new))
+            at = table.schema.get_field_index(DYNAMIC_COLUMN)
+            new = with_member(one_array(table[at]), name, one_array(_chunked(new)))
+        table = table.set_column(at, table.column_names[at], new)
     return Rows(table, vectors)
+
+
+def _chunked(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
