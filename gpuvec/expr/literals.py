@@ -74,6 +74,7 @@ def plain_values(values: Any) -> Values:
             raise errors.bad_list(values)
         if values.dtype.kind == "M":
             values = values.astype("datetime64[us]")
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         plain = values.dtype.kind in "biuMf" and values.dtype != np.float16
         values = pa.array(values) if plain else values.tolist()
     if isinstance(values, pa.Array):

@@ -230,7 +230,7 @@ def test_arrays_of_every_library_make_the_same_list():
     for values in (
         (1, 2), np.array([1, 2], np.int8), np.array([1, 2], np.uint64), pd.Series([1, 2]),
         pl.Series([1, 2]), pa.array([1, 2]), pa.chunked_array([[1], [2]]),
-        pa.array([1, 2]).dictionary_encode(), range(1, 3),
+        pa.array([1, 2]).dictionary_encode(), range(1, 3), np.array([1, 2], ">i4"),
     ):  # fmt: skip
         assert same(c("a").is_in(values), wanted)
     times = [datetime(2026, 1, 1, tzinfo=UTC)]
