@@ -283,7 +283,7 @@ class _Job:
 @cache
 def _blas() -> Any:
     """Return the process's BLAS libraries, found once: it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 
