@@ -6,11 +6,16 @@ interval may reach the k nearest. The candidates are then measured by `paired_di
 answer is the exact one, ties included, whatever float32 rounding did.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.kernels import plain_scan
+from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
 from gpuvec.kernels.pairwise import METRIC_CODES, paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
@@ -62,6 +67,45 @@ def float_scan_topk(
 
     Cost: one read of the rows; per pair about dim / 16 fused multiply-adds of 16 lanes.
     """
+    loaded = is_loaded(_name(rows))
+    plain = not loaded and plain_scan.serves(rows, queries)
+    scan = plain_scan.plain_scan_topk if plain else compiled_scan_topk
+    answer = scan(
+        rows, queries, k, metric, listed=listed, tie_rank=tie_rank, bound=bound, threads=threads
+    )
+    if plain:
+        load_beside(_name(rows), lambda: _load(rows.dtype))
+    elif not loaded:
+        note_loaded(_name(rows))
+    return answer
+
+
+def _name(rows: Array) -> str:
+    return f"float scan of {rows.dtype.name}"
+
+
+def _load(dtype: np.dtype[Any]) -> Iterator[None]:
+    """Load the compiled bodies for rows of a dtype, step by step."""
+    for body in ("host_heap", "host_scan", "host_pairwise"):
+        import_module(f"gpuvec.kernels.{body}")
+        yield
+    one = np.ones((1, 1), np.float32)
+    compiled_scan_topk(one.astype(dtype), one, 1, Metric.COSINE)
+    yield
+
+
+def compiled_scan_topk(
+    rows: Array,
+    queries: Array,
+    k: int,
+    metric: Metric,
+    *,
+    listed: NDArray[np.int64] | None = None,
+    tie_rank: NDArray[np.int64] | None = None,
+    bound: NDArray[np.float32] | None = None,
+    threads: int = 0,
+) -> tuple[Neighbors, int]:
+    """Do what `float_scan_topk` does for any dtype and any number of queries."""
     from gpuvec.kernels import host_heap
     from gpuvec.kernels.lanes import kernel_view
 

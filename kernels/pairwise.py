@@ -132,10 +132,10 @@ def paired_distances(
     return out
 
 
-def paired_distances_reference(
+def paired_in_numpy(
     queries: Any, rows: Any, query_index: Any, row_index: Any, metric: Metric
 ) -> Any:
-    """Say what `paired_distances` means, slowly, in NumPy."""
+    """Say what `paired_distances` means in NumPy: the same bits, slowly, nothing to be compiled."""
     if is_binary(metric):
         a = np.unpackbits(queries[query_index], axis=1).astype(np.int64)
         b = np.unpackbits(rows[row_index], axis=1).astype(np.int64)
@@ -148,13 +148,15 @@ def paired_distances_reference(
         np.float64
     )
     if metric is Metric.IP:
-        return (0.0 - _lane_sum(q * r)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return (0.0 - _lane_sum(q * r)).astype(np.float32)
     if metric is Metric.COSINE:
         scale = np.sqrt(_lane_sum(q * q) * _lane_sum(r * r))
         cosine = np.divide(_lane_sum(q * r), scale, out=np.zeros_like(scale), where=scale > 0)
         return np.maximum(0.0, 1.0 - cosine).astype(np.float32)
     square = _lane_sum((q - r) ** 2)
-    return (np.sqrt(square) if metric is Metric.L2 else square).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return (np.sqrt(square) if metric is Metric.L2 else square).astype(np.float32)
 
 
 def _lane_sum(terms: np.ndarray[Any, Any]) -> Any:

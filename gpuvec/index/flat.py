@@ -156,15 +156,6 @@ class FlatIndex:
         )
 
 
-def warm_up() -> None:
-    """Load the compiled bodies of dense search, so that no search waits for them.
-
-    Takes about half a second of one core, once a process; safe to run in a thread of its own.
-    """
-    rows = np.eye(2, dtype=np.float32)
-    FlatIndex(rows, Metric.COSINE).search(rows, 1)
-
-
 def _scan_of(vectors: Array | SparseVectors, metric: Metric) -> RowScan:
     """Choose how vectors of this kind are scanned."""
     if isinstance(vectors, SparseVectors):

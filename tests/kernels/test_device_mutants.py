@@ -6,7 +6,7 @@ import pytest
 
 from gpuvec.kernels import device_pairwise, device_select
 from gpuvec.kernels.launch import source_of
-from gpuvec.kernels.pairwise import paired_distances_reference, pairwise_distances
+from gpuvec.kernels.pairwise import paired_in_numpy, pairwise_distances
 from gpuvec.kernels.select_k import select_k_reference
 from gpuvec.testing.kernels import made_up
 from gpuvec.types import Metric
@@ -38,7 +38,7 @@ def pairs_are_right() -> bool:
         stored = rows.view(np.uint16) if dtype is ml_dtypes.bfloat16 else rows
         owner, row = np.repeat(np.arange(5), 70), np.tile(np.arange(70), 5)
         one = device_pairwise.paired_on_device(queries, stored, owner, row, Metric.L2)
-        wanted = paired_distances_reference(queries, rows, owner, row, Metric.L2)
+        wanted = paired_in_numpy(queries, rows, owner, row, Metric.L2)
         tile = device_pairwise.pairwise_on_device(queries, stored, Metric.L2)
         exact = pairwise_distances(queries, rows, Metric.L2)
         if not (np.array_equal(one, wanted) and np.allclose(tile, exact, rtol=1e-5)):

@@ -15,7 +15,7 @@ from gpuvec.kernels import bitset, launch
 from gpuvec.kernels.device_pairwise import paired_on_device, pairwise_on_device
 from gpuvec.kernels.device_select import select_on_device
 from gpuvec.kernels.launch import source_of
-from gpuvec.kernels.pairwise import paired_distances_reference, pairwise_distances
+from gpuvec.kernels.pairwise import paired_in_numpy, pairwise_distances
 from gpuvec.kernels.select_k import select_k_reference
 from gpuvec.testing.indexes import exact_answer
 from gpuvec.testing.kernels import CASES, made_up
@@ -37,7 +37,7 @@ def test_device_pairs_have_the_bits_of_the_host(metric, dtype, width):
     queries, rows = made_up(metric, dtype, 11, width)
     owner, row = np.repeat(np.arange(5), 11), np.tile(np.arange(11), 5)
     found = paired_on_device(queries, stored(rows), owner, row, metric)
-    wanted = paired_distances_reference(queries, rows, owner, row, metric)
+    wanted = paired_in_numpy(queries, rows, owner, row, metric)
     np.testing.assert_array_equal(found, wanted)
 
 

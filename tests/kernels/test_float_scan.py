@@ -1,15 +1,25 @@
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuvec.kernels import float_scan
-from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
-from gpuvec.kernels.pairwise import pairwise_distances
+from gpuvec.kernels import float_scan, plain_scan
+from gpuvec.kernels.float_scan import compiled_scan_topk, float_scan_range, float_scan_topk
+from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
+from gpuvec.kernels.pairwise import paired_distances, paired_in_numpy, pairwise_distances
 from gpuvec.testing.indexes import exact_answer
 from gpuvec.types import Metric
 
 DENSE = [Metric.COSINE, Metric.L2, Metric.SQEUCLIDEAN, Metric.IP]
 RNG_SEED = 11
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    """Compiled code answers, unless a test asks for NumPy by name."""
+    note_loaded("float scan of float32")
 
 
 def near_copies(count, width):
@@ -125,3 +135,125 @@ def test_few_of_many_rows_are_measured_again():
     rows = rng.normal(size=(20_000, 96)).astype(np.float32)
     _, measured = float_scan_topk(rows, rows[:4], 10, Metric.COSINE, threads=1)
     assert measured <= 4 * 15
+
+
+# The first answers of a process, which no compiled code has a part in, are the same answers
+
+
+def both(rows, queries, k, metric, *, listed=None, tie_rank=None, bound=None, threads=1):
+    options = {"listed": listed, "tie_rank": tie_rank, "bound": bound, "threads": threads}
+    plain, _ = plain_scan.plain_scan_topk(rows, queries, k, metric, **options)
+    compiled, _ = compiled_scan_topk(rows, queries, k, metric, **options)
+    np.testing.assert_array_equal(plain.rows, compiled.rows)
+    np.testing.assert_array_equal(plain.distances, compiled.distances)
+    return plain
+
+
+@pytest.mark.parametrize("metric", DENSE)
+@pytest.mark.parametrize("make", SETS)
+@pytest.mark.parametrize("width", [1, 31, 100])
+def test_numpy_and_compiled_code_find_the_same(metric, make, width, monkeypatch):
+    monkeypatch.setattr(plain_scan, "_BLOCK_VALUES", 1 << 12)
+    rows = make(900, width)
+    rng = np.random.default_rng(0)
+    queries = np.concatenate([rows[5:7], rows[:1] * 3, rng.normal(size=(3, width))])
+    queries = queries.astype(np.float32)
+    rank = rng.permutation(900)
+    odd = np.flatnonzero(np.arange(900) % 2)
+    for query in queries:
+        one = query[None]
+        if not plain_scan.serves(rows, one):
+            continue
+        for k in (1, 20, 900):
+            both(rows, one, k, metric)
+            found = both(rows, one, k, metric, listed=odd, tie_rank=rank)
+            bound = found.distances[:, k // 2]
+            both(rows, one, k, metric, bound=bound)
+
+
+def test_threads_change_nothing():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(20_000, 64)).astype(np.float32)
+    for metric in DENSE:
+        both(rows, rows[:2] + 1, 10, metric, threads=2)
+
+
+@pytest.mark.parametrize("metric", DENSE)
+def test_few_pairs_measured_in_numpy_have_the_same_bits(metric):
+    rows = near_copies(300, 77)
+    queries = rows[::-1] * np.float32(1.3)
+    pairs = np.random.default_rng(2).integers(0, 300, (2, 500))
+    np.testing.assert_array_equal(
+        paired_in_numpy(queries, rows, *pairs, metric),
+        paired_distances(queries, rows, *pairs, metric),
+    )
+
+
+def test_queries_that_float32_may_lose_are_left_to_compiled_code():
+    rows = np.ones((4, 3), np.float32)
+    for size in (0.0, 1e-20, 1e20):
+        assert not plain_scan.serves(rows, np.full((1, 3), size, np.float32))
+    assert plain_scan.serves(rows, rows[:1])
+    assert not plain_scan.serves(rows.astype(np.float16), rows[:1])
+
+
+FIRST_ANSWER = """
+import os, sys
+import numpy as np
+from gpuvec.index.flat import FlatIndex
+from gpuvec.kernels import loading
+begun = []
+loading.load_beside.__globals__["threading"].Thread.start = lambda thread: begun.append(thread)
+rows = np.eye(5, dtype=np.float32)
+found = FlatIndex(rows, "l2").search(rows[2:3], 1)
+assert found.rows[0, 0] == 2 and begun
+assert "numba" not in sys.modules
+"""
+
+
+def test_a_first_answer_needs_no_compiler():
+    subprocess.run([sys.executable, "-c", FIRST_ANSWER], check=True, timeout=60)
+
+
+FORK = """
+import os, time
+import numpy as np
+from gpuvec.index.flat import FlatIndex
+rows = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+wanted = FlatIndex(rows, "l2").search(rows[:1], 3).rows      # begins to load
+for wait in (0.0, 0.05, 0.3):
+    time.sleep(wait)
+    child = os.fork()
+    if child == 0:
+        found = FlatIndex(rows, "l2").search(rows[:1], 3).rows
+        many = FlatIndex(rows, "l2").search(rows[:9], 3).rows
+        os._exit(0 if (found == wanted).all() and (many[:1] == wanted).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_process_may_fork_and_end_while_bodies_load():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=240)
+
+
+def test_steps_are_done_once_and_in_order():
+    done = []
+
+    def steps():
+        for number in range(3):
+            done.append(number)
+            yield
+
+    for _ in range(2):
+        load_beside("steps of a test", steps)
+    while not is_loaded("steps of a test"):
+        pass
+    assert done == [0, 1, 2]
+
+
+def test_zero_rows_are_as_far_as_the_metric_says():
+    rows = np.zeros((3, 4), np.float32)
+    rows[1] = 1e-25
+    query = np.ones((1, 4), np.float32)
+    assert both(rows, query, 3, Metric.COSINE).rows[0].tolist() == [1, 0, 2]
+    assert both(rows, query, 3, Metric.IP).rows[0].tolist() == [1, 0, 2]
