@@ -9,7 +9,6 @@ The keys have no file of their own: one million decode from `scalar.parquet` in 
 25 ms (16-character strings), sorted as they were written.
 """
 
-import mmap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from gpuvec.schema import RESERVED_PREFIX, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.arrow_files import map_arrays, vector_file
 from gpuvec.storage.checksum import crc32c
+from gpuvec.storage.mapping import map_file
 from gpuvec.storage.object_store import Buffer, ObjectStore
 from gpuvec.storage.records import ColumnStatistics, FileRecord, SegmentFiles
 from gpuvec.storage.statistics import column_statistics, table_statistics
@@ -285,10 +285,8 @@ def _load_verified(store: ObjectStore, record: FileRecord) -> NDArray[np.uint8]:
 
 def _map_file(path: Path) -> NDArray[np.uint8]:
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return map_file(path)
     except FileNotFoundError:  # since its size was asked
         raise errors.missing_object(str(path)) from None
     except OSError as error:
         raise errors.storage_failed("map", str(path), error) from error
-    return np.frombuffer(mapped, np.uint8)

@@ -1,0 +1,59 @@
+"""Files mapped into memory without keeping them open.
+
+Python's `mmap` holds a descriptor for as long as the map lives, so that a collection of many
+segments would use them up; the system itself needs none.
+"""
+
+import ctypes
+import functools
+import mmap
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FAILED = ctypes.c_void_p(-1).value
+
+
+@functools.cache
+def _system() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_long,
+    ]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return library
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """Return a file's bytes, (length,) uint8, read-only; unmapped with the last view of them.
+
+    Raises:
+        OSError: the file cannot be opened or mapped.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        length = os.fstat(descriptor).st_size
+        if length == 0:
+            return np.zeros(0, np.uint8)
+        system = _system()
+        start = system.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if start == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(descriptor)
+    memory: Any = (ctypes.c_uint8 * length).from_address(start)
+    weakref.finalize(memory, system.munmap, start, length).atexit = False
+    mapped: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+    mapped.flags.writeable = False
+    return mapped
