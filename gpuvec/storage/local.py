@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from gpuvec.storage.system import HOST, System
 
 DURABILITY = ("fsync", "os")
 _READ_BYTES = 1 << 30
+_OPEN = 64  # logs that hold a descriptor
 _READ_ONLY = (errno.EROFS, errno.EINVAL)  # nothing there can have changed
 
 
@@ -47,7 +49,8 @@ class LocalStore:
         self._system = system
         self._files = DurableFolder(self._root, durable=durability == "fsync", system=system)
         self._logs: dict[str, DurableLog] = {}
-        self._mutex = threading.Lock()  # guards _logs
+        self._open_logs: OrderedDict[str, DurableLog] = OrderedDict()  # used last at the end
+        self._mutex = threading.Lock()  # guards both
 
     @property
     def root(self) -> Path:
@@ -103,10 +106,20 @@ class LocalStore:
                 unknown, and every later call for this key raises `GV-507`.
         """
         path = self._path(key)
-        with self._mutex:
-            log = self._logs.setdefault(path, self._files.log(path))
+        log = self._log(path)
         with reported("append to", path):
             log.append(data)
+
+    def _log(self, path: str) -> DurableLog:
+        """Return a log; those not used for longest are closed, and opened again when needed."""
+        with self._mutex:
+            log = self._logs.setdefault(path, self._files.log(path))
+            self._open_logs[path] = log
+            self._open_logs.move_to_end(path)
+            idle = self._open_logs.popitem(last=False)[1] if len(self._open_logs) > _OPEN else None
+        if idle is not None:
+            idle.close()
+        return log
 
     def sync(self, key: str) -> None:
         """See `ObjectStore.sync`; also syncs the name of the file."""
@@ -145,6 +158,7 @@ class LocalStore:
             path = self._path(key)
             with self._mutex:
                 log = self._logs.pop(path, None)
+                self._open_logs.pop(path, None)
             if log is not None:
                 log.close()
             with reported("delete", path):

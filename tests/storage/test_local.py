@@ -271,3 +271,13 @@ def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, asked, monkeypatch):
 
 def test_linux_is_asked_as_it_is():
     assert HOST is os or sys.platform != "linux"
+
+
+def test_many_logs_need_few_descriptors(tmp_path):
+    store = LocalStore(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        for number in range(200):
+            store.append(f"log-{number}", b"x")
+    assert len(os.listdir("/proc/self/fd")) - before <= 65
+    assert all(store.get(f"log-{number}") == b"xx" for number in range(200))
