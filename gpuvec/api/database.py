@@ -86,6 +86,8 @@ def _engine(
                 raise errors.opened_otherwise(text, known[0].durability)
             known[1][0] += 1
             return key, known[0]
+        if known is not None:
+            known[0].close()  # its directory was moved or removed
         engine = Engine(
             store,
             text,

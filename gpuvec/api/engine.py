@@ -8,13 +8,14 @@ import os
 import secrets
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.committer import Committer, beside
-from gpuvec.api.location import check_location, create_format
+from gpuvec.api.location import Place, check_location, create_format
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.data_coord import ChannelStatus, DataCoord, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
@@ -36,6 +37,7 @@ from gpuvec.types import NodeId, SegmentId, Timestamp
 T = TypeVar("T")
 NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
+_ID_PREFIX = "c-"  # of collections
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -74,10 +76,15 @@ class Engine:
         self._catalog = ManifestLog(keys.CATALOG, DatabaseState())
         self._view: LogView[DatabaseState] | None = None
         self._root = RootCoord(where)
+        self._place = Place(store, where)
+        self._stale = False  # the database's log may hold more than `_view`
         self._data = DataCoord(flush_bytes=flush_bytes, idle_s=idle_s)
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
+        self._dropped: set[str] = set()  # collections whose files are to be deleted
+        self._readers: Counter[str] = Counter()  # open snapshots of each collection
+        self._readers_lock = threading.Lock()
         self._tidied: set[str] = set()  # collections whose unused files were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
@@ -91,6 +98,24 @@ class Engine:
         """Return a collection at its newest version."""
         name = self.name_of(collection_id)
         return self.channel(collection_id).snapshot(name, self._now_ms())
+
+    @contextmanager
+    def reading(self, collection_id: str) -> Iterator[Snapshot]:
+        """Yield a collection at its newest version; its files stay meanwhile, even if dropped.
+
+        Raises:
+            NotFoundError: `GV-608`, it was dropped, perhaps by another process while it was read.
+        """
+        with self._readers_lock:
+            self._readers[collection_id] += 1
+        try:
+            yield self.snapshot(collection_id)
+        except errors.CorruptError:
+            self.name_of(collection_id)  # a collection that is gone is not damaged
+            raise
+        finally:
+            with self._readers_lock:
+                self._readers[collection_id] -= 1
 
     def state(self, collection_id: str) -> CollectionState:
         """Return the newest manifest of a collection."""
@@ -115,11 +140,15 @@ class Engine:
     def root(self) -> RootCoord:
         """Return the root coordinator, told of what other processes did."""
         self._check_usable()
-        if self._generation == 0:
+        if self._generation == 0 or self._stale:
             with self._lock:
-                self._view = self._run(self._catalog.read(self._view))
-                self._root.note(self._view.state)
+                self._follow()
         return self._root
+
+    def _follow(self) -> None:
+        self._view = self._run(self._catalog.read(self._view))
+        self._root.note(self._view.state)
+        self._stale = False
 
     def name_of(self, collection_id: str) -> str:
         """Return the present name of a collection.
@@ -142,7 +171,7 @@ class Engine:
     def create(self, name: str, schema: Schema) -> str:
         """Create a collection; return its id."""
         with self._writing():
-            collection_id = f"c-{self._mint()}"
+            collection_id = f"{_ID_PREFIX}{self._mint()}"
             change = self._root.create(name, collection_id)
             log = ManifestLog(keys.collection(collection_id), CollectionState())
             first = InitCollection(collection_id=collection_id, schema=schema, channels=(CHANNEL,))
@@ -152,13 +181,22 @@ class Engine:
             return collection_id
 
     def drop(self, name: str) -> None:
-        """Forget a collection, then delete its files."""
+        """Forget a collection, then delete its files: now, or after reads that are under way."""
         with self._writing():
             _, collection_id = self._root.resolve(name)
             self._commit(self._root.drop(name))
-            self._channels.pop(collection_id, None)
+            channel = self._channels.pop(collection_id, None)
+            if channel is not None:
+                channel.retire(name)
             self._data.forget(collection_id)
+            self._dropped.add(collection_id)
+            self._delete_dropped()
+
+    def _delete_dropped(self) -> None:
+        """Delete the files of dropped collections that nobody reads; under the engine's lock."""
+        for collection_id in [name for name in self._dropped if not self._readers[name]]:
             self._run(_delete_all(keys.collection(collection_id)))
+            self._dropped.discard(collection_id)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""
@@ -196,6 +234,7 @@ class Engine:
         return committer.submit(request, deadline_s)
 
     def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
+        self._place.check()
         name = self._known_name(collection_id)
         channel = self._channel(collection_id)
         if channel.status()[0] > 3 * self._flush_bytes:
@@ -205,7 +244,11 @@ class Engine:
         return answers
 
     def _maintain(self) -> None:
-        """Flush what is due; delete what earlier processes left behind."""
+        """Flush what is due; delete what was dropped or left behind by earlier processes."""
+        self._place.check()
+        with self._lock:
+            if not self._closed:
+                self._delete_dropped()
         for collection_id, channel in list(self._channels.items()):
             if channel.owned:
                 self._note(collection_id, *channel.status())
@@ -236,6 +279,8 @@ class Engine:
             self._check_usable()
             if self._generation == 0:
                 self._become_writer()
+            elif self._stale:
+                self._follow()
             yield self._generation
 
     def _become_writer(self) -> None:
@@ -255,27 +300,30 @@ class Engine:
                     view, [TakeGeneration()], generation=generation, committer=self._committer_name
                 )
             )
+            self._root.note(self._view.state)
+            self._sweep()
         except BaseException:
             held.__exit__(None, None, None)
             raise
         self._lock_held = held
         self._generation = generation
-        self._root.note(self._view.state)
-        self._sweep()
 
     def _sweep(self) -> None:
-        if isinstance(self._store, LocalStore):
-            self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
+        """Delete what died writers left; note collections that no name stands for."""
+        if not isinstance(self._store, LocalStore):
+            return
+        self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
+        folder = self._store.local_path(keys.COLLECTIONS)
+        if folder is not None and folder.is_dir():
+            found = [name for name in os.listdir(folder) if name.startswith(_ID_PREFIX)]
+            self._dropped |= {name for name in found if self._root.name_of(name) is None}
 
     def _commit(self, change: Change) -> None:
         assert self._view is not None
-        try:
-            self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
-        except errors.UnavailableError:
-            self._view = self._run(self._catalog.read())  # it may be there
-            raise
-        finally:
-            self._root.note(self._view.state)
+        self._stale = True  # until it is known what became of it
+        self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
+        self._root.note(self._view.state)
+        self._stale = False
 
     def _signed(self) -> dict[str, Any]:
         return {"generation": self._generation, "committer": self._committer_name}
@@ -295,41 +343,47 @@ class Engine:
             committer, self._committer = self._committer, None
         if os.getpid() != self._pid:
             return
-        if committer is not None:
-            committer.stop()
         try:
-            for collection_id, channel in self._channels.items():
-                bytes_, writes, deletes = channel.status()
-                status = ChannelStatus(
-                    collection_id=collection_id,
-                    growing_bytes=bytes_,
-                    writes=writes,
-                    deletes=deletes,
-                )
-                if is_worth_a_segment(status):
-                    channel.flush(self._generation)
+            if committer is not None:
+                committer.stop()
+            if self._generation and self._place.kept:
+                self._save()
         finally:
-            if self._lock_held is not None:
-                self._lock_held.__exit__(None, None, None)
-                self._lock_held = None
+            self.abandon()
             self._store.close()
 
+    def _save(self) -> None:
+        """Flush what is worth a segment; delete what was dropped."""
+        for collection_id, channel in self._channels.items():
+            bytes_, writes, deletes = channel.status()
+            status = ChannelStatus(
+                collection_id=collection_id,
+                growing_bytes=bytes_,
+                writes=writes,
+                deletes=deletes,
+            )
+            if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
+                channel.flush(self._generation)
+        self._readers.clear()
+        self._delete_dropped()
+
     def abandon(self) -> None:
-        """In a forked child: let go of the lock that came along; it shall end with the parent."""
+        """Let go of the lock; a forked child's came along, and shall end with the parent."""
         if self._lock_held is not None:
             self._lock_held.__exit__(None, None, None)
             self._lock_held = None
 
     @property
     def usable(self) -> bool:
-        """Whether it is open, and this is the process that opened it."""
-        return not self._closed and os.getpid() == self._pid
+        """Whether it is open and in its place, and this is the process that opened it."""
+        return not self._closed and os.getpid() == self._pid and self._place.kept
 
     def _check_usable(self) -> None:
         if self._closed:
             raise errors.database_closed(self.where)
         if os.getpid() != self._pid:
             raise errors.forked(self.where)
+        self._place.check()
 
     def _open(self, collection_id: str) -> Channel:
         self._known_name(collection_id)

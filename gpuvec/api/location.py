@@ -1,6 +1,7 @@
 """Whether a place is a database, may become one, or is something else. Looking changes nothing."""
 
 import json
+import os
 
 from gpuvec import errors
 from gpuvec.storage import keys
@@ -30,6 +31,38 @@ def check_location(store: ObjectStore, where: str) -> None:
     foreign = [name for name in found if name != keys.LOCK and not name.startswith(".")]
     if foreign:
         raise errors.not_a_database(where, foreign)
+
+
+class Place:
+    """Whether an open database is still where it was opened; moved, it must not be written to.
+
+    Told by the identity of its format file, which is created once. A store in memory stays.
+    """
+
+    def __init__(self, store: ObjectStore, where: str) -> None:
+        self._marker = store.local_path(keys.FORMAT)
+        self._where = where
+        self._seen = self._identity()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is there; true also of a place that is no database yet."""
+        if self._seen is None:
+            self._seen = self._identity()
+            return True
+        return self._identity() == self._seen
+
+    def check(self) -> None:
+        """Raise `StorageError` GV-613 unless it is there."""
+        if not self.kept:
+            raise errors.moved_away(self._where)
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            found = None if self._marker is None else os.stat(self._marker)
+        except OSError:
+            return None
+        return None if found is None else (found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 def create_format(store: ObjectStore) -> None:

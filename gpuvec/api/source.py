@@ -71,15 +71,16 @@ class CollectionSource:
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
-        found = self.engine.snapshot(self.collection_id)
-        if self._partition is not None:
+        with self.engine.reading(self.collection_id) as found:
+            if self._partition is None:
+                yield found
+                return
             segments = tuple(
                 segment
                 for segment in found.segments
                 if isinstance(segment, VisibleSegment) and segment.partition == self._partition
             )
-            found = replace(found, segments=segments)
-        yield found
+            yield replace(found, segments=segments)
 
     def only(self, partition: str) -> "CollectionSource":
         """Return the rows of one partition."""

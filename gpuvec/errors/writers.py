@@ -101,6 +101,16 @@ def not_a_directory(where: str) -> StorageError:
     )
 
 
+def moved_away(where: str) -> StorageError:
+    """Return the error for a database whose directory is no longer where it was opened."""
+    return StorageError(
+        "GV-613",
+        f"the database {where} was moved, replaced or removed while it was open",
+        hint="nothing more is read or written here. Close it, and connect where it is now",
+        details={"path": where},
+    )
+
+
 def collection_gone(name: str) -> NotFoundError:
     """Return the error for using a collection that was dropped since."""
     return NotFoundError("GV-608", f'collection "{name}" was dropped', details={"collection": name})

@@ -1,10 +1,17 @@
 """One channel on this node: it follows another's log until it claims the channel itself."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from gpuvec.errors import GpuvecError, UnavailableError, write_failed, write_outcome_unknown
+from gpuvec.errors import (
+    GpuvecError,
+    UnavailableError,
+    collection_gone,
+    write_failed,
+    write_outcome_unknown,
+)
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch
@@ -85,6 +92,7 @@ class Channel:
         self._shard: ShardDelegator | None = None
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
+        self._gone = ""  # its name, once the collection was dropped
 
     @property
     def state(self) -> CollectionState:
@@ -105,10 +113,21 @@ class Channel:
 
     def _own(self, generation: int) -> ChannelOwner:
         """Return the owner, which claims the channel if there is none; under the lock."""
+        self._check_there()
         if self._owner is None:
             self.claim(generation)
         assert self._owner is not None
         return self._owner
+
+    def _check_there(self) -> None:
+        if self._gone:
+            raise collection_gone(self._gone)
+
+    def retire(self, name: str) -> None:
+        """End all writing, for good: the collection of that name was dropped. Waits for a flush."""
+        with self._flush_lock, self._lock:
+            self._gone = name
+            self._disown()
 
     # Following
 
@@ -120,10 +139,13 @@ class Channel:
             self._refresh()
 
     def _refresh(self) -> None:
-        if not self.owned:
-            tail = self._run(self._tail(self._cursor))
-            if self._cursor is not None and self._known.entry_id != self._installed:
-                tail = self._run(self._tail(None))
+        self._check_there()
+        if self.owned:
+            return
+        tail = self._run(self._tail(self._cursor))
+        if self._cursor is not None and self._known.entry_id != self._installed:
+            tail = self._run(self._tail(None))
+        with self._whole():
             if self._known.entry_id != self._installed:
                 self._install()
             self._cursor = tail.cursor
@@ -133,6 +155,7 @@ class Channel:
         """Read the manifest alone: schema and partitions as they are now."""
         if self._owner is None:
             with self._lock:
+                self._check_there()
                 self._view = self._run(self._manifest.read(self._view))
 
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
@@ -186,7 +209,7 @@ class Channel:
             UnavailableError: another process claimed the channel at the same time.
             StorageError: the store cannot be written.
         """
-        with self._lock:
+        with self._lock, self._whole():
             view = self._run(self._manifest.read(self._view))
             epoch = view.state.channels[CHANNEL].epoch + 1
             self._view = self._commit(view, [SetEpoch(channel=CHANNEL, epoch=epoch)], generation)
@@ -218,6 +241,15 @@ class Channel:
         self._owner = None
         self._installed = -1
         self._cursor = None
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Forget what is in memory if a step fails or is interrupted: it may be half done."""
+        try:
+            yield
+        except BaseException:
+            self._disown()
+            raise
 
     def write(
         self, name: str, requests: Sequence[WriteRequest], generation: int
@@ -264,23 +296,21 @@ class Channel:
             changes = decide(self.state, ts)
             if not changes:
                 return
-            self._view = self._commit(self._known, changes, generation)
-            self._installed = self._known.entry_id
-            self.shard.follow(self.state)
-            self.shard.publish(_last_ts(self.state))
+            with self._whole():
+                self._view = self._commit(self._known, changes, generation)
+                self._installed = self._known.entry_id
+                self.shard.follow(self.state)
+                self.shard.publish(_last_ts(self.state))
 
     def _commit(
         self, view: LogView[CollectionState], changes: Sequence[Change], generation: int
     ) -> LogView[CollectionState]:
-        try:
+        with self._whole():  # it may be there: whoever comes next reads the log first
             return self._run(
                 self._manifest.commit(
                     view, changes, generation=generation, committer=self._committer
                 )
             )
-        except UnavailableError:
-            self._disown()  # it may be there: whoever comes next reads the log first
-            raise
 
     # Flushing
 
@@ -296,28 +326,28 @@ class Channel:
             with self._lock:
                 if self._owner is not owner:
                     return False  # the channel was lost: its log has the rows
-                try:
+                with self._whole():
                     self._commit_flush(frozen, owner, generation)  # 3
                     assert self._loader is not None
                     swap(frozen, owner, self._loader)  # 4
                     fences = self._known.state.channels[CHANNEL].fences
                     self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
-                except BaseException:
-                    self._disown()  # memory may lag behind the manifest: begin again from there
-                    raise
             return True
 
     def tidy(self, generation: int) -> None:
         """Delete files that no entry names: replaced ones, and those of flushes that died."""
-        self._run(
-            collect_orphans(
-                self._manifest,
-                self._known,
-                self._prefix,
-                generation=generation,
-                committer=self._committer,
+        with self._flush_lock:
+            if self._gone:
+                return
+            self._run(
+                collect_orphans(
+                    self._manifest,
+                    self._known,
+                    self._prefix,
+                    generation=generation,
+                    committer=self._committer,
+                )
             )
-        )
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
         channel: ChannelState = self._known.state.channels[CHANNEL]

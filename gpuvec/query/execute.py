@@ -72,9 +72,16 @@ def empty_part(columns: p.Columns) -> Part:
 
 def _scan(run: Run, node: p.Scan) -> Iterator[Part]:
     start = 0
-    for view in run.snapshot(node.source):
+    snapshot = run.snapshot(node.source)
+    now = snapshot.schema.fields
+    fields = {  # those that were not dropped since the plan was made
+        name: kind
+        for name, kind in node.columns.fields.items()
+        if name in node.columns.hidden or now.get(name) == kind
+    }
+    for view in snapshot:
         if view.num_rows:
-            stored = StoredColumns(view, run.session, node.columns.fields)
+            stored = StoredColumns(view, run.session, fields, node.columns.where)
             part = segment_part(view, start, stored.read, stored.load)
             run.metrics.segments += 1
             run.metrics.rows += part.num_rows

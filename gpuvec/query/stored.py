@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from gpuvec.errors import unknown_field
 from gpuvec.query.part import Column
 from gpuvec.query.session import Session
 from gpuvec.schema import FieldType
@@ -19,22 +20,27 @@ class StoredColumns:
     Args:
         view: the segment. One with `transient` set has nothing of it kept beyond the run.
         session: whose cache keeps scalar columns; vectors are the view's own.
-        fields: the types of the columns.
+        fields: the types of the columns that there are.
+        where: the place that messages name.
     """
 
     def __init__(
-        self, view: SegmentView, session: Session, fields: Mapping[str, FieldType]
+        self, view: SegmentView, session: Session, fields: Mapping[str, FieldType], where: str
     ) -> None:
         self._view = view
         self._cache = session.cache
         self._fields = fields
+        self._where = where
         self._kept = not getattr(view, "transient", False)
         self._loaded: dict[str, Column] = {}
 
     def read(self, name: str) -> Column:
-        """Return one column of all rows."""
-        kind = self._fields[name]
-        if kind.is_vector:
+        """Return one column of all rows.
+
+        Raises:
+            NotFoundError: `GV-104`, a field that was dropped, or made anew with another type.
+        """
+        if self._kind(name).is_vector:
             return self._view.vectors(name)
         if name in self._loaded:
             return self._loaded[name]
@@ -48,7 +54,7 @@ class StoredColumns:
             name
             for name in names
             if name not in self._loaded
-            and not self._fields[name].is_vector
+            and not self._kind(name).is_vector
             and not (self._kept and self._cache.has(self._key(name)))
         ]
         if len(wanted) < 2:
@@ -57,6 +63,11 @@ class StoredColumns:
             self._loaded[name] = _joined(column)
             if self._kept:
                 self._keep(name, lambda name=name: self._loaded[name])
+
+    def _kind(self, name: str) -> FieldType:
+        if name not in self._fields:
+            raise unknown_field(name, self._fields, where=self._where)
+        return self._fields[name]
 
     def _keep(self, name: str, make: Any) -> Column:
         return self._cache.get(self._key(name), make, lambda column: column.nbytes)

@@ -204,11 +204,13 @@ class FileLog:
                 cause = error
                 yield Sleep(RETRY_S)
                 continue
-            highest = max(names)[0]
+            highest = max(names, default=self._file)[0]
             if highest > self._epoch:
                 raise channel_fenced(
                     self._channel.name, mine=self._epoch, newest=highest, outcome="unknown"
                 )
+            if self._file not in names:
+                raise append_unknown(self._channel.name, "its file is no longer there")
             return
         raise append_unknown(self._channel.name, cause)
 
