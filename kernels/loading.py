@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 Steps = Callable[[], Iterable[None]]
 
+_PAUSE_S = 0.2
 _step = threading.RLock()  # held while a step runs
 _gate = threading.Lock()
 _begun: set[str] = set()
@@ -37,6 +38,7 @@ def load_beside(name: str, steps: Steps) -> None:
 
 
 def _load(name: str, steps: Steps) -> None:
+    threading.main_thread().join(_PAUSE_S)  # the answer that is under way comes first
     left = iter(steps())
     while threading.main_thread().is_alive():
         with _step:

@@ -20,10 +20,12 @@ from gpuvec.kernels.sparse_scan import (
     sparse_scan_topk,
 )
 from gpuvec.rows import SparseVectors
+from gpuvec.storage.mapping import release
 from gpuvec.types import Array, Metric, RowMask
 
 FEW_ROWS = 4096  # rows below which a float32 scan of just those rows is faster
 _PACK_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
+_RELEASE_AFTER = 512  # queries whose scan takes so long that reading rows anew is nothing
 _FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
 
 Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
@@ -154,6 +156,8 @@ class DenseScan:
             threads=request.threads,
             memory_limit=request.memory_limit,
         )
+        if len(request.queries) >= _RELEASE_AFTER:
+            release(self._rows)  # codes were read in their place; some rows were looked up
         return found, stats.strategy, stats.candidates, stats.rescanned
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuvec.storage.mapping import map_file
+from gpuvec.storage.mapping import map_file, release
 
 
 def open_files() -> int:
@@ -61,3 +61,28 @@ def test_an_empty_file_has_no_bytes(tmp_path):
 def test_a_missing_file_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         map_file(tmp_path / "file")
+
+
+def resident(path: Path) -> int:
+    """Return how many kB of a mapped file are in this process's memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    next(line for line in lines if line.endswith(str(path)))
+    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def test_a_released_array_leaves_memory_and_comes_back(tmp_path):
+    path = tmp_path / "file"
+    data = np.random.default_rng(0).integers(0, 256, 4 << 20, np.uint8)
+    path.write_bytes(data.tobytes())
+    mapped = map_file(path)
+    assert np.array_equal(mapped, data)
+    assert resident(path) == 4096
+    release(mapped[4096:].view(np.float32).reshape(-1, 64))
+    assert resident(path) < 4096
+    assert np.array_equal(mapped, data)
+
+
+def test_arrays_of_no_file_are_not_released():
+    data = np.ones(1 << 20)
+    release(data[4096:])
+    assert data.all()
