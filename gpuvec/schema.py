@@ -164,10 +164,15 @@ class Schema:
         )
 
 
+def _is_text(name: Any) -> bool:
+    """Return whether a name is text that can be written, without half characters."""
+    return isinstance(name, str) and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _check_schema(schema: Schema) -> None:
     fields: Mapping[Any, Any] = schema.fields
     for name, kind in fields.items():
-        if not isinstance(name, str) or not name or name.startswith(RESERVED_PREFIX):
+        if not _is_text(name) or not name or name.startswith(RESERVED_PREFIX):
             raise SchemaError(
                 "GV-101",
                 f"a field cannot be named {name!r}",

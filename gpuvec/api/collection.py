@@ -13,10 +13,10 @@ import pyarrow as pa
 from gpuvec import errors
 from gpuvec.api.engine import Engine
 from gpuvec.api.frame import Frame, frame
+from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
 from gpuvec.coord.root_coord import check_name
-from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, col
 from gpuvec.messages import OnConflict, WriteReply
@@ -32,7 +32,7 @@ from gpuvec.meta.changes import (
 )
 from gpuvec.proxy.proxy import Target
 from gpuvec.query.build import scan
-from gpuvec.query.plan import Plan, Project, Scan
+from gpuvec.query.plan import Scan
 from gpuvec.query.session import Session
 from gpuvec.rows import Rows
 from gpuvec.schema import FieldType, Schema, is_nullable
@@ -230,7 +230,7 @@ class Collection(Frame):
         self._change(lambda _, ts: [Truncate(ts=ts)])
 
     def set_ttl(self, ttl: float | str | datetime.timedelta | None) -> None:
-        """Let rows vanish some time after they were written.
+        """Let rows vanish some time after they were written; a longer time brings some back.
 
         Args:
             ttl: seconds, a timedelta, or text such as `7d`, `12h`, `30m`, `45s`; None: never.
@@ -293,9 +293,7 @@ class Collection(Frame):
         )
 
     def _rows(self, data: Any) -> Rows:
-        if isinstance(data, Frame):
-            return _rows_of(data)
-        return to_rows(data, self.schema)
+        return rows_to_write(data, self.schema)
 
     def _result(self, reply: WriteReply) -> WriteResult:
         keys = reply.keys if reply.keys is not None else pa.array([], pa.null())
@@ -349,21 +347,6 @@ class Collection(Frame):
         if key not in table.column_names:
             raise errors.unknown_field(key, table.column_names, where="the rows to delete")
         return self._keys(table[key])
-
-
-def _rows_of(data: Frame) -> Rows:
-    """Return the rows of a frame, unless they have dynamic columns that would be lost."""
-    if DYNAMIC_COLUMN not in data.plan.columns.hidden or _is_selected(data.plan):
-        return data.collect().rows
-    rows = data.select(*data.columns, DYNAMIC_COLUMN).collect().rows
-    if rows.table[DYNAMIC_COLUMN].null_count < len(rows):
-        raise errors.dynamic_columns_left()
-    return rows.select(data.columns)
-
-
-def _is_selected(plan: Plan) -> bool:
-    """Return whether someone chose the columns by name."""
-    return isinstance(plan, Project) or any(map(_is_selected, plan.inputs[:1]))
 
 
 def _plain(ids: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
+from gpuvec.api.inputs import readable_twice
 from gpuvec.api.source import CollectionSource
 from gpuvec.schema import Schema
 
@@ -211,6 +212,7 @@ class Database:
                 raise errors.schema_or_data_needed()
             from gpuvec.api.interop import infer_schema
 
+            data = readable_twice(data)
             made = infer_schema(data, primary_key)
         elif primary_key is not None and primary_key != made.primary_key:
             raise errors.two_primary_keys(made.primary_key, primary_key)

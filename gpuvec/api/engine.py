@@ -8,13 +8,13 @@ import os
 import secrets
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.committer import Committer, beside
+from gpuvec.api.dropped import DroppedFiles
 from gpuvec.api.location import Place, check_location, create_format
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.data_coord import ChannelStatus, DataCoord, is_worth_a_segment
@@ -82,9 +82,7 @@ class Engine:
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
-        self._dropped: set[str] = set()  # collections whose files are to be deleted
-        self._readers: Counter[str] = Counter()  # open snapshots of each collection
-        self._readers_lock = threading.Lock()
+        self._dropped = DroppedFiles(self._delete_files)
         self._tidied: set[str] = set()  # collections whose unused files were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
@@ -106,16 +104,12 @@ class Engine:
         Raises:
             NotFoundError: `GV-608`, it was dropped, perhaps by another process while it was read.
         """
-        with self._readers_lock:
-            self._readers[collection_id] += 1
-        try:
-            yield self.snapshot(collection_id)
-        except errors.CorruptError:
-            self.name_of(collection_id)  # a collection that is gone is not damaged
-            raise
-        finally:
-            with self._readers_lock:
-                self._readers[collection_id] -= 1
+        with self._dropped.kept(collection_id):
+            try:
+                yield self.snapshot(collection_id)
+            except errors.CorruptError:
+                self.name_of(collection_id)  # a collection that is gone is not damaged
+                raise
 
     def state(self, collection_id: str) -> CollectionState:
         """Return the newest manifest of a collection."""
@@ -189,14 +183,11 @@ class Engine:
             if channel is not None:
                 channel.retire(name)
             self._data.forget(collection_id)
-            self._dropped.add(collection_id)
-            self._delete_dropped()
+            self._dropped.add([collection_id])
+            self._dropped.delete()
 
-    def _delete_dropped(self) -> None:
-        """Delete the files of dropped collections that nobody reads; under the engine's lock."""
-        for collection_id in [name for name in self._dropped if not self._readers[name]]:
-            self._run(_delete_all(keys.collection(collection_id)))
-            self._dropped.discard(collection_id)
+    def _delete_files(self, collection_id: str) -> None:
+        self._run(_delete_all(keys.collection(collection_id)))
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""
@@ -240,7 +231,7 @@ class Engine:
         if channel.status()[0] > 3 * self._flush_bytes:
             channel.flush(self._generation)  # writers wait: memory is bounded
         answers = channel.write(name, requests, self._generation)
-        self._note(collection_id, *channel.status())
+        self._note(collection_id, channel)
         return answers
 
     def _maintain(self) -> None:
@@ -248,28 +239,23 @@ class Engine:
         self._place.check()
         with self._lock:
             if not self._closed:
-                self._delete_dropped()
+                self._dropped.delete()
         for collection_id, channel in list(self._channels.items()):
             if channel.owned:
-                self._note(collection_id, *channel.status())
+                self._note(collection_id, channel)
         for command in self._data.reconcile(self._clock.monotonic_s()):
             found = self._channels.get(command.collection_id)
             if found is not None:
                 found.flush(self._generation)
-                self._note(command.collection_id, *found.status())
+                self._note(command.collection_id, found)
                 if command.collection_id not in self._tidied:
                     found.tidy(self._generation)
                     self._tidied.add(command.collection_id)
 
-    def _note(self, collection_id: str, growing_bytes: int, writes: int, deletes: int) -> None:
-        status = ChannelStatus(
-            collection_id=collection_id,
-            growing_bytes=growing_bytes,
-            writes=writes,
-            deletes=deletes,
-        )
+    def _note(self, collection_id: str, channel: Channel) -> None:
+        status = _status(collection_id, channel)
         self._data.note(status, self._clock.monotonic_s())
-        if growing_bytes >= self._flush_bytes and self._committer is not None:
+        if status.growing_bytes >= self._flush_bytes and self._committer is not None:
             self._committer.wake()
 
     @contextmanager
@@ -316,7 +302,7 @@ class Engine:
         folder = self._store.local_path(keys.COLLECTIONS)
         if folder is not None and folder.is_dir():
             found = [name for name in os.listdir(folder) if name.startswith(_ID_PREFIX)]
-            self._dropped |= {name for name in found if self._root.name_of(name) is None}
+            self._dropped.add(name for name in found if self._root.name_of(name) is None)
 
     def _commit(self, change: Change) -> None:
         assert self._view is not None
@@ -355,17 +341,10 @@ class Engine:
     def _save(self) -> None:
         """Flush what is worth a segment; delete what was dropped."""
         for collection_id, channel in self._channels.items():
-            bytes_, writes, deletes = channel.status()
-            status = ChannelStatus(
-                collection_id=collection_id,
-                growing_bytes=bytes_,
-                writes=writes,
-                deletes=deletes,
-            )
+            status = _status(collection_id, channel)
             if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
                 channel.flush(self._generation)
-        self._readers.clear()
-        self._delete_dropped()
+        self._dropped.delete(read=True)
 
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""
@@ -408,6 +387,13 @@ class Engine:
 
     def _now_ms(self) -> int:
         return self._clock.now_ms()
+
+
+def _status(collection_id: str, channel: Channel) -> ChannelStatus:
+    size, writes, deletes = channel.status()
+    return ChannelStatus(
+        collection_id=collection_id, growing_bytes=size, writes=writes, deletes=deletes
+    )
 
 
 def _delete_all(prefix: str) -> Procedure[None]:

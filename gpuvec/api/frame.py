@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvec import errors
 from gpuvec.api.display import frame_html, frame_text
-from gpuvec.api.inputs import query_set, source_of
+from gpuvec.api.inputs import checked_names, query_set, source_of
 from gpuvec.api.result import Result
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, lit
@@ -84,7 +84,7 @@ class Frame:
 
     def sort(self, *names: str, descending: bool | Sequence[bool] = False) -> "Frame":
         """Return the rows ordered by columns; equal rows keep their order, nulls come last."""
-        return self._with(build.sort(self.plan, names, descending))
+        return self._with(build.sort(self.plan, checked_names("sort", names), descending))
 
     def limit(self, n: int) -> "Frame":
         """Return the first `n` rows."""
@@ -96,7 +96,7 @@ class Frame:
 
     def distinct(self, *names: str) -> "Frame":
         """Return the first row of each combination of these columns; of all columns by default."""
-        return self._with(build.distinct(self.plan, names))
+        return self._with(build.distinct(self.plan, checked_names("distinct", names)))
 
     def concat(self, *others: "Frame") -> "Frame":
         """Return the rows of this frame, then those of others with the same columns."""
@@ -137,7 +137,7 @@ class Frame:
 
     def drop(self, *names: str) -> "Frame":
         """Return all columns but these."""
-        return self._with(build.drop(self.plan, names))
+        return self._with(build.drop(self.plan, checked_names("drop", names)))
 
     def with_columns(self, **computed: Any) -> "Frame":
         """Return the frame with columns added or replaced: `with_columns(half=c("price") / 2)`."""
@@ -149,7 +149,7 @@ class Frame:
 
     def group_by(self, *names: str) -> "GroupBy":
         """Return groups of rows with equal values, for `.agg(...)` or `.head(n)`."""
-        build.group_head(self.plan, names, 1)  # checks the names
+        build.group_head(self.plan, checked_names("group_by", names), 1)
         return GroupBy(self, names)
 
     def describe(self) -> "Frame":

@@ -1,8 +1,9 @@
 """What a frame can be made of, and what it can be asked with."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,12 +12,14 @@ import pyarrow as pa
 from gpuvec import errors
 from gpuvec.api import interop
 from gpuvec.api.inference import infer_fields
+from gpuvec.dynamic import DYNAMIC_COLUMN
+from gpuvec.expr import json_values
 from gpuvec.ingest import validate_rows
 from gpuvec.query import build, build_search
 from gpuvec.query.memory_source import MemorySource, new_segment_id
-from gpuvec.query.plan import Columns, QueryArray, QueryFrame, Source
+from gpuvec.query.plan import Columns, Plan, Project, QueryArray, QueryFrame, Source
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
-from gpuvec.schema import Int64, Schema, SparseVector
+from gpuvec.schema import JSON, FieldType, Int64, Schema, SparseVector
 from gpuvec.segment.view import FieldStatistics, Snapshot
 from gpuvec.types import SegmentId
 
@@ -162,6 +165,82 @@ def query_set(
 
     asked = frame(queries)
     return build_search.query_frame(asked.plan, name, kind, query_on, query_id, columns.name)
+
+
+def rows_to_write(data: Any, schema: Schema | None) -> Rows:
+    """Return rows for a collection; a frame's with their dynamic columns, each as JSON.
+
+    Args:
+        data: a frame, or what `gpuvec.api.tables.to_rows` takes.
+        schema: of the collection; None: it is yet to be inferred.
+
+    Raises:
+        QueryError: `GV-166`, dynamic columns for a collection that has none.
+    """
+    from gpuvec.api.frame import Frame
+    from gpuvec.api.result import Result
+
+    if isinstance(data, Result):
+        return _with_json(data.rows, data.schema.fields)
+    if not isinstance(data, Frame):
+        return interop.to_rows(data, schema)
+    if DYNAMIC_COLUMN not in data.plan.columns.hidden or _is_selected(data.plan):
+        return _with_json(data.collect().rows, data.plan.columns.fields)
+    rows = data.select(*data.columns, DYNAMIC_COLUMN).collect().rows
+    objects = rows.table[DYNAMIC_COLUMN].combine_chunks()
+    rows = _with_json(rows.select(data.columns), data.plan.columns.fields)
+    if objects.null_count == len(rows):
+        return rows
+    if schema is not None and not schema.dynamic:
+        raise errors.dynamic_columns_left()
+    names = set().union(*map(json.loads, objects.drop_null().unique().to_pylist()))
+    table, extra = rows.table, sorted(names.difference(data.columns))
+    for name in extra:
+        texts = json_values.values(json_values.find(objects, [name]), "text")
+        table = table.append_column(name, pa.ExtensionArray.from_storage(pa.json_(), texts))
+    return Rows(table, rows.vectors, (*data.columns, *extra))
+
+
+def _with_json(rows: Rows, fields: Mapping[str, FieldType]) -> Rows:
+    """Return rows whose JSON columns say so; otherwise their text would be taken for plain text."""
+    table = rows.table
+    for at, name in enumerate(table.column_names):
+        if isinstance(fields[name], JSON):
+            table = table.set_column(at, name, table[name].cast(pa.string()).cast(pa.json_()))
+    return Rows(table, rows.vectors, rows.order)
+
+
+def _is_selected(plan: Plan) -> bool:
+    """Return whether someone chose the columns by name."""
+    return isinstance(plan, Project) or any(map(_is_selected, plan.inputs[:1]))
+
+
+def readable_twice(data: Any) -> Any:
+    """Return data that can be read more than once: streams and queries are run."""
+    from gpuvec.api.frame import Frame
+
+    if isinstance(data, Frame):
+        return rows_to_write(data, None)
+    library = type(data).__module__.partition(".")[0]
+    for name, run in (("dask", "compute"), ("dask_expr", "compute"), ("polars", "collect")):
+        if library == name and hasattr(data, run):
+            return getattr(data, run)()
+    if hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__len__"):
+        with suppress(pa.ArrowInvalid, TypeError):  # it is refused where it is read
+            return pa.table(data)
+    return data
+
+
+def checked_names(call: str, names: Sequence[Any]) -> Sequence[str]:
+    """Return the names of columns that a method was given.
+
+    Raises:
+        QueryError: `GV-371`, something that is no name, such as an expression.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise errors.names_only(call, name)
+    return names
 
 
 def _is_plain_array(queries: Any) -> bool:

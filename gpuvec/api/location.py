@@ -2,9 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 from gpuvec import errors
 from gpuvec.storage import keys
+from gpuvec.storage.durable import reported
 from gpuvec.storage.object_store import ObjectStore
 
 FORMAT_VERSION = 1
@@ -19,6 +21,11 @@ def check_location(store: ObjectStore, where: str) -> None:
         CorruptError: `GV-609`, its format file cannot be read.
     """
     marker = store.local_path(keys.FORMAT)
+    with reported("look at", where):
+        _check_location(store, where, marker)
+
+
+def _check_location(store: ObjectStore, where: str, marker: Path | None) -> None:
     if marker is not None and marker.parent.exists() and not marker.parent.is_dir():
         raise errors.not_a_directory(where)
     if store.size(keys.FORMAT) is not None:

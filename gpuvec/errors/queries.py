@@ -274,6 +274,16 @@ def result_is_columns() -> QueryError:
     )
 
 
+def names_only(call: str, got: object) -> QueryError:
+    """Return the error for an expression, or what else is no name, where columns are named."""
+    return QueryError(
+        "GV-371",
+        f"{call} takes names of columns, not {got}",
+        hint=f'compute a column first: frame.with_columns(x=...).{call}("x")',
+        details={"got": str(got)},
+    )
+
+
 def output_exists(path: str) -> AlreadyExistsError:
     """Return the error for writing where something already is."""
     return AlreadyExistsError(

@@ -189,8 +189,18 @@ def dynamic_columns_left() -> QueryError:
     """Return the error for writing rows of a dynamic collection without its dynamic columns."""
     return QueryError(
         "GV-166",
-        "the rows have dynamic columns, which a frame does not hand on by itself",
-        hint='name those you want: frame.select("id", "embedding", "color")',
+        "the rows have dynamic columns, and the collection has none",
+        hint='select the others: frame.select("id", "embedding"), or make it with dynamic=True',
+    )
+
+
+def no_ids_left(field: str, count: int) -> SchemaError:
+    """Return the error for rows without key where the highest key leaves no room for more."""
+    return SchemaError(
+        "GV-169",
+        f'no {count} ids are left above the highest of "{field}"',
+        hint="give the rows ids, or delete the row whose id is so high",
+        details={"field": field, "count": count},
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuvec.errors import no_ids_left
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
 from gpuvec.node.delegator import ShardDelegator
@@ -28,6 +29,7 @@ from gpuvec.types import RequestId, Timestamp
 from gpuvec.wal.log import Group, WriteAheadLog
 from gpuvec.wal.record import WriteRecord
 
+_LAST_ID = 2**63 - 1
 _REMEMBERED = 100_000  # answers kept for retries
 _LARGE_BYTES = 1 << 20  # a group worth a second thread
 
@@ -221,6 +223,8 @@ class ChannelOwner:
         if self._next_id is None:
             self._next_id = 1 + max(map(self._highest_id, self.shard.segments()), default=-1)
         first = self._next_id
+        if first + count - 1 > _LAST_ID:
+            raise no_ids_left(self.shard.layout.schema.primary_key, count)
         self._next_id += count
         return first
 

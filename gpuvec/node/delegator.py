@@ -169,6 +169,8 @@ class ShardDelegator:
         for segment in self.segments():
             if not len(left):
                 break
+            if len(segment.deletes) == len(segment):
+                continue
             part = keys if len(left) == len(keys) else keys.take(pa.array(left))
             rows = segment.find(part, self._visibility.hidden_until(segment.partition))
             hit = rows >= 0

@@ -89,10 +89,28 @@ def test_dynamic_columns_are_not_lost_in_silence(db):
     one.insert([{"id": 1, "v": [1, 2]}])
     assert other.insert(one).inserted == 1
     one.insert([{"id": 2, "v": [1, 2], "color": "red"}])
+    one.insert([{"id": 3, "v": [1, 2], "color": "blue", "size": {"x": [1, None]}}])
+    other.upsert(one.filter("id > 1"))
+    other.upsert(one.select("id", "v", "color").filter("id == 3"))
+    found = other.sort("id").select("color", "$meta").to_arrow().to_pylist()
+    assert [row["color"] for row in found] == [None, '"red"', '"blue"']
+    assert [row["$meta"] for row in found] == [None, '{"color":"red"}', '{"color":"blue"}']
+    other.upsert(one.select("id", "v", "color").filter("id == 2").collect())
+    assert other.filter("color == 'red'").count() == 1
+    copy = db.create_collection("copy", schema, data=one)
+    assert copy.filter("size['x'][0] == 1").count() == 1
+    plain = db.create_collection("plain", gv.Schema(schema.fields, "id"))
     with pytest.raises(gv.QueryError, match="GV-166"):
-        other.upsert(one)
-    other.upsert(one.select("id", "v", "color"))
-    assert other.filter("color is not null").count() == 1
+        plain.insert(one)
+    inferred = db.create_collection("inferred", data=one, primary_key="id")
+    assert inferred.filter("color == 'red'").count() == 1
+
+
+def test_a_collection_can_be_made_from_a_stream_that_is_read_once(db):
+    table = pa.table({"id": [1, 2], "name": ["a", "b"]})
+    for number, stream in enumerate([table.to_reader(), pl.from_arrow(table).lazy()]):
+        made = db.create_collection(f"c{number}", data=stream, primary_key="id")
+        assert ids_of(made) == [1, 2]
 
 
 def test_an_existing_key_is_refused_and_nothing_is_written(items):

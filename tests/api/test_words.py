@@ -1,5 +1,6 @@
 """How things name themselves: types, errors, databases."""
 
+import pathlib
 import pickle
 import warnings
 
@@ -68,3 +69,47 @@ def test_a_tilde_is_the_home(tmp_path, monkeypatch):
 def test_a_memory_limit_is_a_size(limit):
     with pytest.raises(gv.QueryError, match="GV-702"):
         gv.connect("memory://", memory_limit=limit)
+
+
+@pytest.mark.parametrize("call", ["sort", "distinct", "drop", "group_by"])
+@pytest.mark.parametrize("what", [gv.col("a") + 1, gv.col("a"), 5, ["a"]])
+def test_columns_are_named_and_computed_before(call, what):
+    with pytest.raises(gv.QueryError, match=r"(?s)GV-371.*with_columns"):
+        getattr(gv.frame({"a": [1, 2]}), call)(what)
+
+
+def test_a_field_name_can_be_written():
+    with pytest.raises(gv.SchemaError, match="GV-101"):
+        gv.Schema({"id": gv.Int64(), "\ud800": gv.Int64()}, "id")
+
+
+def test_a_path_below_an_unreadable_folder_is_refused_in_our_words(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "exists", refuse)
+    with pytest.raises(gv.StorageError, match="Permission denied"):
+        gv.connect(tmp_path / "closed" / "db")
+
+
+def test_automatic_ids_end_in_our_words():
+    with gv.connect("memory://") as db:
+        items = db.create_collection(
+            "a", gv.Schema({"id": gv.Int64(auto=True)}, "id", dynamic=True)
+        )
+        items.insert({"id": [2**63 - 1]})
+        with pytest.raises(gv.SchemaError, match="GV-169"):
+            items.insert({"x": [1]})
+        assert items.count() == 1
+
+
+def test_an_insert_finds_keys_in_segments_that_are_partly_dead():
+    with gv.connect("memory://") as db:
+        items = db.create_collection("a", gv.Schema({"id": gv.Int64()}, "id"))
+        for start in (0, 5):
+            items.insert({"id": list(range(start, start + 5))})
+            items.flush()
+        items.delete(filter="id < 7")
+        with pytest.raises(gv.SchemaError, match="GV-157"):
+            items.insert({"id": [0, 8]})
+        assert items.insert({"id": [0, 6]}).inserted == 2
