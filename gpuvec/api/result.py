@@ -9,7 +9,7 @@ from gpuvec.api.display import result_html, result_text
 from gpuvec.api.output import arrow_stream, write_parquet
 from gpuvec.errors import result_is_columns
 from gpuvec.query.build import check_names, whole_number
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.plan import Columns
 from gpuvec.rows import Rows
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Result:
     """Rows that were computed. Arrow readers take it as it is; `to_*` converts it for others."""
 
-    def __init__(self, rows: Rows, schema: Columns, metrics: Metrics) -> None:
+    def __init__(self, rows: Rows, schema: Columns, metrics: Measurements) -> None:
         self.rows = rows
         self.schema = schema
         self.metrics = metrics

@@ -1,9 +1,5 @@
-"""Memory is admitted before work starts: budgets, and work cut to fit them."""
+"""How much memory there is, and work cut to fit into it before it starts."""
 
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +8,6 @@ from gpuvec.device.arrays import cupy_module
 from gpuvec.errors import device_memory_exceeded
 
 HOST_SHARE = 0.75  # of what the machine lets this process have
-DEVICE_SHARE = 0.80  # the rest is for libraries' own buffers
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -74,81 +69,6 @@ def device_memory() -> Memory:
     return Memory(total=int(total), free=int(free))
 
 
-class MemoryBudget:
-    """A number of bytes, lent in named parts. Safe for use by several threads.
-
-    It counts; it does not allocate. Whoever allocates reserves first, so that what does not fit is
-    tiled or refused before it starts.
-
-    Args:
-        limit_bytes: what may be lent in all.
-        where: "host" or "gpu", for messages.
-    """
-
-    def __init__(self, limit_bytes: int, *, where: str = "host") -> None:
-        self.limit_bytes = limit_bytes
-        self.where = where
-        self._parts: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes not lent."""
-        with self._lock:
-            return self.limit_bytes - self._parts.total()
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Bytes lent, by what they are for, largest first."""
-        with self._lock:
-            return dict(self._parts.most_common())
-
-    def take(self, nbytes: int, what: str) -> None:
-        """Lend bytes until `give_back`.
-
-        Raises:
-            DeviceMemoryError: `GV-400`, they are not there; says who holds what.
-        """
-        with self._lock:
-            free = self.limit_bytes - self._parts.total()
-            if nbytes > free:
-                raise device_memory_exceeded(
-                    what,
-                    needed=nbytes,
-                    free=free,
-                    parts=dict(self._parts.most_common()),
-                    where=self.where,
-                )
-            self._parts[what] += nbytes
-
-    def give_back(self, nbytes: int, what: str) -> None:
-        """End a loan, or a part of one."""
-        with self._lock:
-            left = self._parts[what] - nbytes
-            if left < 0:
-                raise AssertionError(f"{what} gives back {-left} bytes more than it took")
-            self._parts[what] = left
-            if left == 0:
-                del self._parts[what]
-
-    @contextmanager
-    def reserve(self, nbytes: int, what: str) -> Iterator[None]:
-        """Lend bytes for the length of a block.
-
-        Args:
-            nbytes: how many.
-            what: what they are for, as a user reads it: "distances of 1,024 queries".
-
-        Raises:
-            DeviceMemoryError: `GV-400`, they are not there; says who holds what.
-        """
-        self.take(nbytes, what)
-        try:
-            yield
-        finally:
-            self.give_back(nbytes, what)
-
-
 def tiles(
     count: int, item_bytes: int, limit_bytes: int, *, what: str, where: str = "host", most: int = 0
 ) -> list[tuple[int, int]]:
@@ -167,8 +87,6 @@ def tiles(
     """
     size = limit_bytes // max(1, item_bytes)
     if size < 1 and count:
-        raise device_memory_exceeded(
-            what, needed=item_bytes, free=limit_bytes, parts={}, where=where
-        )
+        raise device_memory_exceeded(what, needed=item_bytes, free=limit_bytes, where=where)
     size = max(1, min(size, most) if most else size)
     return [(start, min(count, start + size)) for start in range(0, count, size)]

@@ -1,4 +1,4 @@
-"""Every error a user can meet: the classes, and one builder per code.
+"""The classes of errors that users can meet; the modules beside this one build them, by code.
 
 A class tells what the caller can do next; a code names the case. Codes: 1xx names and schemas,
 2xx filters, 3xx queries, 4xx memory, 5xx storage, 6xx writers and availability, 7xx rights, quotas

@@ -1,22 +1,17 @@
 """4xx: memory of host and device."""
 
-from collections.abc import Mapping
-
 from gpuvec.errors.base import DeviceMemoryError, ResultTooLargeError
 
 
-def device_memory_exceeded(
-    what: str, *, needed: int, free: int, parts: Mapping[str, int], where: str
-) -> DeviceMemoryError:
-    """Return the error for work that does not fit into a memory budget, with who holds what."""
-    held = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in parts.items())
+def device_memory_exceeded(what: str, *, needed: int, free: int, where: str) -> DeviceMemoryError:
+    """Return the error for work of which not even a part fits into a memory budget."""
     return DeviceMemoryError(
         "GV-400",
         f"{what} needs {needed / 2**20:,.1f} MiB of {where} memory; "
-        f"{free / 2**20:,.1f} MiB of the budget are free" + (f" (held: {held})" if held else ""),
+        f"{free / 2**20:,.1f} MiB of the budget are free",
         hint="raise the memory limit, close other databases or results, search fewer queries at "
         "once, or choose float16 or int8 vectors",
-        details={"what": what, "needed": needed, "free": free, "parts": dict(parts)},
+        details={"what": what, "needed": needed, "free": free},
     )
 
 

@@ -9,7 +9,7 @@ from gpuvec.errors import result_too_large
 from gpuvec.query import plan as p
 from gpuvec.query.estimate import check_fits, row_bytes
 from gpuvec.query.execute import Run, empty_part
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.optimize import optimize, source_scans
 from gpuvec.query.part import Part, concat_parts
 from gpuvec.query.session import Session
@@ -19,7 +19,7 @@ from gpuvec.segment.view import Snapshot
 FEW_ROWS = 4096
 
 
-def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Metrics]:
+def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Measurements]:
     """Return all visible columns of all rows, and what the run measured.
 
     Raises:

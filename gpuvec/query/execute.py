@@ -17,7 +17,7 @@ from gpuvec.query import plan as p
 from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
 from gpuvec.query.evaluate import evaluate_part, mask_part
 from gpuvec.query.join import join_parts
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import (
     Column,
     Part,
@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.metrics = Metrics()
+        self.metrics = Measurements()
         self._stack = ExitStack()
         self._snapshots: dict[int, Snapshot] = {}
 

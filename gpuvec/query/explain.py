@@ -12,7 +12,7 @@ from gpuvec.query.collect import collect_rows, visible_rows
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.evaluate import mask_part
 from gpuvec.query.execute import Run
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.optimize import columns_read, optimize
 from gpuvec.query.session import Session
 
@@ -31,7 +31,7 @@ class PlanText:
     """
 
     text: str
-    metrics: Metrics | None = None
+    metrics: Measurements | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -259,7 +259,7 @@ def _size(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
-def _measured(metrics: Metrics) -> list[str]:
+def _measured(metrics: Measurements) -> list[str]:
     stages = ", ".join(
         f"{name} {seconds * 1000:.1f} ms" for name, seconds in metrics.stages.items()
     )

@@ -1,4 +1,7 @@
-"""One merge of hits for segment, node and proxy: nearest first, equal distances by primary key."""
+"""Merges hits of several parts on the host: nearest first, equal distances by primary key.
+
+`kernels.merge_k` merges answers over the rows of one index, on either device.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import to_device, to_host
 from gpuvec.index.base import Queries, VectorIndex
-from gpuvec.index.flat import FlatIndex
+from gpuvec.index.registry import build
+from gpuvec.index.spec import Flat
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Part, arrow_numbers, gather, numpy_numbers, take_column
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_ranges
 from gpuvec.query.session import Session
-from gpuvec.rows import SparseVectors
+from gpuvec.rows import DenseVectors, SparseVectors
 from gpuvec.types import Metric, RowMask
 
 
@@ -54,16 +55,17 @@ class Target:
     @cached_property
     def index(self) -> VectorIndex:
         """The exact index over the part's vectors."""
+        copied = 0
 
-        def make() -> FlatIndex:
+        def make() -> VectorIndex:
+            nonlocal copied
             column = self.base.column(self.field)
-            vectors = column if isinstance(column, SparseVectors) else column.values
             if self.session.device == "gpu" and not isinstance(column, SparseVectors):
-                vectors = to_device(vectors)
-            return FlatIndex(vectors, self.metric, valid=column.valid)
+                column = DenseVectors(to_device(column.values), column.valid)
+                copied = column.values.nbytes
+            return build(Flat(), column, self.metric)
 
-        def size(index: FlatIndex) -> int:
-            copied = 0 if self.session.device == "cpu" else index.vectors.nbytes
+        def size(index: VectorIndex) -> int:
             return int(index.nbytes + copied)
 
         index: VectorIndex = self._cached(("index", self.field, self.metric), make, size)
@@ -131,7 +133,7 @@ class Searcher:
     """Answers tiles of queries over all targets of one search."""
 
     def __init__(
-        self, node: Search, targets: Sequence[Target], session: Session, metrics: Metrics
+        self, node: Search, targets: Sequence[Target], session: Session, metrics: Measurements
     ) -> None:
         self.node = node
         self.targets = targets

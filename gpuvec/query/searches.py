@@ -8,7 +8,7 @@ import numpy as np
 from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.groups import Groups, grouped_hits, make_groups
-from gpuvec.query.metrics import Metrics
+from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column, Part, arrow_numbers, gather, take_column
 from gpuvec.query.plan import QueryArray, Search
 from gpuvec.query.reduce import Hits
@@ -23,7 +23,7 @@ def run_search(
     parts: Sequence[Part],
     query_parts: Callable[[], Iterator[Part]],
     session: Session,
-    metrics: Metrics,
+    metrics: Measurements,
 ) -> Iterator[Part]:
     """Yield the answers, in query order.
 
@@ -60,7 +60,7 @@ def _tiles(searcher: Searcher, query_parts: Callable[[], Iterator[Part]]) -> Ite
 
 
 def _answer(
-    searcher: Searcher, groups: Groups | None, tile: Tile, metrics: Metrics
+    searcher: Searcher, groups: Groups | None, tile: Tile, metrics: Measurements
 ) -> Iterator[Part]:
     node = searcher.node
     if groups is None and node.k is None and node.high is None:

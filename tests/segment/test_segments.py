@@ -10,12 +10,10 @@ from gpuvec.node.loader import Loader
 from gpuvec.rows import DenseVectors, Rows, SparseVectors
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.growing import GrowingSegment
-from gpuvec.segment.info import TRANSITIONS, SegmentInfo
 from gpuvec.segment.visible import Layout, fit
 from gpuvec.storage import keys
 from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.segment_files import write_deletes, write_segment
-from gpuvec.types import SegmentState
 
 SCHEMA = gv.Schema(
     {
@@ -210,14 +208,3 @@ def test_deletes_are_kept_in_the_order_of_time():
     keep = np.ones(10, bool)
     log.hide(keep, 2)
     assert np.flatnonzero(~keep).tolist() == [1, 3]
-
-
-def test_a_segment_cannot_skip_a_state():
-    info = SegmentInfo(
-        segment_id="s", state=SegmentState.GROWING, partition="", row_count=1,
-        deleted_count=0, size_bytes=1, first_ts=1, last_ts=1,
-    )  # fmt: skip
-    assert info.moved_to(SegmentState.SEALED).state is SegmentState.SEALED
-    with pytest.raises(AssertionError, match="cannot become"):
-        info.moved_to(SegmentState.INDEXED)
-    assert set(TRANSITIONS) == set(SegmentState)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Metrics:
+class Measurements:
     """Counts and times of one run; `Result.metrics` shows them.
 
     Attributes:
