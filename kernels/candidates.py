@@ -122,6 +122,7 @@ def list_pairs(found: Any) -> Any:
     queries = np.empty(begins[size], np.int64)
     rows = np.empty(begins[size], np.int64)
     for j in range(size):
-        queries[begins[j] : begins[j + 1]] = j
-        rows[begins[j] : begins[j + 1]] = found.rows[j, : found.counts[j]]
+        for place in range(found.counts[j]):
+            queries[begins[j] + place] = j
+            rows[begins[j] + place] = found.rows[j, place]
     return queries, rows, begins

@@ -157,8 +157,10 @@ def make_room(found: Any, lows: Any, counts: Any, i: int, limit: float, most: in
         return found, lows
     wide_found = np.empty((found.shape[0], min(most, 4 * old)), np.int64)
     wide_lows = np.empty(wide_found.shape, np.float64)
-    wide_found[:, :old] = found
-    wide_lows[:, :old] = lows
+    for row in range(found.shape[0]):
+        for place in range(old):  # Numba takes seconds to compile a slice that is assigned to
+            wide_found[row, place] = found[row, place]
+            wide_lows[row, place] = lows[row, place]
     return wide_found, wide_lows
 
 
@@ -172,7 +174,8 @@ def gather(counts: Any, found: Any, lows: Any, limit: Any) -> Any:
     rows = np.empty(left.sum(), np.int64)
     at = 0
     for i in range(m):
-        rows[at : at + left[i]] = found[i, : left[i]]
+        for place in range(left[i]):
+            rows[at + place] = found[i, place]
         at += left[i]
     return left, rows
 

@@ -215,7 +215,8 @@ def _order_by_edge(w: Any) -> Any:
             place = edges - 1 - w.edge[j]
             w.order[w.counts[place]] = j
             w.counts[place] += 1
-    w.order[total : total + GROUP] = len(w.edge)
+    for place in range(total, total + GROUP):
+        w.order[place] = len(w.edge)
     return total
 
 
@@ -224,13 +225,15 @@ def _draw_lines(shard: Any, batch: Any, found: Any, at: int, count: int, w: Any)
     """Write the lines of the first `count` places; what fills the last group never passes."""
     last = len(batch.edges) - 1
     for i in range(count):
-        j, e = w.order[i], w.edge[w.order[i // GROUP * GROUP]]
+        j, e = w.order[i], np.int64(w.edge[w.order[i // GROUP * GROUP]])
         w.starts[0, i], w.slopes[0, i] = _line(shard, batch, found, at, j, e)
         second = min(e + SECOND, last)
         w.starts[1, i], w.slopes[1, i] = _line(shard, batch, found, at, j, second)
         w.starts[2, i], w.slopes[2, i] = _line(shard, batch, found, at, j, last)
-    w.starts[:, count : count + GROUP] = np.inf
-    w.slopes[:, count : count + GROUP] = 0
+    for i in range(count, count + GROUP):
+        for line in range(3):
+            w.starts[line, i] = np.inf
+            w.slopes[line, i] = 0
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
@@ -363,22 +366,30 @@ def sweep(shard: Any, batch: Any, found: Any, keep: Any, list_rows: Any, least: 
     Returns:
         how many 8-bit products were made.
     """
-    size, last, products = len(batch.norms), len(batch.edges) - 1, 0
+    last, products = len(batch.edges) - 1, 0
     _rank_lists(shard, batch, list_rows, least, w)
-    for at in range(len(shard.centers)):
-        count = 0
-        for j in range(size):
-            if w.seeds[j] == at:
-                w.order[count] = j
-                w.edge[j] = last
-                count += 1
-        if count > 0:
-            w.order[count : count + GROUP] = size
-            products += _sweep_list(shard, batch, found, keep, at, count, True, w)
-    for turn in range(2):
+    for turn in range(3):  # the lists that queries start with; near ones; the others
         for at in range(len(shard.centers)):
-            if list_rows[at] > 0:
-                _choose_edges(shard, batch, found, at, turn == 0, w)
+            count = 0
+            if turn == 0:
+                count = _start_with(at, last, w)
+            elif list_rows[at] > 0:
+                _choose_edges(shard, batch, found, at, turn == 1, w)
                 count = _order_by_edge(w)
-                products += _sweep_list(shard, batch, found, keep, at, count, False, w)
+            if count > 0:
+                products += _sweep_list(shard, batch, found, keep, at, count, turn == 0, w)
     return products
+
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _start_with(at: int, last: int, w: Any) -> int:
+    """List the queries that start with a list, at the last edge; return how many."""
+    count = 0
+    for j in range(len(w.seeds)):
+        if w.seeds[j] == at:
+            w.order[count] = j
+            w.edge[j] = last
+            count += 1
+    for place in range(count, count + GROUP):
+        w.order[place] = len(w.seeds)
+    return count

@@ -132,7 +132,9 @@ def encode_queries(
     for j in range(count):
         encode_vector(queries[j], units[j], head, shift, codes[j], parts)
         norms_at(parts, edges, own)
-        norms[:, :, j] = own
+        for kind in range(4):
+            for e in range(len(edges)):
+                norms[kind, e, j] = own[kind, e]
         total, spread, start = np.int64(0), np.float32(0), 0
         for e in range(len(edges)):
             for c in range(start, edges[e]):
