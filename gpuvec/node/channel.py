@@ -276,7 +276,7 @@ class Channel:
         self._disown()
         try:
             owner = self._own(generation)
-        except GpuvecError:
+        except (GpuvecError, MemoryError):
             return [write_outcome_unknown(name, cause) for _ in requests]
         answers = [owner.answer_to(request.request_id) for request in requests]
         return [write_failed(name, cause) if a is None else a for a in answers]

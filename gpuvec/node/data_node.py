@@ -170,13 +170,14 @@ class ChannelOwner:
         large = sum(write.size_bytes for write in applied) > _LARGE_BYTES
         wait = self._beside(self.shard.settle) if large else None
         try:
-            yield from self.log.append(records)
+            try:
+                yield from self.log.append(records)
+            finally:
+                if wait is not None:
+                    wait()
+            self.shard.publish(records[-1].ts)
         except Exception as error:
             raise ChannelLostError(error) from error
-        finally:
-            if wait is not None:
-                wait()
-        self.shard.publish(records[-1].ts)
         self._note(applied)
 
     def unflushed(self) -> tuple[WriteSummary, ...]:

@@ -49,7 +49,8 @@ class DurableFolder:
     """Writes files below one folder. Paths are absolute; `OSError`s leave as they come.
 
     Args:
-        root: made, with what is missing above it, by the first write.
+        root: made, with what is missing above it, by the first write; never again by a later one,
+            which would begin an empty store where the other was moved away.
         durable: False leaves out every sync.
         system: see `System`.
     """
@@ -59,6 +60,7 @@ class DurableFolder:
         self._durable = durable
         self._system = system
         self._made: set[str] = set()  # folders whose names are known to be durable
+        self._rooted = False  # whether the root was there
 
     def replace(self, path: str, parts: Sequence[Buffer]) -> None:
         """Write a file, in the place of any other of that name."""
@@ -133,6 +135,8 @@ class DurableFolder:
         parent = os.path.dirname(folder)
         if folder in self._made or folder == parent:
             return
+        if self._rooted and len(folder) <= len(self._root):
+            return
         self.make_folder(parent)
         is_new = True
         try:
@@ -146,6 +150,7 @@ class DurableFolder:
             if is_ours or error.errno not in _NOT_FOR_US:
                 raise
         self._made.add(folder)
+        self._rooted = self._rooted or folder == self._root
 
     def sync_data(self, fd: int) -> None:
         """Make the bytes of an open file durable."""

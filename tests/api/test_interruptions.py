@@ -9,6 +9,7 @@ import pytest
 
 import gpuvec as gv
 from gpuvec.api.committer import Committer
+from gpuvec.node.delegator import ShardDelegator
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(4)}, "id")
 
@@ -90,8 +91,34 @@ def test_a_write_on_its_way_when_the_directory_moves_is_not_acknowledged(
     engine = engine_of(items)
     monkeypatch.setattr(engine._place, "check", lambda: None)  # moved after this look
     shutil.move(tmp_path / "db", tmp_path / "other")
-    with pytest.raises(gv.UnavailableError):
+    with pytest.raises(gv.UnavailableError) as caught:
         items.insert(rows(10))
+    assert caught.value.details["outcome"] == "unknown"
+    with pytest.raises(gv.StorageError):
+        items.insert(rows(20))
+    assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize("how_often", [1, 2])
+def test_a_write_without_room_in_memory_is_there_or_unknown(items, monkeypatch, how_often):
+    left = [how_often]
+
+    def settle(self):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise MemoryError
+
+    monkeypatch.setattr(ShardDelegator, "settle", settle)
+    monkeypatch.setattr("gpuvec.node.data_node._LARGE_BYTES", 0)
+    if how_often == 2:
+        monkeypatch.setattr(ShardDelegator, "install", lambda *_: settle(None))
+        with pytest.raises(gv.UnavailableError) as caught:
+            items.insert(rows(10))
+        assert caught.value.details["outcome"] == "unknown"
+        monkeypatch.undo()
+    else:
+        assert items.insert(rows(10)).inserted == 10
+    assert ids_of(items) == list(range(20))
 
 
 def test_a_path_whose_database_was_removed_is_a_new_one(tmp_path, db, items):
