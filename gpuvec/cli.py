@@ -1,20 +1,28 @@
 """The command line: `gpuvec demo | doctor | import | search | inspect | config`.
 
-Exit codes: 0 done, 1 an error that is explained on one line of stderr, 2 wrong usage.
+Exit codes: 0 done, 1 an error that is explained on stderr, 2 wrong usage.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from gpuvec.errors import GpuvecError, no_such_file, not_a_collection_path
+from gpuvec.errors import (
+    GpuvecError,
+    bad_rename,
+    no_key_given,
+    no_such_file,
+    not_a_collection_path,
+)
+from gpuvec.show import print_facts, print_rows
 
 app = typer.Typer(
     help="Vectors beside ordinary columns: store, search in batches, filter, measure.",
@@ -31,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def main() -> None:
-    """Run the command line; errors of gpuvec are one line, not a traceback."""
+    """Run the command line; errors of gpuvec are a line or two, not a traceback."""
     try:
         app()
     except GpuvecError as error:
@@ -47,11 +55,24 @@ def _explain(error: GpuvecError) -> int:
     return 1
 
 
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    """Vectors beside ordinary columns: store, search in batches, filter, measure."""
+    if version:
+        print(importlib.metadata.version("gpuvec"))
+        raise typer.Exit
+
+
 @app.command()
 def demo(
-    path: Annotated[Path | None, typer.Option(help="keep the database here")] = None,
+    path: Annotated[Path | None, typer.Option(help="keep the database in this new folder")] = None,
 ) -> None:
-    """A minute's tour on real rows: import, search, recall, speed beside FAISS."""
+    """A minute's tour on real rows: import, search, recall, speed beside FAISS.
+
+    The rows lie in a clone of the project, or where GPUVEC_DATA says.
+    """
     from gpuvec.demo import run_demo
 
     with tempfile.TemporaryDirectory(prefix="gpuvec-demo-") as scratch:
@@ -71,9 +92,10 @@ def doctor(
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:
         for finding in findings:
-            out.print(f"{finding.mark} [bold]{finding.part}[/]  {finding.text}", highlight=False)
+            line = f"{finding.mark} [bold]{finding.part:6}[/]  {finding.text}"
+            out.print(line, highlight=False)
             if finding.remedy:
-                out.print(f"    {finding.remedy}", highlight=False)
+                out.print(f"             {finding.remedy}", highlight=False)
     if any(finding.is_failure for finding in findings):
         raise typer.Exit(1)
 
@@ -85,62 +107,69 @@ def import_(
     primary_key: Annotated[str | None, typer.Option(help="needed for a new collection")] = None,
     columns: Annotated[str, typer.Option(help="renames: 'emb=embedding,t=title'")] = "",
     on_conflict: Annotated[str, typer.Option(help="error, skip or replace")] = "error",
-    batch_rows: Annotated[int, typer.Option(min=1)] = 20_000,
+    batch_rows: Annotated[int, typer.Option(min=1, help="rows of an atomic batch")] = 20_000,
 ) -> None:
     """Insert files into a collection, in atomic batches; the collection is made when missing."""
-    from tqdm import tqdm
-
     from gpuvec.api.files import count_rows, read_batches
+    from gpuvec.api.interop import infer_schema
+    from gpuvec.api.progress import progress
 
-    renames = dict(pair.split("=", 1) for pair in columns.split(",") if "=" in pair)
+    renames = _renames(columns)
     total = count_rows(source)
-    with _database(to) as (db, name):
-        items = None if name not in db.collections() else db[name]
-        done = 0
-        with tqdm(total=total, unit=" rows", delay=2, disable=None) as bar:
-            for batch in read_batches(source, batch_rows, renames):
-                if items is None:
-                    items = db.create_collection(
-                        name, data=batch.slice(0, 0), primary_key=primary_key
-                    )
-                try:
-                    result = items.insert(batch, on_conflict=on_conflict)
-                except GpuvecError as error:
-                    error.hint = (
-                        f"{error.hint}\n  {done:,} rows of earlier batches are stored".strip()
-                    )
-                    raise
-                done += result.inserted + result.updated
-                bar.update(batch.num_rows)
-    out.print(f"{done:,} of {total:,} rows stored in {to}", highlight=False)
+    with _database(to) as (db, name), progress("import", total, "rows") as advance:
+        items = db[name] if name in db.collections() else None
+        seen = stored = 0
+        for batch in read_batches(source, batch_rows, renames):
+            if items is None:
+                if primary_key is None:
+                    raise no_key_given(name, batch.column_names)
+                items = db.create_collection(name, infer_schema(batch, primary_key=primary_key))
+            try:
+                result = items.insert(batch, on_conflict=on_conflict)
+            except GpuvecError as error:
+                if seen:
+                    error.hint += f"\n  the {seen:,} rows before this batch are done"
+                raise
+            seen += batch.num_rows
+            stored += result.inserted + result.updated
+            advance(batch.num_rows)
+    skipped = f", {seen - stored:,} skipped" if stored < seen else ""
+    out.print(f"{stored:,} of {total:,} rows stored in {to}{skipped}", highlight=False)
 
 
 @app.command()
 def search(
     target: Target,
-    queries: Annotated[str, typer.Option(help="a file with one vector column")],
-    k: Annotated[int, typer.Option("-k", min=1)] = 10,
+    queries: Annotated[str, typer.Option(help="files with one vector column: 'q.parquet'")],
+    k: Annotated[int, typer.Option("-k", min=1, help="neighbours of each query")] = 10,
     where: Annotated[str, typer.Option("--filter", help="'price < 20'")] = "",
     query_on: Annotated[str | None, typer.Option(help="the vector column of the queries")] = None,
     query_id: Annotated[str | None, typer.Option(help="the column that names a query")] = None,
     select: Annotated[str, typer.Option(help="columns to return: 'id,title'")] = "",
-    recall: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    recall: Annotated[
+        float | None, typer.Option(min=0, max=1, help="the share of true neighbours to reach")
+    ] = None,
     result: Annotated[Path | None, typer.Option("--out", help="a Parquet file to write")] = None,
-    limit: Annotated[int, typer.Option(help="rows to print")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="rows to print")] = 20,
 ) -> None:
     """Find the nearest rows of every query in a file."""
-    _need_files(queries)
+    from gpuvec.api.files import open_files
+
+    open_files(queries)
+    if result is not None and not result.parent.is_dir():
+        raise no_such_file(str(result.parent), what="folder")
     with _database(target, must_exist=True) as (db, name):
         frame = db[name]
         frame = frame.filter(where) if where else frame
         found = frame.search(queries, k, query_on=query_on, query_id=query_id, recall=recall)
         if select:
-            found = found.select("query_id", "rank", "distance", *select.split(","))
+            names = [column.strip() for column in select.split(",")]
+            found = found.select("query_id", "rank", "distance", *names)
         if result is not None:
             found.to_parquet(str(result))
             out.print(f"written to {result}", highlight=False)
         else:
-            _print_rows(found.limit(limit).to_arrow().to_pylist())
+            print_rows(out, found.limit(limit).to_arrow().to_pylist())
 
 
 @app.command()
@@ -155,20 +184,20 @@ def inspect(
     if _is_database(target):
         with gv.connect(target) as db:
             facts = [{"collection": name, **db[name].stats()} for name in db.collections()]
-            print(json.dumps(facts, indent=2, default=str)) if as_json else _print_rows(facts)
+            print(json.dumps(facts, indent=2, default=str)) if as_json else print_rows(out, facts)
         return
     with _database(target, must_exist=True) as (db, name):
         items = db[name]
         parts = items.segments().to_arrow().to_pylist() if segments else []
         if as_json:
             shown = {"schema": items.schema.to_json(), **items.stats()}
-            print(
-                json.dumps(shown | ({"segments": parts} if segments else {}), indent=2, default=str)
-            )
+            shown |= {"segments": parts} if segments else {}
+            print(json.dumps(shown, indent=2, default=str))
             return
         out.print(str(items.schema), highlight=False)
-        _print_rows([items.stats()])
-        _print_rows(parts)
+        print_facts(out, items.stats())
+        if segments:
+            print_rows(out, parts)
 
 
 @config_app.command("show")
@@ -176,11 +205,12 @@ def config_show() -> None:
     """Every setting, its value and where that came from."""
     from gpuvec.settings import config
 
-    _print_rows([{"setting": k, "value": v, "from": origin} for k, v, origin in config.items()])
+    rows = [{"setting": key, "value": str(v), "from": origin} for key, v, origin in config.items()]
+    print_rows(out, rows)
 
 
 @contextlib.contextmanager
-def _database(target: str, *, must_exist: bool = False) -> Any:
+def _database(target: str, *, must_exist: bool = False) -> Iterator[tuple[Any, str]]:
     """Open the database of `path/collection`; yields it and the collection's name."""
     import gpuvec as gv
 
@@ -188,7 +218,7 @@ def _database(target: str, *, must_exist: bool = False) -> Any:
     if not path or not name:
         raise not_a_collection_path(target)
     if must_exist and not _is_database(path):
-        raise no_such_file(path, what="database")
+        raise no_such_file(f"{path}, nor at {target}", what="database")
     with gv.connect(path) as db:
         yield db, name
 
@@ -197,29 +227,12 @@ def _is_database(path: str) -> bool:
     return "://" in path or (Path(path) / "gpuvec.json").is_file()
 
 
-def _need_files(pattern: str) -> None:
-    if "://" not in pattern and not any(
-        Path().glob(pattern) if "*" in pattern else [Path(pattern).exists()]
-    ):
-        raise no_such_file(pattern, what="file")
-
-
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    table = Table()
-    for name in rows[0]:
-        table.add_column(str(name))
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    out.print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _renames(text: str) -> dict[str, str]:
+    pairs = [pair.strip().split("=") for pair in text.split(",") if pair.strip()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise bad_rename("=".join(pair))
+    return dict(pairs)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ def _show_hits(
     asked = " ".join(queries["text"][at].as_py().split())
     console.print(f'\n[bold]Nearest to[/] "{asked}"', highlight=False)
     for hit in hits:
-        console.print(f"  {hit['rank']}. {hit['name']}: {hit['synopsis']} ({-hit['distance']:.3f})")
+        score = -hit["distance"]
+        console.print(f"  {hit['rank']}. {hit['name']}: {hit['synopsis']} (cosine {score:.3f})")
 
 
 def _measure(

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 PREFIX = "GPUVEC_"
+_OTHER_VARIABLES = ("GPUVEC_DATA",)  # names the folder of the full data set
 DEFAULTS: dict[str, Any] = {
-    "progress": True,  # bars after 2 s, or a function
+    "progress": True,  # bars after 2 s; or a function, called with each event
     "threads": 0,  # 0: every core this process may use
     "memory_limit": None,  # host: a share up to 1, bytes, or "20GiB"
     "durability": "fsync",  # "os" survives a kill, not a power cut
@@ -28,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class Config:
-    """The settings of this process. Read with `config["flush.rows"]`, change with `set`."""
+    """The settings of this process. Read with `config["flush.age_s"]`, change with `set`."""
 
     def __init__(self) -> None:
         self._chosen: dict[str, Any] = {}
@@ -62,10 +63,6 @@ class Config:
         checked = _flatten(_validate(_nest({**self._chosen, **named})))
         self._chosen.update({key: checked[key] for key in named})
         return _Scope(self, before)
-
-    def reload(self) -> None:
-        """Read files and the environment again; values from `set` stay."""
-        self._found = None
 
     def _lookup(self, key: str) -> tuple[Any, str]:
         sources = self._sources()
@@ -147,6 +144,7 @@ def _settings_class() -> "type[BaseSettings]":
 
 def _read_sources() -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {key: (value, "default") for key, value in DEFAULTS.items()}
+    _check_variables()
     files = [file for file in (Path("gpuvec.yaml"), user_file()) if file.is_file()]
     if not files and not _has_variables():
         return found  # without Pydantic, which takes a tenth of a second to import
@@ -166,6 +164,14 @@ def _read_sources() -> dict[str, tuple[Any, str]]:
     return found
 
 
+def _check_variables() -> None:
+    """Refuse a variable that is no setting, which would else be passed over in silence."""
+    known = {_variable(key): key for key in DEFAULTS}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known and name not in _OTHER_VARIABLES:
+            raise unknown_setting(name, known, where="the environment")
+
+
 def _has_variables() -> bool:
     """Return whether a variable may be a setting; Pydantic knows which are."""
     names = tuple({PREFIX + key.split(".")[0].upper() for key in DEFAULTS})
@@ -183,7 +189,8 @@ def _validate(values: dict[str, Any], *, where: str = "config.set") -> dict[str,
         key = ".".join(
             str(part) for part in first["loc"] if not str(part).startswith(("function", "call"))
         )
-        raise bad_setting(key, first["input"], first["msg"], where=where) from None
+        origin = _variable(key) if where == "environment" else where
+        raise bad_setting(key, first["input"], first["msg"], where=origin) from None
     return checked.model_dump() if hasattr(checked, "model_dump") else dict(checked)
 
 

@@ -1,6 +1,8 @@
 """The command line, run as a user runs it: in a process of its own."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -12,15 +14,18 @@ import pytest
 import gpuvec as gv
 
 DIM = 16
+SEARCH = "search ./shop/items --queries q.parquet"
 
 
-def run(*args: str, cwd, code: int = 0) -> str:
+def run(line: str, cwd, code: int = 0, **variables: str) -> str:
+    """Run `gpuvec LINE`; return what it printed, of an error what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "gpuvec.cli", *args],
+        [sys.executable, "-m", "gpuvec.cli", *shlex.split(line)],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,
+        env={**os.environ, "COLUMNS": "100", **variables},
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -31,113 +36,108 @@ def run(*args: str, cwd, code: int = 0) -> str:
 def shop(tmp_path_factory):
     """A folder with rows and queries as files, imported into ./shop/items."""
     folder = tmp_path_factory.mktemp("cli")
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((300, DIM)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((300, DIM)).astype(np.float32)
     rows = pa.table(
-        {
-            "id": np.arange(300),
-            "price": np.arange(300) / 10,
-            "emb": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIM),
-        }
+        {"id": np.arange(300), "price": np.arange(300) / 10, "emb": pa.array(list(vectors))}
     )
+    assert pa.types.is_list(rows["emb"].type)  # as pandas writes vectors
     pq.write_table(rows.slice(0, 200), folder / "a.parquet")
     pq.write_table(rows.slice(200), folder / "b.parquet")
     pq.write_table(rows.slice(0, 5).select(["id", "emb"]), folder / "q.parquet")
-    out = run(
-        "import", "*.parquet".replace("*", "[ab]*"), "--to", "./shop/items", "--primary-key", "id",
-        "--columns", "emb=embedding", cwd=folder,
-    )  # fmt: skip
-    assert "300 of 300 rows" in out
+    (folder / "torn.parquet").write_bytes((folder / "a.parquet").read_bytes()[:-100])
+    line = "import '[ab].parquet' --to ./shop/items --primary-key id --columns emb=embedding"
+    assert "300 of 300 rows stored" in run(line, folder)
     return folder
 
 
 def test_search_writes_parquet(shop):
-    run(
-        "search",
-        "./shop/items",
-        "--queries",
-        "q.parquet",
-        "-k",
-        "3",
-        "--out",
-        "hits.parquet",
-        cwd=shop,
-    )
+    run(f"{SEARCH} -k 3 --out hits.parquet", shop)
     hits = pq.read_table(shop / "hits.parquet").to_pydict()
     assert hits["rank"] == [1, 2, 3] * 5
     assert hits["id"][::3] == [0, 1, 2, 3, 4]
 
 
 def test_search_prints_a_table_of_filtered_hits(shop):
-    out = run(
-        "search",
-        "./shop/items",
-        "--queries",
-        "q.parquet",
-        "-k",
-        "2",
-        "--filter",
-        "price >= 1",
-        cwd=shop,
-    )
-    assert "distance" in out
+    out = run(f"{SEARCH} -k 2 --filter 'price >= 29.7' --select 'id, price'", shop)
+    shown = [line.split("│")[4].strip() for line in out.splitlines() if line.startswith("│")]
+    assert len(shown) == 10
+    assert set(shown) <= {"297", "298", "299"}
+
+
+def test_a_search_without_hits_says_so(shop):
+    assert "no rows" in run(f"{SEARCH} --filter 'price > 1000'", shop)
+
+
+def test_a_second_import_may_skip_what_is_there(shop):
+    out = run("import b.parquet --to ./shop/items --columns emb=embedding --on-conflict skip", shop)
+    assert "0 of 100 rows stored in ./shop/items, 100 skipped" in out
 
 
 def test_inspect_tells_rows_and_segments(shop):
-    facts = json.loads(run("inspect", "./shop/items", "--segments", "--json", cwd=shop))
+    facts = json.loads(run("inspect ./shop/items --segments --json", shop))
     assert facts["rows"] == 300
     assert facts["schema"]["primary_key"] == "id"
     assert sum(part["rows"] for part in facts["segments"]) == 300
-    assert json.loads(run("inspect", "./shop", "--json", cwd=shop))[0]["collection"] == "items"
+    assert json.loads(run("inspect ./shop --json", shop))[0]["collection"] == "items"
 
 
-def test_an_error_is_one_line_with_its_code(shop):
-    err = run(
-        "search",
-        "./shop/items",
-        "--queries",
-        "q.parquet",
-        "--filter",
-        "prcie < 1",
-        cwd=shop,
-        code=1,
-    )
-    assert err.startswith('NotFoundError [GV-104]: no field "prcie"')
-    assert "price" in err
+def test_inspect_fits_a_terminal(shop):
+    out = run("inspect ./shop", shop, COLUMNS="60")
+    assert max(map(len, out.splitlines())) <= 60 or "more columns" in out
+    assert "items" in out
+    assert "300" in run("inspect ./shop/items --segments", shop)
 
 
 @pytest.mark.parametrize(
-    ("args", "text"),
+    ("line", "text"),
     [
-        (["search", "./nothing/items", "--queries", "q.parquet"], "no database at ./nothing"),
-        (["search", "./shop/items", "--queries", "none.parquet"], "no file at none.parquet"),
-        (["search", "./shop/itms", "--queries", "q.parquet"], 'Did you mean "items"'),
-        (["import", "none-*.parquet", "--to", "./shop/items"], "no file at none-*.parquet"),
-        (["inspect", "items"], "names no collection"),
+        (f"{SEARCH} --filter 'prcie < 1'", 'NotFoundError [GV-104]: no field "prcie"'),
+        ("search ./nothing/items --queries q.parquet", "no database at ./nothing"),
+        ("search ./shop/items --queries none.parquet", "no file at none.parquet"),
+        ("search ./shop/items --queries '{folder}/no*.parquet'", "no file at"),
+        ("search ./shop/items --queries torn.parquet", "CorruptError [GV-709]: cannot read torn"),
+        ("search ./shop/itms --queries q.parquet", 'Did you mean "items"'),
+        (f"{SEARCH} --out none/hits.parquet", "no folder at none"),
+        ("import none-*.parquet --to ./shop/items", "no file at none-*.parquet"),
+        ("import torn.parquet --to ./shop/items", "cannot read torn.parquet"),
+        ("import a.parquet --to ./shop/new", "--primary-key COLUMN, one of: id, price, emb"),
+        ("import a.parquet --to ./shop/items --columns emb", 'cannot read the rename "emb"'),
+        ("import a.parquet --to ./shop/items --columns em=e", 'Did you mean "emb"'),
+        ("import q.parquet --to ./shop/items --columns emb=embedding", "GV-"),
+        ("inspect items", "names no collection"),
+        ("inspect ./nope", "./nope"),
     ],
 )
-def test_bad_input_says_what_was_wanted(shop, args, text):
-    assert text in run(*args, cwd=shop, code=1)
+def test_bad_input_says_what_was_wanted(shop, line, text):
+    assert text in run(line.format(folder=shop), shop, code=1)
 
 
 def test_nothing_is_made_for_a_bad_path(shop):
-    run("search", "./nothing/items", "--queries", "q.parquet", cwd=shop, code=1)
+    run("search ./nothing/items --queries q.parquet", shop, code=1)
     assert not (shop / "nothing").exists()
 
 
 def test_wrong_usage_exits_with_2(shop):
-    run("search", "./shop/items", cwd=shop, code=2)
+    run("search ./shop/items", shop, code=2)
 
 
 def test_doctor_looks_at_every_part(shop):
-    found = json.loads(run("doctor", "--json", cwd=shop))
+    found = json.loads(run("doctor --json", shop))
     assert [item["part"] for item in found] == ["python", "cpu", "memory", "gpu", "faiss", "disk"]
+    assert "disk" in run("doctor", shop)
 
 
 def test_config_show_names_origins(shop):
-    assert "default" in run("config", "show", cwd=shop)
+    out = run("config show", shop, GPUVEC_THREADS="1")
+    assert "GPUVEC_THREADS" in out
+    assert "default" in out
+
+
+def test_the_version_is_printed(shop):
+    assert run("--version", shop).strip() == gv.__version__
 
 
 def test_the_shop_opens_from_python(shop):
     with gv.connect(shop / "shop") as db:
         assert db["items"].count() == 300
+        assert isinstance(db["items"].schema["embedding"], gv.Vector)

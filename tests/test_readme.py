@@ -1,5 +1,6 @@
 """The README's first five minutes run as they are written."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,24 @@ def test_the_first_five_minutes_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "k=3 cosine exact" in done.stdout
+
+
+def test_the_command_lines_run(tmp_path):
+    (lines,) = re.findall(r"## Command line\n+```sh\n(.*?)```", README, re.DOTALL)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20,000 of 20,000 rows stored" in done.stdout
+    assert (
+        re.findall(r"│ +(?:none|50pct|10pct|1pct) *│.*│ +(\d\.\d{4}) +│", done.stdout)
+        == ["1.0000"] * 4
+    )
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():

@@ -56,8 +56,16 @@ def test_a_wrong_value_names_setting_and_place(place, monkeypatch):
     with pytest.raises(QueryError, match=r'GV-702.*"threads".*-1'):
         Config().set(threads=-1)
     monkeypatch.setenv("GPUVEC_DURABILITY", "maybe")
-    with pytest.raises(QueryError, match="environment"):
+    with pytest.raises(QueryError, match="it came from GPUVEC_DURABILITY"):
         Config()["durability"]
+
+
+def test_a_variable_that_is_no_setting_is_refused(place, monkeypatch):
+    monkeypatch.setenv("GPUVEC_DATA", "/data")
+    assert Config()["threads"] == 0
+    monkeypatch.setenv("GPUVEC_TREADS", "3")
+    with pytest.raises(NotFoundError, match='Did you mean "GPUVEC_THREADS"'):
+        Config()["threads"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gpuvec.errors.base import NotFoundError, QueryError, did_you_mean
+from gpuvec.errors.base import CorruptError, NotFoundError, QueryError, did_you_mean
 
 
 def unknown_setting(key: str, known: Iterable[str], *, where: str = "") -> NotFoundError:
@@ -44,3 +44,39 @@ def not_a_collection_path(target: str) -> QueryError:
 def unknown_file_kind(path: str, known: Iterable[str]) -> QueryError:
     """Return the error for a file whose ending is not understood."""
     return QueryError("GV-705", f"cannot read {path}", hint=f"endings: {', '.join(known)}")
+
+
+def no_key_given(name: str, columns: Iterable[str]) -> QueryError:
+    """Return the error for importing into a new collection without naming its key."""
+    return QueryError(
+        "GV-706",
+        f'collection "{name}" does not exist yet, and no primary key was named',
+        hint=f"--primary-key COLUMN, one of: {', '.join(columns)}",
+        details={"collection": name},
+    )
+
+
+def bad_rename(text: str) -> QueryError:
+    """Return the error for a rename that is no pair of names."""
+    return QueryError(
+        "GV-707",
+        f'cannot read the rename "{text}"',
+        hint="--columns wants pairs: 'emb=embedding,t=title'",
+    )
+
+
+def no_such_column(name: str, known: Iterable[str]) -> NotFoundError:
+    """Return the error for renaming a column that the files do not have."""
+    names = list(known)
+    return NotFoundError(
+        "GV-708",
+        f'the files have no column "{name}".{did_you_mean(name, names)}',
+        hint=f"columns: {', '.join(names)}",
+    )
+
+
+def unreadable_source(path: str, why: object) -> CorruptError:
+    """Return the error for a file whose content is not what its ending says."""
+    return CorruptError(
+        "GV-709", f"cannot read {path}: {why}", hint="write the file again", details={"path": path}
+    )
