@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 .venv/ready: pyproject.toml
-	@echo "setting up .venv (once)"
+	@echo "setting up .venv, once: a minute or two"
 	@$(PYTHON) -m venv .venv
 	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch .venv/ready
