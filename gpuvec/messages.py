@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuvec.rows import Rows
-from gpuvec.types import RequestId, Version
+from gpuvec.types import RequestId, Timestamp, Version
 
 
 class OnConflict(StrEnum):
@@ -76,3 +76,18 @@ class WriteReply:
     updated: int = 0
     deleted: int = 0
     keys: pa.Array | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStatus:
+    """What a channel holds that is in no file.
+
+    Attributes:
+        oldest: timestamp of its oldest write; None when there is none.
+    """
+
+    collection_id: str
+    growing_bytes: int = 0
+    writes: int = 0
+    deletes: int = 0
+    oldest: Timestamp | None = None

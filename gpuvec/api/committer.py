@@ -40,6 +40,7 @@ class Committer:
         self._wake = threading.Event()
         self._where = where
         self._stopping = False
+        self._failure: Exception | None = None  # of maintenance; a bug that nobody was told of
         self._gate = threading.Lock()
         self._threads = [
             threading.Thread(target=self._commit_forever, name="gpuvec-committer", daemon=True),
@@ -49,7 +50,12 @@ class Committer:
             thread.start()
 
     def submit(self, request: Any, deadline_s: float) -> Any:
-        """Return the answer to a write, when it is durable and visible."""
+        """Return the answer to a write, when it is durable and visible.
+
+        Raises:
+            AssertionError: maintenance met a bug since the last write; nothing was written.
+        """
+        self._tell()
         answer: Future[Any] = Future()
         with self._gate:
             if self._stopping:
@@ -67,36 +73,54 @@ class Committer:
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish what was submitted, then end both threads."""
+        """Finish what was submitted, then end both threads.
+
+        Raises:
+            AssertionError: maintenance met a bug since the last write.
+        """
         with self._gate:
             self._stopping = True
             self._queue.put(None)
         self._wake.set()
         for thread in self._threads:
             thread.join()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Raise what maintenance met, once."""
+        with self._gate:
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            what = f"{type(failure).__name__}: {failure}"
+            raise AssertionError(f"maintenance of {self._where} failed: {what}") from failure
 
     def _commit_forever(self) -> None:
-        before = 0
+        before, took_s = 0, 0.0
         while True:
-            group = self._gather(before)
-            before = len(group)
+            group = self._gather(before, took_s)
+            before, start = len(group), time.monotonic()
             by_collection: dict[str, list[tuple[Any, Future[Any]]]] = {}
             for item in group:
                 if item is not None:
                     by_collection.setdefault(item[0].collection_id, []).append(item)
             for collection_id, items in by_collection.items():
                 self._commit(collection_id, items)
+            took_s = time.monotonic() - start
             if group[-1] is None:
                 return
 
-    def _gather(self, before: int) -> list[tuple[Any, Future[Any]] | None]:
-        """Return the writes that wait; where many did before, their writers get a moment more."""
+    def _gather(self, before: int, took_s: float) -> list[tuple[Any, Future[Any]] | None]:
+        """Return the writes that wait; where many did before, their writers may come back first.
+
+        That is waited for while they keep coming, and no longer than their commit took.
+        """
         group = [self._queue.get()]
         size = _size(group[0])
-        deadline = time.monotonic() + (_WINDOW_S if before > 1 else 0.0)
+        deadline = time.monotonic() + (took_s if before > 1 else 0.0)
         while group[-1] is not None and len(group) < _GROUP_REQUESTS and size < _GROUP_BYTES:
             try:
                 left = deadline - time.monotonic() if len(group) < 2 * before else 0.0
+                left = min(left, _WINDOW_S)
                 item = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
             except queue.Empty:
                 break
@@ -127,8 +151,11 @@ class Committer:
             try:
                 self._maintain()
                 pause_s = _TICK_S
-            except errors.GpuvecError as error:
+            except Exception as error:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                if not isinstance(error, (errors.GpuvecError, MemoryError)):
+                    with self._gate:
+                        self._failure = error
                 _log.warning("maintenance will be tried again in %g s: %s", pause_s, error)
 
 

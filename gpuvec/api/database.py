@@ -94,7 +94,7 @@ def _engine(
             text,
             durability=durability,
             flush_bytes=int(config["flush.size_bytes"]),
-            idle_s=float(config["flush.age_s"]),
+            age_s=float(config["flush.age_s"]),
         )
         _engines[key] = (engine, [1])
         return key, engine

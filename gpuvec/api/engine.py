@@ -17,7 +17,7 @@ from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import DroppedFiles
 from gpuvec.api.location import Place, check_location, create_format
 from gpuvec.clock import Clock, SystemClock
-from gpuvec.coord.data_coord import ChannelStatus, DataCoord, is_worth_a_segment
+from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.meta.catalog import CollectionState, DatabaseState
@@ -50,7 +50,7 @@ class Engine:
         durability: of the store, for those who open it again.
         clock: where time comes from.
         flush_bytes: the size at which growing rows are flushed.
-        idle_s: how long after the last write.
+        age_s: the age of the oldest growing row at which they are flushed, unless they are few.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Engine:
         durability: str,
         clock: Clock | None = None,
         flush_bytes: int,
-        idle_s: float,
+        age_s: float,
     ) -> None:
         check_location(store, where)
         self.where = where
@@ -78,7 +78,7 @@ class Engine:
         self._root = RootCoord(where)
         self._place = Place(store, where)
         self._stale = False  # the database's log may hold more than `_view`
-        self._data = DataCoord(flush_bytes=flush_bytes, idle_s=idle_s)
+        self._data = DataCoord(flush_bytes=flush_bytes, age_s=age_s)
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
@@ -228,10 +228,10 @@ class Engine:
         self._place.check()
         name = self._known_name(collection_id)
         channel = self._channel(collection_id)
-        if channel.status()[0] > 3 * self._flush_bytes:
+        if channel.status().growing_bytes > 3 * self._flush_bytes:
             channel.flush(self._generation)  # writers wait: memory is bounded
         answers = channel.write(name, requests, self._generation)
-        self._note(collection_id, channel)
+        self._note(channel)
         return answers
 
     def _maintain(self) -> None:
@@ -240,20 +240,20 @@ class Engine:
         with self._lock:
             if not self._closed:
                 self._dropped.delete()
-        for collection_id, channel in list(self._channels.items()):
+        for channel in list(self._channels.values()):
             if channel.owned:
-                self._note(collection_id, channel)
+                self._note(channel)
         for command in self._data.reconcile(self._clock.monotonic_s()):
             found = self._channels.get(command.collection_id)
             if found is not None:
                 found.flush(self._generation)
-                self._note(command.collection_id, found)
+                self._note(found)
                 if command.collection_id not in self._tidied:
                     found.tidy(self._generation)
                     self._tidied.add(command.collection_id)
 
-    def _note(self, collection_id: str, channel: Channel) -> None:
-        status = _status(collection_id, channel)
+    def _note(self, channel: Channel) -> None:
+        status = channel.status()
         self._data.note(status, self._clock.monotonic_s())
         if status.growing_bytes >= self._flush_bytes and self._committer is not None:
             self._committer.wake()
@@ -341,7 +341,7 @@ class Engine:
     def _save(self) -> None:
         """Flush what is worth a segment; delete what was dropped."""
         for collection_id, channel in self._channels.items():
-            status = _status(collection_id, channel)
+            status = channel.status()
             if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
                 channel.flush(self._generation)
         self._dropped.delete(read=True)

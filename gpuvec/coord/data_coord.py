@@ -2,19 +2,11 @@
 
 from dataclasses import dataclass
 
+from gpuvec.messages import ChannelStatus
+
 _MANY_WRITES = 20_000  # in the log: more would make opening slow
 _MANY_DELETES = 1_000_000
 _TINY_BYTES = 4 << 20  # the log replays so much in milliseconds: no reason for a small segment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelStatus:
-    """What a channel holds that is in no file."""
-
-    collection_id: str
-    growing_bytes: int
-    writes: int
-    deletes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +21,19 @@ class DataCoord:
 
     Args:
         flush_bytes: flush a channel that holds so much.
-        idle_s: flush one that got no write for so long, unless what it holds is tiny.
+        age_s: flush one whose oldest write is so old, unless what it holds is tiny.
     """
 
-    def __init__(self, *, flush_bytes: int, idle_s: float) -> None:
+    def __init__(self, *, flush_bytes: int, age_s: float) -> None:
         self._flush_bytes = flush_bytes
-        self._idle_s = idle_s
+        self._age_s = age_s
         self._seen: dict[str, tuple[ChannelStatus, float]] = {}
 
     def note(self, status: ChannelStatus, now_s: float) -> None:
-        """Note what a channel holds; a report that says nothing new does not make it younger."""
+        """Note what a channel holds; it is as old as the first report of its oldest write."""
         known = self._seen.get(status.collection_id)
-        if known is None or known[0] != status:
-            self._seen[status.collection_id] = (status, now_s)
+        is_same = known is not None and known[0].oldest == status.oldest
+        self._seen[status.collection_id] = (status, known[1] if known and is_same else now_s)
 
     def forget(self, collection_id: str) -> None:
         """Note that a channel is gone."""
@@ -53,7 +45,7 @@ class DataCoord:
             name
             for name, (status, since_s) in sorted(self._seen.items())
             if self._is_large(status)
-            or (now_s - since_s >= self._idle_s and is_worth_a_segment(status))
+            or (now_s - since_s >= self._age_s and is_worth_a_segment(status))
         ]
         return [FlushChannel(name) for name in due]
 

@@ -12,7 +12,7 @@ from gpuvec.errors import (
     write_failed,
     write_outcome_unknown,
 )
-from gpuvec.messages import WriteReply, WriteRequest
+from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch
 from gpuvec.meta.collect import collect_orphans
@@ -361,12 +361,19 @@ class Channel:
             self._owner = owner  # it was committed after all
         self._installed = self._known.entry_id
 
-    def status(self) -> tuple[int, int, int]:
-        """Return bytes, writes and deletes that are in no file."""
+    def status(self) -> ChannelStatus:
+        """Return what is in no file."""
         owner = self._owner
         if owner is None:
-            return 0, 0, 0
-        return self.shard.growing_bytes, len(owner.unflushed()), self.shard.unsaved_deletes
+            return ChannelStatus(collection_id=self.collection_id)
+        unflushed = owner.unflushed()
+        return ChannelStatus(
+            collection_id=self.collection_id,
+            growing_bytes=self.shard.growing_bytes,
+            writes=len(unflushed),
+            deletes=self.shard.unsaved_deletes,
+            oldest=unflushed[0].ts if unflushed else None,
+        )
 
 
 _REMEMBERED = 100_000

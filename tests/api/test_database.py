@@ -334,7 +334,7 @@ def test_reads_beside_writes_and_flushes_see_whole_batches(tmp_path):
         for thread in threads:
             thread.start()
         follower = Engine(
-            open_store(tmp_path), str(tmp_path), durability="fsync", flush_bytes=1, idle_s=1
+            open_store(tmp_path), str(tmp_path), durability="fsync", flush_bytes=1, age_s=1
         )
         while not stop.is_set():
             for snapshot in (items._engine.snapshot(items._id), follower.snapshot(items._id)):

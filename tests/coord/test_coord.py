@@ -4,9 +4,10 @@ import pytest
 
 import gpuvec as gv
 from gpuvec.clock import ManualClock, pack_timestamp
-from gpuvec.coord.data_coord import ChannelStatus, DataCoord, FlushChannel
+from gpuvec.coord.data_coord import DataCoord, FlushChannel
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
+from gpuvec.messages import ChannelStatus
 from gpuvec.meta.catalog import DatabaseState
 
 
@@ -39,12 +40,14 @@ def test_timestamps_rise_above_what_is_in_the_log():
     assert oracle.next() == pack_timestamp(99_000) + 1
 
 
-def status(name="c", growing=0, writes=1, deletes=0):
-    return ChannelStatus(collection_id=name, growing_bytes=growing, writes=writes, deletes=deletes)
+def status(name="c", growing=0, writes=1, deletes=0, oldest=7):
+    return ChannelStatus(
+        collection_id=name, growing_bytes=growing, writes=writes, deletes=deletes, oldest=oldest
+    )
 
 
 def data_coord():
-    return DataCoord(flush_bytes=100 << 20, idle_s=60)
+    return DataCoord(flush_bytes=100 << 20, age_s=60)
 
 
 def test_a_full_channel_is_flushed():
@@ -57,7 +60,7 @@ def test_a_full_channel_is_flushed():
     assert coord.reconcile(2) == []
 
 
-def test_an_idle_channel_is_flushed_unless_it_is_tiny():
+def test_an_old_channel_is_flushed_unless_it_is_tiny():
     coord = data_coord()
     coord.note(status("small", growing=1000), 0)
     coord.note(status("some", growing=50 << 20), 0)
@@ -66,11 +69,20 @@ def test_an_idle_channel_is_flushed_unless_it_is_tiny():
     assert coord.reconcile(60) == [FlushChannel("some")]
 
 
-def test_a_channel_that_is_written_to_is_not_idle():
+def test_trickling_writes_are_flushed_when_the_oldest_is_old():
     coord = data_coord()
-    coord.note(status(growing=50 << 20), 0)
-    coord.note(status(growing=51 << 20), 59)
-    assert coord.reconcile(61) == []
+    for second in range(60):
+        coord.note(status(growing=(10 << 20) + second, writes=second + 1), second)
+        assert coord.reconcile(second) == []
+    assert coord.reconcile(60) == [FlushChannel("c")]
+
+
+def test_a_flush_makes_a_channel_young_though_writes_went_on_meanwhile():
+    coord = data_coord()
+    coord.note(status(growing=50 << 20, oldest=7), 0)
+    coord.note(status(growing=50 << 20, oldest=9), 59)
+    assert coord.reconcile(118) == []
+    assert coord.reconcile(119) == [FlushChannel("c")]
 
 
 def test_many_small_writes_or_deletes_are_flushed():

@@ -183,7 +183,7 @@ def test_a_flush_that_finds_no_room_is_done_later():
     flush(channel)
     for there in (channel, open_channel(store)):
         assert visible(there) == {2}
-        assert there.status()[0] == 0
+        assert there.status().growing_bytes == 0
 
 
 def test_rows_vanish_when_they_have_outlived_their_time():

@@ -219,7 +219,7 @@ class History:
         if self.reader is None:
             store = open_store(self.path)
             self.reader = Engine(
-                store, str(self.path), durability="fsync", flush_bytes=1 << 20, idle_s=60
+                store, str(self.path), durability="fsync", flush_bytes=1 << 20, age_s=60
             )
         _, collection_id = self.reader.root().resolve("items")
         snapshot = self.reader.snapshot(collection_id)
