@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpuvec.device.arrays import cupy_module
 from gpuvec.errors import device_memory_exceeded
+from gpuvec.settings import config
 
 HOST_SHARE = 0.75  # of what the machine lets this process have
 _CGROUP = Path("/sys/fs/cgroup")
@@ -59,14 +60,23 @@ def host_limit_bytes() -> int:
     return int(host_memory().total * HOST_SHARE)
 
 
+def limited(memory: Memory, limit: float | None) -> Memory:
+    """Return what may be used under a limit: bytes (int), a share of all (float), or None."""
+    if limit is None:
+        return memory
+    most = int(limit * memory.total) if isinstance(limit, float) else limit
+    used = memory.total - memory.free
+    return Memory(total=min(memory.total, most), free=max(0, min(memory.free, most - used)))
+
+
 def device_memory() -> Memory:
-    """Return the memory of the current GPU.
+    """Return the memory of the current GPU, as far as `device.memory_limit` allows it.
 
     Raises:
         UnsupportedError: `GV-901`, CuPy is missing.
     """
     free, total = cupy_module().cuda.runtime.memGetInfo()
-    return Memory(total=int(total), free=int(free))
+    return limited(Memory(total=int(total), free=int(free)), config["device.memory_limit"])
 
 
 def tiles(

@@ -1,7 +1,7 @@
 import pytest
 
 from gpuvec.device import memory
-from gpuvec.device.memory import Memory, host_limit_bytes, host_memory, tiles
+from gpuvec.device.memory import Memory, host_limit_bytes, host_memory, limited, tiles
 from gpuvec.errors import DeviceMemoryError
 
 
@@ -37,3 +37,10 @@ def test_a_container_without_a_limit_gets_the_machine(tmp_path, monkeypatch):
 
 def test_the_process_plans_with_less_than_the_machine_has():
     assert 0 < host_limit_bytes() < host_memory().total
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"), [(None, 60), (0.5, 10), (70, 30), (20, 0), (1.0, 60), (1000, 60)]
+)
+def test_a_limit_counts_what_is_used_already(limit, free):
+    assert limited(Memory(total=100, free=60), limit).free == free
