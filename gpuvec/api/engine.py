@@ -389,12 +389,5 @@ class Engine:
         return self._clock.now_ms()
 
 
-def _status(collection_id: str, channel: Channel) -> ChannelStatus:
-    size, writes, deletes = channel.status()
-    return ChannelStatus(
-        collection_id=collection_id, growing_bytes=size, writes=writes, deletes=deletes
-    )
-
-
 def _delete_all(prefix: str) -> Procedure[None]:
     yield Delete((yield List(prefix)))
