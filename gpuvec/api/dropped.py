@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from gpuvec.storage.object_store import Delete, List, Procedure
+
 
 class DroppedFiles:
     """Deletes the files of dropped collections, each when nobody reads it any more.
@@ -45,3 +47,8 @@ class DroppedFiles:
         for collection_id in [name for name in self._waiting if read or not self._readers[name]]:
             self._delete(collection_id)
             self._waiting.discard(collection_id)
+
+
+def delete_all(prefix: str) -> Procedure[None]:
+    """Delete every object whose key begins with a prefix."""
+    yield Delete((yield List(prefix)))

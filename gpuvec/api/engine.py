@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.committer import Committer, beside
-from gpuvec.api.dropped import DroppedFiles
+from gpuvec.api.dropped import DroppedFiles, delete_all
 from gpuvec.api.location import Place, check_location, create_format
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
@@ -30,7 +30,7 @@ from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.local import LocalStore
-from gpuvec.storage.object_store import Delete, List, Procedure, run
+from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
 from gpuvec.types import NodeId, SegmentId, Timestamp
 
@@ -187,7 +187,10 @@ class Engine:
             self._dropped.delete()
 
     def _delete_files(self, collection_id: str) -> None:
-        self._run(_delete_all(keys.collection(collection_id)))
+        prefix = keys.collection(collection_id)
+        self._run(delete_all(f"{prefix}/"))
+        if isinstance(self._store, LocalStore):
+            self._store.remove_empty(prefix)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""
@@ -321,7 +324,7 @@ class Engine:
     # Life
 
     def close(self) -> None:
-        """Finish the writes under way, save what is worth a segment, let go of the database."""
+        """Finish the writes under way, save what is worth it, let go of the database."""
         with self._lock:
             if self._closed:
                 return
@@ -387,7 +390,3 @@ class Engine:
 
     def _now_ms(self) -> int:
         return self._clock.now_ms()
-
-
-def _delete_all(prefix: str) -> Procedure[None]:
-    yield Delete((yield List(prefix)))

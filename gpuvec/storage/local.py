@@ -199,6 +199,14 @@ class LocalStore:
         with reported("sweep", self._root):
             return self._sweep(self._root, older_than_s)
 
+    def remove_empty(self, prefix: str) -> None:
+        """Remove the folder of a prefix with all in it, if they are only folders."""
+        path = self._path(prefix)
+        with reported("sweep", path):
+            self._sweep(path, 0.0)
+            with suppress(OSError):  # not empty, or not there
+                self._files.remove_folder(path)
+
     def _sweep(self, folder: str, older_than_s: float) -> int:
         removed = 0
         for name, is_folder in self._entries(folder):

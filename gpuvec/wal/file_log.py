@@ -40,6 +40,7 @@ from gpuvec.wal.files import (
     Span,
     file_key,
     file_names,
+    hint_bytes,
     look,
     read_chain,
 )
@@ -192,7 +193,7 @@ class FileLog:
     def _hint(self) -> Procedure[None]:
         key = file_key(self._channel, self._file)
         try:
-            yield Put(keys.wal_hint(self._channel.folder), [key.encode()])
+            yield Put(keys.wal_hint(self._channel.folder), [hint_bytes(key)])
         except StorageError:
             return  # without it, only less damage can be told
 

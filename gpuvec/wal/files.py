@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from gpuvec.errors import CorruptError, damaged_log, log_undecided
 from gpuvec.storage import keys
+from gpuvec.storage.checksum import crc32c
 from gpuvec.storage.object_store import Get, GetRange, List, Procedure, Size, Sleep, Sync
 from gpuvec.types import Timestamp
 from gpuvec.wal.channel import RETRY_S, Channel, ChannelPosition, Group, Position, group_of, settle
@@ -190,7 +191,13 @@ def _hinted(channel: Channel) -> Procedure[FileName]:
         data = yield Get(keys.wal_hint(channel.folder))
     except CorruptError:
         return 0, 0  # there need not be one
-    return keys.parse_wal_file(data.decode(errors="replace")) or (0, 0)
+    key = data.rpartition(b" ")[0].decode(errors="replace")
+    return (keys.parse_wal_file(key) if data == hint_bytes(key) else None) or (0, 0)
+
+
+def hint_bytes(key: str) -> bytes:
+    """Return the hint at a file, with its checksum: damaged, it is worth nothing."""
+    return f"{key} {crc32c([key.encode()]):08x}".encode()
 
 
 def file_key(channel: Channel, name: FileName) -> str:

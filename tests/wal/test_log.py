@@ -9,6 +9,7 @@ from gpuvec.rows import Rows
 from gpuvec.storage import keys
 from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.object_store import Append, Get, List, PutIfAbsent, perform, run
+from gpuvec.wal.files import hint_bytes
 from gpuvec.wal.log import ChannelPosition, claim, read_tail
 from gpuvec.wal.record import WriteRecord
 
@@ -275,10 +276,23 @@ def test_a_missing_newest_file_is_told_from_a_shorter_log(files):
         files.claim()
 
 
-@pytest.mark.parametrize("hint", [None, b"rubbish \xff", b"e000001-00000000000000000001.log"])
+def flipped(hint: bytes) -> bytes:
+    return hint.replace(b"e000002", b"e000003")
+
+
+def old(_: bytes) -> bytes:
+    return hint_bytes(f"{FOLDER}/e000001-00000000000000000001.log")
+
+
+@pytest.mark.parametrize(
+    "hint", [None, b"rubbish \xff", b"", b"e000009-00000000000000000001.log", flipped, old]
+)
 def test_a_lost_or_old_hint_changes_nothing(files, hint):
     files.append(files.claim().log, 1)
     files.append(files.claim().log, 2)
+    if callable(hint):
+        hint = hint(files.store.get(f"{FOLDER}/hint"))
+        assert b"e000002" not in hint
     files.store.delete([f"{FOLDER}/hint"])
     if hint is not None:
         files.store.put(f"{FOLDER}/hint", [hint])
