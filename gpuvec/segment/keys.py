@@ -18,7 +18,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 def one_array(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return a key column as one int64 or string array."""
     if isinstance(keys, pa.ChunkedArray):
-        keys = keys.combine_chunks()
+        keys = keys.chunk(0) if keys.num_chunks == 1 else keys.combine_chunks()
     return keys.cast(pa.string()) if pa.types.is_large_string(keys.type) else keys
 
 
