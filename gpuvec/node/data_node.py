@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.errors import no_ids_left
+from gpuvec.errors import GpuvecError, no_ids_left
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
 from gpuvec.node.delegator import ShardDelegator
@@ -123,7 +123,10 @@ class ChannelOwner:
         ]
 
     def _apply_all(self, requests: Sequence[WriteRequest], context: Context) -> _Outcome:
-        """Apply a group in memory, together where that is the same as one by one."""
+        """Apply a group in memory, together where that is the same as one by one.
+
+        A bug is nobody's answer: it ends the group, and whoever owns the channel begins again.
+        """
         answers: dict[RequestId, WriteReply | Exception] = {}
         merged = merge(requests, context) if len(requests) > 1 else None
         if merged is not None:
@@ -134,7 +137,7 @@ class ChannelOwner:
         for request in requests:
             try:
                 prepared = prepare(request, context)
-            except Exception as error:  # nothing was changed: it is this request's answer
+            except (GpuvecError, MemoryError) as error:  # nothing was changed: its own answer
                 answers[request.request_id] = error
                 continue
             answers[request.request_id] = _reply(prepared, self.shard.version)

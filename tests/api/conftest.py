@@ -1,9 +1,9 @@
-"""What the examples of the API page share: `df`, `Q`, `q`, `queries`, `schema`, and a brute force.
+"""An empty database `db`; and what the examples of the API page share, with a brute force.
 
 The names are those of the page. `nearest` is the oracle: float64 over every row, slow and obvious.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,13 @@ import pytest
 import gpuvec as gv
 
 ROWS = 1200
+
+
+@pytest.fixture
+def db(tmp_path) -> Iterator[gv.Database]:
+    """An empty database in `shop`, closed after the test."""
+    with gv.connect(tmp_path / "shop") as db:
+        yield db
 
 
 @pytest.fixture(scope="session")

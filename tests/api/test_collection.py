@@ -15,12 +15,6 @@ DIM = 4
 
 
 @pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
-@pytest.fixture
 def items(db):
     schema = gv.Schema(
         {

@@ -10,12 +10,6 @@ import pytest
 import gpuvec as gv
 
 
-@pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
 def pairs(ids, vectors=None, **columns):
     vectors = np.ones((len(ids), 2)) if vectors is None else vectors
     return {"id": list(ids), **columns, "v": vectors}

@@ -30,12 +30,6 @@ ALSO = {
 
 
 @pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
-@pytest.fixture
 def small(db):
     schema = gv.Schema(
         {

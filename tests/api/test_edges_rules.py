@@ -13,12 +13,6 @@ import gpuvec as gv
 
 
 @pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
-@pytest.fixture
 def points(db):
     """Ids 0 to 9 on a line, `v` = (id, 1); `size` = 10 - id."""
     schema = gv.Schema(

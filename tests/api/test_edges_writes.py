@@ -9,37 +9,9 @@ import pyarrow as pa
 import pytest
 
 import gpuvec as gv
+from tests.api.edges import make, reopened, rows, sorted_ids
 
 LOW, HIGH = -(2**63), 2**63 - 1
-
-
-@pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
-def rows(ids, **columns):
-    return {"id": ids, **columns, "v": np.ones((len(ids), 2), np.float32)}
-
-
-def make(db, key=None, name="c", **fields):
-    schema = gv.Schema({"id": key or gv.Int64(), **fields, "v": gv.Vector(2)}, primary_key="id")
-    return db.create_collection(name, schema)
-
-
-def reopened(tmp_path, check, name="c"):
-    """Check a collection that is open, flushed, and opened again."""
-    with gv.connect(tmp_path / "shop") as db:
-        check(db[name])
-        db[name].flush()
-        check(db[name])
-    with gv.connect(tmp_path / "shop") as db:
-        check(db[name])
-
-
-def sorted_ids(frame):
-    return sorted(frame.to_arrow()["id"].to_pylist())
 
 
 # Keys

@@ -13,12 +13,6 @@ import gpuvec as gv
 
 
 @pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
-@pytest.fixture
 def items(db, schema):
     return db.create_collection("items", schema)
 

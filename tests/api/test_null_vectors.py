@@ -13,12 +13,6 @@ KINDS = {
 }
 
 
-@pytest.fixture
-def db(tmp_path):
-    with gv.connect(tmp_path / "shop") as db:
-        yield db
-
-
 @pytest.fixture(params=["log", "files"])
 def items(request, db):
     """Rows 2 and 4 have no vector; the rows are only in the log, or in segment files."""

@@ -6,6 +6,8 @@ from gpuvec.clock import ManualClock
 from gpuvec.errors import StorageError
 from gpuvec.messages import OnConflict
 from gpuvec.meta.changes import AddField, AddPartition, DropPartition, SetTtl, Truncate
+from gpuvec.node import data_node
+from gpuvec.node.prepare import prepare
 from gpuvec.schema import Int32
 from gpuvec.storage.object_store import run
 from gpuvec.testing.channels import (
@@ -50,6 +52,24 @@ def test_writes_of_one_group_see_one_another():
     assert visible(channel) == {1}
     versions = [a.version for a in answers if not isinstance(a, Exception)]
     assert versions == sorted(set(versions))
+
+
+def test_a_bug_is_told_to_its_callers_and_the_channel_goes_on(monkeypatch):
+    store = new_store()
+    channel = open_channel(store)
+    write(channel, insert("1", 1))
+
+    def broken(request, context):
+        if request.request_id.endswith("3"):
+            raise AssertionError("a bug")
+        return prepare(request, context)
+
+    monkeypatch.setattr(data_node, "prepare", broken)
+    with pytest.raises(AssertionError, match="a bug"):
+        channel.write(NAME, [delete("2", 1), insert("3", 3)], 1)
+    assert visible(channel) == visible(open_channel(store)) == {1}, "nothing of its group is left"
+    write(channel, insert("4", 4))
+    assert visible(channel) == {1, 4}
 
 
 def test_deletes_during_a_flush_are_carried_over():
