@@ -24,6 +24,7 @@ from gpuvec.api import datasets
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 ROUNDS = 5
+LOADED_S = 3.0  # by then the compiled bodies are loaded
 
 
 def vectors_table(count: int, dim: int, *, start: int = 0, seed: int = 0) -> pa.Table:
@@ -39,8 +40,11 @@ def vectors_table(count: int, dim: int, *, start: int = 0, seed: int = 0) -> pa.
 
 
 def insert_against_sequential_write(folder: Path) -> dict:
-    """Bandwidth of durable 10k-row inserts over that of one fsynced write of the same bytes."""
-    batches = [vectors_table(10_000, 384, start=i * 10_000, seed=i) for i in range(2 * ROUNDS)]
+    """Bandwidth of durable 10k-row inserts over that of one fsynced write of the same bytes.
+
+    Both go to fresh pages of the system's cache: each raw write has a file of its own that stays.
+    """
+    batches = [vectors_table(10_000, 384, start=i * 10_000, seed=i) for i in range(4 * ROUNDS)]
     raw = [
         np.ascontiguousarray(b["embedding"].combine_chunks().flatten().to_numpy()) for b in batches
     ]
@@ -48,9 +52,9 @@ def insert_against_sequential_write(folder: Path) -> dict:
     with gv.connect(folder / "insert") as db:
         items = db.create_collection("items", data=batches[0].slice(0, 0), primary_key="id")
         items.insert(batches[0])
-        for batch, blob in zip(batches[1:], raw[1:], strict=True):
+        for number, (batch, blob) in enumerate(zip(batches[1:], raw[1:], strict=True)):
             start = time.perf_counter()
-            with (folder / "raw").open("wb") as file:
+            with (folder / f"raw-{number}").open("wb") as file:
                 file.write(blob.data)
                 os.fdatasync(file.fileno())
             write_s = time.perf_counter() - start
@@ -64,90 +68,150 @@ def insert_against_sequential_write(folder: Path) -> dict:
     }
 
 
-def group_commit(folder: Path) -> dict:
-    """Requests per second of 32 writers of 10 rows over those of one."""
-    with gv.connect(folder / "group") as db:
-        data = vectors_table(0, 64)
-        items = db.create_collection("items", data=data, primary_key="id")
+def group_commit(folder: Path, sync_s: float = 0.0) -> dict:
+    """Requests per second of 32 writers of 10 rows over those of one.
 
-        def rate(writers: int, requests: int, first: int) -> float:
-            def work(at: int) -> None:
-                for i in range(requests):
-                    items.insert(vectors_table(10, 64, start=first + (at * requests + i) * 10))
+    Args:
+        folder: scratch.
+        sync_s: how much longer than here each sync of the disk takes.
+    """
+    real = os.fdatasync
 
-            threads = [threading.Thread(target=work, args=(at,)) for at in range(writers)]
-            start = time.perf_counter()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return writers * requests / (time.perf_counter() - start)
+    def slower(descriptor: int) -> None:
+        real(descriptor)
+        time.sleep(sync_s)
 
-        one, many = [], []
-        for i in range(3):
-            one.append(rate(1, 40, 10_000_000 * (2 * i)))
-            many.append(rate(32, 20, 10_000_000 * (2 * i + 1)))
+    os.fdatasync = slower if sync_s else real
+    try:
+        with gv.connect(folder / f"group-{sync_s}") as db:
+            items = db.create_collection("items", data=vectors_table(0, 64), primary_key="id")
+            one, many = [], []
+            for i in range(3):
+                one.append(_rate(items, 1, 40, 10_000_000 * (2 * i)))
+                many.append(_rate(items, 32, 40, 10_000_000 * (2 * i + 1)))
+    finally:
+        os.fdatasync = real
     single, group = statistics.median(one), statistics.median(many)
+    disk = f"sync + {sync_s * 1e3:.0f} ms: " if sync_s else ""
     return {
-        "1 writer, commits/s": single,
-        "32 writers, commits/s": group,
-        "group commit ratio": group / single,
+        f"{disk}1 writer, commits/s": single,
+        f"{disk}32 writers, commits/s": group,
+        f"{disk}group commit ratio": statistics.median(
+            b / a for a, b in zip(one, many, strict=True)
+        ),
     }
+
+
+def _rate(items: gv.Collection, writers: int, requests: int, first: int) -> float:
+    """Return commits per second of so many threads; their rows are made before."""
+    data = [
+        [vectors_table(10, 64, start=first + (at * requests + i) * 10) for i in range(requests)]
+        for at in range(writers)
+    ]
+
+    def work(tables: list[pa.Table]) -> None:
+        for table in tables:
+            items.insert(table)
+
+    threads = [threading.Thread(target=work, args=(tables,)) for tables in data]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return writers * requests / (time.perf_counter() - start)
 
 
 OPEN = """
 import sys, time, numpy as np, gpuvec as gv
+def rss():
+    words = [line.split() for line in open("/proc/self/status")]
+    return [int(word[1]) * 1024 for word in words if word[0] in ("VmRSS:", "RssAnon:")]
 q = np.random.default_rng(1).standard_normal(128).astype(np.float32)
 start = time.perf_counter()
 db = gv.connect(sys.argv[1]); items = db["items"]; opened = time.perf_counter() - start
 found = items.search(q, k=10).collect(); first = time.perf_counter() - start
+cpu = time.process_time()
+one = rss()
 start = time.perf_counter(); items.search(q, k=10).collect(); again = time.perf_counter() - start
-def rss():
-    return int(open('/proc/self/statm').read().split()[1]) * 4096
-before = rss()
 batch = np.random.default_rng(2).standard_normal((1000, 128)).astype(np.float32)
 items.search(batch, k=10).collect()
-print(opened, first, again, before, rss())
+print(opened, first, again, cpu, *one, *rss())
+"""
+BASELINE = """
+import sys
+import numpy as np
+import gpuvec as gv
+rows = np.random.default_rng(0).standard_normal((5000, 128)).astype(np.float32)
+frame = gv.frame({"embedding": rows})
+frame.search(rows[:1000], k=10).collect()
+frame.search(rows[:1], k=10).collect()
+words = [line.split() for line in open("/proc/self/status")]
+print(*[int(word[1]) * 1024 for word in words if word[0] in ("VmRSS:", "RssAnon:")])
 """
 
 
 def open_and_first_answer(folder: Path, rows: int) -> dict:
-    """Seconds from `connect` to the first answer, in a fresh process; memory after a full scan."""
+    """Seconds from `connect` to the first answer, in a fresh process; memory after full scans."""
     path = folder / "open"
     with gv.connect(path) as db:
         items = db.create_collection("items", data=vectors_table(0, 128), primary_key="id")
         for at in range(0, rows, 100_000):
             items.insert(vectors_table(min(100_000, rows - at), 128, start=at, seed=at))
-    runs = []
-    for _ in range(ROUNDS):
-        done = subprocess.run(
-            [sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True
-        )
-        runs.append([float(word) for word in done.stdout.split()])
-    opened, first, again, _, after = (
+    _fresh(folder, OPEN, str(path))  # compiles what an installation has compiled
+    runs = [_fresh(folder, OPEN, str(path)) for _ in range(ROUNDS)]
+    opened, first, again, cpu, one, one_own, batch, batch_own = (
         statistics.median(column) for column in zip(*runs, strict=True)
     )
+    empty, _ = _fresh(folder, BASELINE)
     raw = rows * 128 * 4
     return {
         f"open {rows:,} x 128, s": opened,
         "open + first answer, s": first,
+        "open + first answer, best run, s": min(run[1] for run in runs),
+        "CPU s of all threads until then, imports too": cpu,
         "second answer, s": again,
-        "RSS after full scan / raw vectors": after / raw,
+        "RSS of the process after a tiny search, MiB": empty / 2**20,
+        "RSS after one query / raw vectors": one / raw,
+        "RSS above that process, after one query / raw": (one - empty) / raw,
+        "anonymous RSS after one query / raw": one_own / raw,
+        "RSS after a batch of 1,000 / raw vectors": batch / raw,
+        "RSS above that process, after a batch / raw": (batch - empty) / raw,
+        "anonymous RSS after a batch / raw": batch_own / raw,
     }
 
 
-def import_seconds() -> dict:
+def _fresh(folder: Path, code: str, *arguments: str, **variables: str) -> list[float]:
+    """Run code in a process that has its byte code cached, as an installation has."""
+    cache = {"PYTHONPYCACHEPREFIX": str((folder / "pycache").resolve())}
+    env = {**os.environ, **cache, **variables}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return [float(word) for word in done.stdout.split()]
+
+
+def import_seconds(folder: Path) -> dict:
     """Seconds of `import gpuvec` in a fresh process."""
     probe = "import time; s = time.perf_counter(); import gpuvec; print(time.perf_counter() - s)"
-    runs = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", probe], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for _ in range(ROUNDS)
-    ]
-    return {"import gpuvec, s": statistics.median(runs)}
+    _fresh(folder, probe)
+    return {"import gpuvec, s": statistics.median(_fresh(folder, probe)[0] for _ in range(ROUNDS))}
+
+
+COMPILE = """
+import time, numpy as np
+from gpuvec.index.flat import FlatIndex
+rows = np.random.default_rng(0).standard_normal((5000, 128)).astype(np.float32)
+index = FlatIndex(rows, "cosine")
+start = time.process_time(); index.search(rows[:3], 10); few = time.process_time() - start
+start = time.process_time(); index.search(rows[:1000], 10); print(few, time.process_time() - start)
+"""
+
+
+def compile_seconds(folder: Path) -> dict:
+    """Processor seconds of the first searches after an installation, when nothing is compiled."""
+    few, batch = _fresh(folder, COMPILE, NUMBA_CACHE_DIR=str((folder / "numba").resolve()))
+    return {"compile for few queries, CPU s": few, "compile for batches, CPU s": batch}
 
 
 def one_query(folder: Path) -> dict:
@@ -156,13 +220,16 @@ def one_query(folder: Path) -> dict:
 
     packages, queries = datasets.debian_packages(), datasets.debian_queries()
     matrix = np.stack(packages["vector"].to_numpy()).astype(np.float32)
-    asked = np.stack(queries["vector"].to_numpy()).astype(np.float32)[:100]
+    asked = np.stack(queries["vector"].to_numpy()).astype(np.float32)[:300]
     faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
     index = faiss.IndexFlatIP(matrix.shape[1])
     index.add(matrix)
     with gv.connect(folder / "one") as db:
         items = db.create_collection("packages", data=packages, primary_key="id")
+        items.flush()
         frame = items.select("id")
+        frame.search(asked[0], k=10).collect()
+        time.sleep(LOADED_S)
         ours, theirs = [], []
         for q in asked:
             start = time.perf_counter()
@@ -184,11 +251,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     args = parser.parse_args()
-    figures: dict[str, float] = import_seconds()
+    load = os.getloadavg()[0]
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         folder = Path(scratch)
+        figures |= import_seconds(folder)
+        figures |= compile_seconds(folder)
         figures |= insert_against_sequential_write(folder)
         figures |= group_commit(folder)
+        figures |= group_commit(folder, 0.005)
         figures |= one_query(folder)
         figures |= open_and_first_answer(folder, args.rows)
     for name, value in figures.items():
@@ -196,6 +267,7 @@ def main() -> None:
     machine = {
         "cores": len(os.sched_getaffinity(0)),
         "processor": platform.processor() or platform.machine(),
+        "load at the start": load,
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
