@@ -64,7 +64,7 @@ def limited(memory: Memory, limit: float | None) -> Memory:
     """Return what may be used under a limit: bytes (int), a share of all (float), or None."""
     if limit is None:
         return memory
-    most = int(limit * memory.total) if isinstance(limit, float) else limit
+    most = limit if isinstance(limit, int) else int(limit * memory.total)
     used = memory.total - memory.free
     return Memory(total=min(memory.total, most), free=max(0, min(memory.free, most - used)))
 
