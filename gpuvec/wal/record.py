@@ -22,6 +22,7 @@ from gpuvec.types import RequestId, Timestamp
 
 _ALIGNMENT = 64
 _LENGTH_BYTES = 8
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _PLAIN = (
     "ts", "request_id", "operation", "partition", "schema_version",
     "inserted", "updated", "deleted", "first_auto_id",
@@ -89,10 +90,9 @@ class _Sections:
         return at, len(flat)
 
     def add_table(self, table: pa.Table) -> tuple[int, int]:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return self.add(sink.getvalue())
+        """Add an Arrow IPC stream, byte for byte what its writer makes, in less time."""
+        batches = (batch.serialize() for batch in table.to_batches())
+        return self.add(b"".join([table.schema.serialize(), *batches, _END_OF_STREAM]))
 
     def add_array(self, array: NDArray[Any]) -> dict[str, Any]:
         shape, dtype = array.shape, str(array.dtype)
