@@ -21,6 +21,7 @@ from rich.table import Table
 import gpuvec as gv
 from gpuvec.api import datasets
 from gpuvec.api.interop import infer_schema
+from gpuvec.peers import faiss_kernels, import_faiss
 
 K = 10
 ROUNDS = 5
@@ -58,7 +59,7 @@ def run_demo(path: Path, console: Console) -> list[Case]:
         _show_hits(items, queries, vectors, console)
         peer = _Faiss(_matrix(packages["vector"]))
         cases = [_measure(items, vectors, name, peer, packages) for name in FILTERS]
-    _print_cases(cases, len(vectors), console)
+    _print_cases(cases, len(vectors), peer.kernels, console)
     return cases
 
 
@@ -140,12 +141,18 @@ def recall(found: pa.Table, truth: pa.Table, queries: int) -> float:
 
 
 class _Faiss:
-    """FAISS's own exact index over the same vectors, if FAISS is installed."""
+    """FAISS's own exact index over the same vectors, if FAISS is installed.
+
+    Attributes:
+        kernels: name of the BLAS kernels that it runs on.
+    """
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         self._index: Any = None
+        self.kernels = ""
         if importlib.util.find_spec("faiss") is not None:
-            self._faiss: Any = importlib.import_module("faiss")
+            self._faiss: Any = import_faiss()
+            self.kernels = faiss_kernels()
             self._faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
             self._index = self._faiss.IndexFlatIP(rows.shape[1])
             self._index.add(rows)
@@ -169,9 +176,10 @@ def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return np.ascontiguousarray(flat.reshape(len(values), -1), dtype=np.float32)
 
 
-def _print_cases(cases: list[Case], queries: int, console: Console) -> None:
+def _print_cases(cases: list[Case], queries: int, kernels: str, console: Console) -> None:
     threads = len(os.sched_getaffinity(0))
-    table = Table(title=f"{queries:,} real queries in one batch, k={K}, {threads} threads, exact")
+    title = f"{queries:,} real queries in one batch, k={K}, {threads} threads, exact"
+    table = Table(title=f"{title}; FAISS on {kernels} kernels" if kernels else title)
     for heading in ("filter", "rows", "recall@10", "queries/s", "FAISS Flat", "ratio"):
         table.add_column(heading, justify="left" if heading == "filter" else "right", no_wrap=True)
     for case in cases:

@@ -22,7 +22,7 @@ from gpuvec.types import Metric
 ROWS_PER_LIST = 512
 MAX_CENTERS = 1024
 CHUNK_BYTES = 128 << 20  # of rotated float32 rows in memory at a time
-SAMPLE_PER_CENTER = 32
+SAMPLE_PER_CENTER = 96
 MIN_SAMPLE = 4096
 LLOYD_ROUNDS = 6
 MAX_SHIFT = 3

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import Candidates
 from gpuvec.kernels.compiled import njit
+from gpuvec.kernels.int8_batch import Batch, make_scratch
 from gpuvec.kernels.int8_pack import MAX_SHIFT, Int8Pack, rotate
-from gpuvec.kernels.int8_sweep import Batch, make_scratch, sweep
+from gpuvec.kernels.int8_sweep import sweep
+from gpuvec.kernels.int8_tile import tile_address
 from gpuvec.kernels.quantize import LEVELS, encode_queries, peaks
 from gpuvec.kernels.scan_bounds import L2_SLACK, prepare_queries
 from gpuvec.types import Metric, RowMask
@@ -80,6 +82,7 @@ class Int8Scan:
             shift=shift + space.shift,
             head=space.head,
             edges=space.edges,
+            multiply=tile_address(),
         )
 
 

@@ -15,110 +15,19 @@ No function here counts references (`_nrt=False`): that would take longer than t
 the outermost is cached: LLVM does not inline functions that were loaded from Numba's cache.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuvec.kernels.candidates import add_candidate
 from gpuvec.kernels.compiled import njit
-from gpuvec.kernels.int8_tile import (
-    GROUP,
-    PART,
-    TILE_ROWS,
-    WORD,
-    aligned_zeros,
-    finish_part,
-    tile_product,
-)
+from gpuvec.kernels.int8_batch import RUN
+from gpuvec.kernels.int8_parts import PART, PARTS, finish_part, list_parts, lowest_bit
+from gpuvec.kernels.int8_tile import FAR, GROUP, MARGIN, TILE_ROWS, WORD, tile_product
 
 PASS_SPREADS = 3.0  # rows that many spreads above the expected product may pass the first edge
-NEAR_SPREADS = 1.5  # lists that many spreads nearer than the mean are scanned before the others
+TURNS = (2.5, 1.5, -np.inf)  # lists that many spreads nearer than the mean are scanned first
 SECOND = 2  # edges between the first and the second test
-_FAR = 2.0**30  # no integer product is that large
-_PART_BITS = 2**PART - 1
-
-
-class Batch(NamedTuple):
-    """Queries as the sweep reads them. m queries, e edges, c centers.
-
-    Attributes:
-        codes: (m + 1, dims) int8, the last row zero.
-        units: (m,) float64, the codes' step beyond the head.
-        norms: (m,) float64.
-        tails: (e, m) float32, norms from each edge on.
-        heads: (e, m) float32, norms before each edge.
-        lost: (e, m) float32, norms of what the codes lose before each edge.
-        added: (e, m) float64, what the rows' offset adds to the product before each edge.
-        spreads: (e, m) float32, expected spread of the product before each edge.
-        bases: (c, m) float32, products with the centers.
-        weight: of a row's half square: 1 for l2, otherwise 0. Where 1, all units are equal.
-        slack: share of (|q|² + |x|²) by which bounds are widened; zero but for l2.
-        drift: see `Space`.
-        shift: places by which the head's products are worth more.
-        head: dimensions of the head.
-        edges: (e,) int64.
-    """
-
-    codes: NDArray[np.int8]
-    units: NDArray[np.float64]
-    norms: NDArray[np.float64]
-    tails: NDArray[np.float32]
-    heads: NDArray[np.float32]
-    lost: NDArray[np.float32]
-    added: NDArray[np.float64]
-    spreads: NDArray[np.float32]
-    bases: NDArray[np.float32]
-    weight: float
-    slack: float
-    drift: float
-    shift: int
-    head: int
-    edges: NDArray[np.int64]
-
-
-class Scratch(NamedTuple):
-    """Working memory of one sweep of m queries. Places are positions in `order`."""
-
-    order: NDArray[np.int64]  # (m + GROUP,) the active queries of a list, by falling edge
-    edge: NDArray[np.int32]  # (m,) index of each query's first edge in the list
-    gaps: NDArray[np.float32]  # (m,) what a row's offset must add to reach the floor
-    starts: NDArray[np.float64]  # (3, m + GROUP) by place: lines of the three tests, see `_line`
-    slopes: NDArray[np.float64]  # (3, m + GROUP)
-    thresholds: NDArray[np.int32]  # (GROUP,)
-    bias: NDArray[np.int32]  # (TILE_ROWS,)
-    hit_place: NDArray[np.int64]  # (m + GROUP + 1,)
-    hit_rows: NDArray[np.int64]  # (m + GROUP + 1,)
-    hit_sums: NDArray[np.int32]  # (m + GROUP + 1, TILE_ROWS)
-    parts: NDArray[np.int64]  # (TILE_ROWS / PART * (m + GROUP) + 1,)
-    seeds: NDArray[np.int64]  # (m,) the list that each query starts with, or -1
-    best: NDArray[np.float32]  # (m,) its score
-    near: NDArray[np.float32]  # (m,) score from which lists are scanned first
-    done: NDArray[np.bool_]  # (l, m) lists that were scanned, or ruled out
-    counts: NDArray[np.int64]  # (e + 1,)
-
-
-def make_scratch(size: int, edges: int, lists: int) -> Scratch:
-    """Return working memory for sweeps of `size` queries over at most so many lists."""
-    padded = size + GROUP
-    return Scratch(
-        order=np.empty(padded, np.int64),
-        edge=np.empty(size, np.int32),
-        gaps=np.empty(size, np.float32),
-        starts=np.empty((3, padded), np.float64),
-        slopes=np.empty((3, padded), np.float64),
-        thresholds=np.empty(GROUP, np.int32),
-        bias=aligned_zeros((TILE_ROWS,), np.int32),
-        hit_place=np.empty(padded + 1, np.int64),
-        hit_rows=np.empty(padded + 1, np.int64),
-        hit_sums=aligned_zeros((padded + 1, TILE_ROWS), np.int32),
-        parts=np.empty(TILE_ROWS // PART * padded + 1, np.int64),
-        seeds=np.empty(size, np.int64),
-        best=np.empty(size, np.float32),
-        near=np.empty(size, np.float32),
-        done=np.empty((lists, size), np.bool_),
-        counts=np.empty(edges + 1, np.int64),
-    )
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
@@ -129,24 +38,11 @@ def _rounding(shard: Any, batch: Any, at: int, j: int) -> Any:
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _error(shard: Any, batch: Any, at: int, j: int, e: int) -> Any:
-    """Bound the error of query j's products in list `at` before edge e."""
-    return (
-        batch.heads[e, j] * np.float64(shard.lost[at, e])
-        + batch.lost[e, j] * np.float64(shard.said[at, e])
-        + _rounding(shard, batch, at, j)
+def _lost(shard: Any, batch: Any, at: int, j: int, e: int) -> Any:
+    """Bound what codes lose of query j's products in list `at` before edge e."""
+    return batch.heads[e, j] * np.float64(shard.lost[at, e]) + batch.lost[e, j] * np.float64(
+        shard.said[at, e]
     )
-
-
-@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _line(shard: Any, batch: Any, found: Any, at: int, j: int, e: int) -> Any:
-    """Return a, b: a row's integer sum before edge e must reach `a - b * tail` to matter.
-
-    `tail` is the norm of its offset from the edge on; what half squares take off is not in `a`.
-    """
-    inverse = 1.0 / (shard.units[at] * batch.units[j])
-    bound = found.floor[j] - batch.bases[shard.centers[at], j] - _error(shard, batch, at, j, e)
-    return bound * inverse + batch.added[e, j], batch.tails[e, j] * inverse
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
@@ -169,14 +65,13 @@ def _rank_lists(shard: Any, batch: Any, list_rows: Any, least: int, w: Any) -> N
                 w.best[j] = score
                 w.seeds[j] = at
     for j in range(len(w.best)):
-        spread = np.sqrt(max(np.float32(0), w.gaps[j] - w.near[j] * w.near[j]))
-        w.near[j] += np.float32(NEAR_SPREADS) * spread
+        w.spread[j] = np.sqrt(max(np.float32(0), w.gaps[j] - w.near[j] * w.near[j]))
         if w.seeds[j] >= 0:
             w.done[w.seeds[j], j] = True
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _choose_edges(shard: Any, batch: Any, found: Any, at: int, near_only: bool, w: Any) -> None:
+def _choose_edges(shard: Any, batch: Any, found: Any, at: int, turn: float, w: Any) -> None:
     """Choose each query's first edge in list `at`; -1: not now, or no row of it can matter."""
     size, last = len(w.edge), len(batch.edges) - 1
     center, half = shard.centers[at], np.float32(batch.weight * shard.list_mean[at])
@@ -193,7 +88,7 @@ def _choose_edges(shard: Any, batch: Any, found: Any, at: int, near_only: bool, 
     for j in range(size):
         best = batch.bases[center, j] - low + batch.norms[j] * reach
         best += _rounding(shard, batch, at, j)
-        later = near_only and batch.bases[center, j] - half < w.near[j]
+        later = batch.bases[center, j] - half < w.near[j] + np.float32(turn) * w.spread[j]
         if later or w.done[at, j] or found.floor[j] > best:
             w.edge[j] = -1
         w.done[at, j] |= not later
@@ -215,31 +110,43 @@ def _order_by_edge(w: Any) -> Any:
             place = edges - 1 - w.edge[j]
             w.order[w.counts[place]] = j
             w.counts[place] += 1
-    for place in range(total, total + GROUP):
-        w.order[place] = len(w.edge)
+    w.order[total : total + GROUP] = len(w.edge)
     return total
 
 
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _draw_lines(shard: Any, batch: Any, found: Any, at: int, count: int, w: Any) -> None:
-    """Write the lines of the first `count` places; what fills the last group never passes."""
-    last = len(batch.edges) - 1
-    for i in range(count):
-        j, e = w.order[i], np.int64(w.edge[w.order[i // GROUP * GROUP]])
-        w.starts[0, i], w.slopes[0, i] = _line(shard, batch, found, at, j, e)
+    """Write the lines of the first `count` places; what fills the last group never passes.
+
+    A row's integer sum before an edge must reach `start - slope * tail` to matter. `tail` is the
+    norm of its offset from the edge on; what half squares take off is not in it.
+    """
+    last, unit, center = len(batch.edges) - 1, shard.units[at], shard.centers[at]
+    for group in range((count + GROUP - 1) // GROUP):
+        e = w.edge[w.order[group * GROUP]]
         second = min(e + SECOND, last)
-        w.starts[1, i], w.slopes[1, i] = _line(shard, batch, found, at, j, second)
-        w.starts[2, i], w.slopes[2, i] = _line(shard, batch, found, at, j, last)
-    for i in range(count, count + GROUP):
-        for line in range(3):
-            w.starts[line, i] = np.inf
-            w.slopes[line, i] = 0
+        w.firsts[group] = e
+        w.stops[0, group] = batch.edges[e] // WORD
+        w.stops[1, group] = batch.edges[second] // WORD
+        for i in range(group * GROUP, min(count, group * GROUP + GROUP)):
+            j = w.order[i]
+            inverse = 1.0 / (unit * batch.units[j])
+            bound = found.floor[j] - batch.bases[center, j] - _rounding(shard, batch, at, j)
+            w.slopes[0, i] = batch.tails[e, j] * inverse
+            w.slopes[1, i] = batch.tails[second, j] * inverse
+            w.starts[0, i] = (bound - _lost(shard, batch, at, j, e)) * inverse + batch.added[e, j]
+            w.starts[1, i] = (bound - _lost(shard, batch, at, j, second)) * inverse
+            w.starts[1, i] += batch.added[second, j]
+            w.starts[2, i] = (bound - _lost(shard, batch, at, j, last)) * inverse
+            w.starts[2, i] += batch.added[last, j]
+    w.starts[:, count : count + GROUP] = np.inf
+    w.slopes[:, count : count + GROUP] = 0
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _whole(needed: float) -> Any:
     """Return an integer that every integer of at least `needed` is greater than."""
-    return np.int32(min(max(needed, -_FAR), _FAR)) - np.int32(3)
+    return np.int32(min(max(needed, -FAR), FAR)) - np.int32(MARGIN)
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
@@ -247,63 +154,106 @@ def _set_bias(shard: Any, tile: int, inverse: float, bias: Any) -> None:
     """Write what a row's half square takes off its integer sums, rounded towards passing."""
     for lane in range(TILE_ROWS):
         share = shard.terms[tile, lane] * (1.0 - 2.0**-22) * inverse
-        bias[lane] = -np.int32(min(share, _FAR / 2))
+        bias[lane] = -np.int32(min(share, FAR / 2))
 
 
 @njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _add_rows(
-    shard: Any, batch: Any, found: Any, at: int, tile: int, hit: int, v: int, bits: int, w: Any
+    shard: Any, batch: Any, found: Any, at: int, tile: int, first: int, part: int, w: Any
 ) -> None:
-    """Add the rows of a part whose product is complete."""
-    last, j = len(batch.edges) - 1, w.order[w.hit_place[hit]]
-    error = _error(shard, batch, at, j, last)
+    """Add the rows of a part whose sums are complete."""
+    last, j, v = len(batch.edges) - 1, w.order[first + part // PARTS], part % PARTS
+    error = _lost(shard, batch, at, j, last) + _rounding(shard, batch, at, j)
     unit = shard.units[at] * batch.units[j]
     base = np.float64(batch.bases[shard.centers[at], j])
-    for i in range(PART):
-        if (bits >> i) & 1:
-            lane = v * PART + i
-            product = w.hit_sums[hit, lane] - w.bias[lane] - batch.added[last, j]
-            score = base + unit * product
-            if shard.terms.shape[0] > 0:
-                score -= shard.low[tile] + shard.terms[tile, lane]
-            add_candidate(found, j, shard.rows[tile, lane], score - error, score + error)
+    bits = np.int64(w.rows[part])
+    while bits != 0:
+        i = lowest_bit(bits)
+        bits &= bits - 1
+        lane = v * PART + i
+        product = w.sums[part, i] - w.bias[lane] - batch.added[last, j]
+        score = base + unit * product
+        if shard.terms.shape[0] > 0:
+            score -= shard.low[tile] + shard.terms[tile, lane]
+        add_candidate(found, j, shard.rows[tile, lane], score - error, score + error)
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
 def _finish_hits(
-    shard: Any, batch: Any, found: Any, at: int, tile: int, hits: int, raised: float, w: Any
-) -> int:
-    """Test a tile's hits at the second edge and with all dimensions. Return the steps taken."""
-    last, steps, taken, count = len(batch.edges) - 1, shard.codes.shape[1], 0, 0
-    for hit in range(hits):
-        for v in range(TILE_ROWS // PART):
-            w.parts[count] = hit * (TILE_ROWS // PART) + v
-            count += ((w.hit_rows[hit] >> (PART * v)) & _PART_BITS) != 0
+    shard: Any, batch: Any, found: Any, at: int, tile: int, first: int, groups: int, raised: float,
+    w: Any,
+) -> int:  # fmt: skip
+    """Test hits at the second edge and with all dimensions. Return the steps taken.
+
+    Hits go through each test together: single ones would be mispredicted branches.
+    """
+    last, steps, taken = len(batch.edges) - 1, shard.codes.shape[1], 0
     first_row = shard.codes.ctypes.data + tile * steps * TILE_ROWS * WORD
+    count = list_parts(w.rows.ctypes.data, groups * GROUP * PARTS, w.parts.ctypes.data)
+    for test in range(1, 3):
+        passed = 0
+        for p in range(count):
+            part = np.int64(w.parts[p])
+            i, rows = first + part // PARTS, first_row + part % PARTS * PART * WORD
+            stop, needed = w.stops[test - 1, i // GROUP], w.starts[test, i] + raised
+            end = steps
+            if test == 1:
+                end = w.stops[1, i // GROUP]
+                second = min(w.firsts[i // GROUP] + SECOND, last)
+                needed -= w.slopes[1, i] * shard.tails[tile, second]
+            codes = batch.codes.ctypes.data + w.order[i] * batch.codes.shape[1]
+            sums = w.sums.ctypes.data + 4 * part * PART
+            bits = finish_part(rows, codes, stop, end, sums, _whole(needed))
+            taken += end - stop
+            w.rows[part] &= np.uint16(bits)
+            w.parts[passed] = part
+            passed += w.rows[part] != 0
+        count = passed
     for p in range(count):
-        hit = w.parts[p] // (TILE_ROWS // PART)
-        v = w.parts[p] % (TILE_ROWS // PART)
-        i = w.hit_place[hit]
-        e = w.edge[w.order[i // GROUP * GROUP]]
-        second = min(e + SECOND, last)
-        start, stop = batch.edges[e] // WORD, batch.edges[second] // WORD
-        rows = first_row + v * PART * WORD
-        codes = batch.codes.ctypes.data + w.order[i] * batch.codes.shape[1]
-        sums = w.hit_sums.ctypes.data + 4 * (hit * TILE_ROWS + v * PART)
-        limit = _whole(w.starts[1, i] + raised - w.slopes[1, i] * shard.tails[tile, second])
-        bits = (w.hit_rows[hit] >> (PART * v)) & _PART_BITS
-        bits &= finish_part(rows, codes, start, stop, sums, limit)
-        taken += stop - start
-        if bits != 0:
-            limit = _whole(w.starts[2, i] + raised)
-            bits &= finish_part(rows, codes, stop, steps, sums, limit)
-            taken += steps - stop
-            if bits != 0:
-                _add_rows(shard, batch, found, at, tile, hit, v, bits, w)
+        _add_rows(shard, batch, found, at, tile, first, np.int64(w.parts[p]), w)
     return taken
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _sweep_tile(
+    shard: Any, batch: Any, found: Any, keep: int, at: int, tile: int, count: int, w: Any
+) -> int:
+    """Scan a tile for the first `count` places. Return 8-bit products made, by steps."""
+    steps, products = shard.codes.shape[1], 0
+    inverse = 1.0 / (shard.units[at] * batch.units[0])
+    if shard.terms.shape[0] > 0:
+        _set_bias(shard, tile, inverse, w.bias)
+    raised = batch.weight * shard.low[tile] * inverse
+    for first in range(0, count, RUN * GROUP):
+        groups = (min(count - first, RUN * GROUP) + GROUP - 1) // GROUP
+        for group in range(groups):
+            start = first + group * GROUP
+            e, stop = w.firsts[start // GROUP], w.stops[0, start // GROUP]
+            tail = shard.tails[tile, e]
+            tile_product(
+                batch.multiply,
+                shard.codes.ctypes.data + tile * steps * TILE_ROWS * WORD,
+                w.bias.ctypes.data,
+                batch.codes.ctypes.data,
+                batch.codes.shape[1],
+                w.order.ctypes.data + 8 * start,
+                batch.head // WORD,
+                stop,
+                batch.shift,
+                w.starts.ctypes.data + 8 * start,
+                w.slopes.ctypes.data + 8 * start,
+                raised,
+                np.float64(tail),
+                keep,
+                w.rows.ctypes.data + 2 * group * GROUP * PARTS,
+                w.sums.ctypes.data + 4 * group * GROUP * TILE_ROWS,
+            )
+            products += stop * GROUP * TILE_ROWS
+        products += _finish_hits(shard, batch, found, at, tile, first, groups, raised, w) * PART
+    return products
+
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
 def _sweep_list(
     shard: Any, batch: Any, found: Any, keep: Any, at: int, count: int, fresh: bool, w: Any
 ) -> int:
@@ -311,42 +261,14 @@ def _sweep_list(
 
     `fresh`: floors are still low, so their rise is followed from tile to tile.
     """
-    steps, products = shard.codes.shape[1], 0
-    inverse = 1.0 / (shard.units[at] * batch.units[0])
+    products = 0
     if not fresh:
         _draw_lines(shard, batch, found, at, count, w)
     for tile in range(shard.list_tiles[at], shard.list_tiles[at + 1]):
-        if keep[tile] == 0:
-            continue
-        if fresh:
-            _draw_lines(shard, batch, found, at, count, w)
-        if shard.terms.shape[0] > 0:
-            _set_bias(shard, tile, inverse, w.bias)
-        raised, hits = batch.weight * shard.low[tile] * inverse, 0
-        for first in range(0, count, GROUP):
-            e = w.edge[w.order[first]]
-            stop, tail = batch.edges[e] // WORD, shard.tails[tile, e]
-            for g in range(first, first + GROUP):
-                needed = w.starts[0, g] + raised - w.slopes[0, g] * tail
-                w.thresholds[g - first] = _whole(needed)
-            hits += tile_product(
-                shard.codes.ctypes.data + tile * steps * TILE_ROWS * WORD,
-                w.bias.ctypes.data,
-                batch.codes.ctypes.data,
-                batch.codes.shape[1],
-                w.order.ctypes.data + 8 * first,
-                batch.head // WORD,
-                stop,
-                batch.shift,
-                w.thresholds.ctypes.data,
-                keep[tile],
-                first,
-                w.hit_place.ctypes.data + 8 * hits,
-                w.hit_rows.ctypes.data + 8 * hits,
-                w.hit_sums.ctypes.data + 4 * TILE_ROWS * hits,
-            )
-            products += stop * GROUP * TILE_ROWS
-        products += _finish_hits(shard, batch, found, at, tile, hits, raised, w) * PART
+        if keep[tile] != 0:
+            if fresh:
+                _draw_lines(shard, batch, found, at, count, w)
+            products += _sweep_tile(shard, batch, found, keep[tile], at, tile, count, w)
     return products * WORD
 
 
@@ -366,30 +288,22 @@ def sweep(shard: Any, batch: Any, found: Any, keep: Any, list_rows: Any, least: 
     Returns:
         how many 8-bit products were made.
     """
-    last, products = len(batch.edges) - 1, 0
+    size, last, products = len(batch.norms), len(batch.edges) - 1, 0
     _rank_lists(shard, batch, list_rows, least, w)
-    for turn in range(3):  # the lists that queries start with; near ones; the others
+    for at in range(len(shard.centers)):
+        count = 0
+        for j in range(size):
+            if w.seeds[j] == at:
+                w.order[count] = j
+                w.edge[j] = last
+                count += 1
+        if count > 0:
+            w.order[count : count + GROUP] = size
+            products += _sweep_list(shard, batch, found, keep, at, count, True, w)
+    for turn in TURNS:
         for at in range(len(shard.centers)):
-            count = 0
-            if turn == 0:
-                count = _start_with(at, last, w)
-            elif list_rows[at] > 0:
-                _choose_edges(shard, batch, found, at, turn == 1, w)
+            if list_rows[at] > 0:
+                _choose_edges(shard, batch, found, at, turn, w)
                 count = _order_by_edge(w)
-            if count > 0:
-                products += _sweep_list(shard, batch, found, keep, at, count, turn == 0, w)
+                products += _sweep_list(shard, batch, found, keep, at, count, False, w)
     return products
-
-
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _start_with(at: int, last: int, w: Any) -> int:
-    """List the queries that start with a list, at the last edge; return how many."""
-    count = 0
-    for j in range(len(w.seeds)):
-        if w.seeds[j] == at:
-            w.order[count] = j
-            w.edge[j] = last
-            count += 1
-    for place in range(count, count + GROUP):
-        w.order[place] = len(w.seeds)
-    return count
