@@ -347,6 +347,7 @@ class Engine:
             status = channel.status()
             if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
                 channel.flush(self._generation)
+            channel.close()
         self._dropped.delete(read=True)
 
     def abandon(self) -> None:

@@ -129,6 +129,13 @@ class Channel:
             self._gone = name
             self._disown()
 
+    def close(self) -> None:
+        """End writing, for now; waits for a flush."""
+        with self._flush_lock, self._lock:
+            if self._owner is not None:
+                self._run(self._owner.log.close())
+                self._disown()
+
     # Following
 
     def refresh(self) -> None:

@@ -141,12 +141,17 @@ class LogSimulation:
             eye.view = yield from log.read(eye.seen)
             flushed = _channel(eye.seen)
             if flushed.epoch != wal.epoch:
-                return
+                break
             held = [group for group in held if group.lsn > flushed.flushed_lsn]
             if held and self.world.chance.random() < 0.5:
                 fences = wal.fences(held[-1].lsn)
                 self.tasks.append(FlushTask(wal.epoch, flushed.flushed_lsn, tuple(held), fences))
             yield from wal.truncate(flushed.flushed_lsn, flushed.fences)
+        yield from self.leave(wal)
+
+    def leave(self, wal: WriteAheadLog) -> Procedure[None]:
+        """Do what an owner does last: nothing, as if it had died."""
+        yield from ()
 
     def _claim(self, log: ManifestLog[CollectionState], eye: "_Eye") -> Procedure[Recovery]:
         view = yield from log.read()
@@ -198,10 +203,7 @@ class LogSimulation:
             cursor = yield from self._read_once(cursor, groups, eye)
 
     def _read_once(
-        self,
-        cursor: Cursor | None,
-        groups: list[Group] | None = None,
-        eye: "_Eye | None" = None,
+        self, cursor: Cursor | None, groups: list[Group] | None = None, eye: "_Eye | None" = None
     ) -> Procedure[Cursor]:
         groups = [] if groups is None else groups
         eye = eye or _Eye(_manifest())

@@ -98,6 +98,12 @@ class WriteAheadLog(Protocol):
             fences: positions that were ever flushed and hold fences: they stay.
         """
 
+    def close(self) -> Procedure[None]:
+        """End writing; note where the log ends, so that what is later cut off is missed.
+
+        A store that fails keeps the note from being written, and raises nothing.
+        """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:

@@ -37,12 +37,13 @@ from gpuvec.wal.files import (
     Chain,
     FileCursor,
     FileName,
+    Hint,
     Span,
     file_key,
     file_names,
-    hint_bytes,
     look,
     read_chain,
+    read_hint,
 )
 from gpuvec.wal.frame import FrameKind, encode_frame
 from gpuvec.wal.record import WriteRecord, encode_records
@@ -60,10 +61,11 @@ def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recover
     def attempt(at: ChannelPosition) -> Procedure[tuple[ChannelPosition, Chain]]:
         if at.epoch != epoch:
             raise claim_lost(channel.name, mine=epoch, newest=at.epoch)
-        names = yield from file_names(channel, check=True)
+        hint = yield from read_hint(channel)
+        names = yield from file_names(channel, hint)
         _check_highest(channel, names, epoch)
         older = [name for name in names if name[0] < epoch]
-        chain = yield from read_chain(channel, older, at, cursor)
+        chain = yield from read_chain(channel, older, at, cursor, hint)
         if chain.newest is not None:
             yield Sync(file_key(channel, chain.newest))  # 3
         return at, chain
@@ -86,6 +88,7 @@ class FileLog:
         self._spans = tuple(span for span in cursor.spans if span.last > flushed_lsn)
         self._file: FileName = (epoch, 0)
         self._end = 0
+        self._hinted = 0  # the end that the hint speaks of
         self._closed = False
 
     @property
@@ -186,16 +189,25 @@ class FileLog:
             data += frame(name[1] + 1)
         if (yield from create(file_key(self._channel, name), data)) is not None:
             raise AssertionError(f"epoch {self._epoch} of {self._channel.name} has two owners")
-        self._spans, self._file, self._end = spans, name, len(data)
+        self._spans, self._file, self._end, self._hinted = spans, name, len(data), 0
         self._lsn = name[1] + (frame is not None)
         yield from self._hint()
 
+    def close(self) -> Procedure[None]:
+        """See `WriteAheadLog.close`."""
+        if not self._closed:
+            self._closed = True
+            if self._end > self._hinted:
+                yield from self._hint()
+
     def _hint(self) -> Procedure[None]:
-        key = file_key(self._channel, self._file)
+        """Note how long the newest file is, all of which is durable."""
+        hint = Hint(self._file, self._end)
         try:
-            yield Put(keys.wal_hint(self._channel.folder), [hint_bytes(key)])
+            yield Put(keys.wal_hint(self._channel.folder), [hint.encode(self._channel)])
         except StorageError:
             return  # without it, only less damage can be told
+        self._hinted = hint.end
 
     def _check_fence(self) -> Procedure[None]:
         for _ in range(ATTEMPTS):

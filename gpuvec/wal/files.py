@@ -4,7 +4,9 @@ A file `e<epoch>-<lsn>.log` begins with an OPEN frame that holds position `lsn` 
 *spans*: which frames of which older files come before. So the log is: the spans of the newest file
 (by epoch, then position), then its own frames. A file is created whole, with its OPEN frame; only
 the owner of its epoch appends to it (`wal.file_log`). `e<epoch>-0.log` is a fence. `hint` names a
-file that was once the newest: with it, a log whose newest file is gone is told from a shorter one.
+file that was once the newest and how long it was when its owner began or closed it: with it, a log
+whose newest file is gone is told from a shorter one, and a file that was cut from a torn tail. It
+is read before the log is, so it never speaks of what is yet to come.
 
 A reader in another process trusts a last frame once it has made it durable itself and then seen no
 fence. If it sees one, a claim is under way: a fence says up to where its claimer had seen the log
@@ -36,6 +38,19 @@ class Span:
     file: FileName
     last: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A file that was once the newest, and a byte up to which it was whole and durable."""
+
+    file: FileName = (0, 0)
+    end: int = 0
+
+    def encode(self, channel: Channel) -> bytes:
+        """Return the bytes of a hint, with their checksum: a damaged one is worth nothing."""
+        text = f"{file_key(channel, self.file)} {self.end}"
+        return f"{text} {crc32c([text.encode()]):08x}".encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +93,10 @@ def look(
     """Read the log; also return up to where it can be trusted to stay as it is."""
 
     def attempt(at: ChannelPosition) -> Procedure[tuple[Chain, int]]:
+        hint = (yield from read_hint(channel)) if cursor is None else Hint()
         while True:
-            names = yield from file_names(channel, check=cursor is None)
-            chain = yield from read_chain(channel, names, at, cursor)
+            names = yield from file_names(channel, hint)
+            chain = yield from read_chain(channel, names, at, cursor, hint)
             if chain.newest is None or chain.cursor == cursor:
                 return chain, chain.cursor.lsn  # nothing new
             yield Sync(file_key(channel, chain.newest))
@@ -97,7 +113,11 @@ def look(
 
 
 def read_chain(
-    channel: Channel, names: Sequence[FileName], at: ChannelPosition, cursor: FileCursor | None
+    channel: Channel,
+    names: Sequence[FileName],
+    at: ChannelPosition,
+    cursor: FileCursor | None,
+    hint: Hint,
 ) -> Procedure[Chain]:
     """Read, of the log that `names` make, the groups after the cursor or what is flushed."""
     newest = max((name for name in names if name[1]), default=None)
@@ -128,6 +148,10 @@ def read_chain(
     end = start.end + (frames[-1].end if frames else 0)
     if last < at.flushed_lsn:
         raise damaged_log(channel.folder, f"it ends at {last}, before {at.flushed_lsn}")
+    if newest == hint.file and end < hint.end:
+        raise damaged_log(
+            file_key(channel, newest), f"it is unreadable from byte {end} on, of {hint.end}"
+        )
     groups, last_ts = _fresh_groups(frames, after, known.last_ts)
     spans = (*old, Span(newest, last, end))
     return Chain(groups=groups, cursor=FileCursor(spans=spans, lsn=last, last_ts=last_ts))
@@ -176,28 +200,25 @@ def _intact(channel: Channel, fence: FileName) -> Procedure[int]:
     return intact
 
 
-def file_names(channel: Channel, *, check: bool = False) -> Procedure[list[FileName]]:
-    """List files and fences; if asked to, check that the newest file ever hinted at is there."""
-    hinted = (yield from _hinted(channel)) if check else (0, 0)
+def file_names(channel: Channel, hint: Hint | None = None) -> Procedure[list[FileName]]:
+    """List files and fences; check that the newest file that a hint knew is there, or a newer."""
     found = yield List(f"{channel.folder}/")
     names = [name for key in found if (name := keys.parse_wal_file(key))]
-    if hinted > max((name for name in names if name[1]), default=(0, 0)):
-        raise damaged_log(file_key(channel, hinted), "it is missing")
+    if hint is not None and hint.file > max((name for name in names if name[1]), default=(0, 0)):
+        raise damaged_log(file_key(channel, hint.file), "it is missing")
     return names
 
 
-def _hinted(channel: Channel) -> Procedure[FileName]:
+def read_hint(channel: Channel) -> Procedure[Hint]:
+    """Return the hint; where there is none, or a damaged one, one that says nothing."""
     try:
         data = yield Get(keys.wal_hint(channel.folder))
     except CorruptError:
-        return 0, 0  # there need not be one
-    key = data.rpartition(b" ")[0].decode(errors="replace")
-    return (keys.parse_wal_file(key) if data == hint_bytes(key) else None) or (0, 0)
-
-
-def hint_bytes(key: str) -> bytes:
-    """Return the hint at a file, with its checksum: damaged, it is worth nothing."""
-    return f"{key} {crc32c([key.encode()]):08x}".encode()
+        return Hint()
+    key, _, end = data.decode(errors="replace").rpartition(" ")[0].rpartition(" ")
+    file = keys.parse_wal_file(key)
+    hint = Hint(file, int(end)) if file and end.isdecimal() else Hint()
+    return hint if data == hint.encode(channel) else Hint()
 
 
 def file_key(channel: Channel, name: FileName) -> str:

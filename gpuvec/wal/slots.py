@@ -164,6 +164,11 @@ class SlotLog:
         yield Delete([key for key in marks if (keys.parse_number(key) or 0) < flushed_lsn])
         self._fences = tuple(lsn for lsn in self._fences if lsn > flushed_lsn)
 
+    def close(self) -> Procedure[None]:
+        """See `WriteAheadLog.close`: each group is an object, of which no part can be missing."""
+        self._closed = True
+        yield from ()
+
 
 def _fence(channel: Channel, epoch: int, at: ChannelPosition) -> Procedure[int]:
     """Create a fence in the first free slot; return its number."""

@@ -17,6 +17,7 @@ from gpuvec.wal import file_log, files, slots
 from gpuvec.wal.channel import Recovery, check_order, group_of
 from gpuvec.wal.frame import FrameKind, encode_frame
 from gpuvec.wal.record import encode_records
+from tests.sim.owners import ClosingSimulation
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,18 @@ def ignore_fences_when_reading(monkeypatch):
     monkeypatch.setattr(files, "_intact", intact)
 
 
+def note_an_end_that_is_not_durable(monkeypatch):
+    hint = file_log.FileLog._hint
+
+    def eager(log):
+        log._end += 16
+        yield from hint(log)
+        log._end -= 16
+
+    monkeypatch.setattr(file_log.FileLog, "_hint", eager)
+    return ClosingSimulation
+
+
 # Manifest
 
 
@@ -267,6 +280,7 @@ MUTANTS = [
     Mutant("truncate_fences_too", SLOTS, truncate_fences_too, start=65),
     Mutant("trust_what_is_not_synced", FILES, trust_what_is_not_synced),
     Mutant("ignore_fences_when_reading", FILES, ignore_fences_when_reading, 800, 3000, rare=True),
+    Mutant("note_an_end_that_is_not_durable", FILES, note_an_end_that_is_not_durable),
     Mutant("no_mark_check_after_commit", FILES, no_mark_check_after_commit, start=125),
     Mutant("no_mark_check_after_reading", FILES, no_mark_check_after_reading, start=10),
     Mutant("collect_without_checkpoint", FILES, collect_without_checkpoint),

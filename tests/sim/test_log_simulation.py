@@ -3,6 +3,7 @@
 import pytest
 
 from gpuvec.testing.sim_log import LogSimulation
+from tests.sim.owners import ClosingSimulation
 
 
 def simulate(seed: int, *, appendable: bool, kind: type[LogSimulation] = LogSimulation):
@@ -21,6 +22,11 @@ def test_the_worlds_acknowledge_much(appendable):
 def test_no_promise_is_broken_in_two_thousand_worlds(thousand):
     for seed in range(1000 * thousand, 1000 * (thousand + 1)):
         simulate(seed, appendable=seed % 2 == 0)
+
+
+def test_no_promise_is_broken_where_owners_note_the_ends_of_their_logs():
+    for seed in range(400):
+        simulate(seed, appendable=True, kind=ClosingSimulation)
 
 
 def test_the_same_seed_gives_the_same_world():

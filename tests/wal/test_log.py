@@ -8,13 +8,15 @@ from gpuvec.errors import CorruptError, StorageError, UnavailableError
 from gpuvec.rows import Rows
 from gpuvec.storage import keys
 from gpuvec.storage.memory import MemoryStore
-from gpuvec.storage.object_store import Append, Get, List, PutIfAbsent, perform, run
-from gpuvec.wal.files import hint_bytes
+from gpuvec.storage.object_store import Append, Get, List, Put, PutIfAbsent, perform, run
+from gpuvec.wal.channel import Channel as Where
+from gpuvec.wal.files import Hint
 from gpuvec.wal.log import ChannelPosition, claim, read_tail
 from gpuvec.wal.record import WriteRecord
 
 PREFIX, CHANNEL = keys.collection("c-1"), "s000"
 FOLDER = keys.wal_folder(PREFIX, CHANNEL)
+WHERE = Where(prefix=PREFIX, name=CHANNEL)
 
 
 FAILURE = StorageError("GV-599", "simulated")
@@ -276,16 +278,25 @@ def test_a_missing_newest_file_is_told_from_a_shorter_log(files):
         files.claim()
 
 
+def flip_last(data: bytes) -> bytes:
+    return data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
+
+
 def flipped(hint: bytes) -> bytes:
     return hint.replace(b"e000002", b"e000003")
 
 
 def old(_: bytes) -> bytes:
-    return hint_bytes(f"{FOLDER}/e000001-00000000000000000001.log")
+    return Hint((1, 1), 10).encode(WHERE)
+
+
+def old_and_longer(_: bytes) -> bytes:
+    return Hint((1, 1), 1 << 20).encode(WHERE)  # what an owner wrote there that lost its channel
 
 
 @pytest.mark.parametrize(
-    "hint", [None, b"rubbish \xff", b"", b"e000009-00000000000000000001.log", flipped, old]
+    "hint",
+    [None, b"rubbish \xff", b"", b"e000009-00000000000000000001.log", flipped, old, old_and_longer],
 )
 def test_a_lost_or_old_hint_changes_nothing(files, hint):
     files.append(files.claim().log, 1)
@@ -300,6 +311,42 @@ def test_a_lost_or_old_hint_changes_nothing(files, hint):
 
 
 # Append files
+
+
+@pytest.mark.parametrize("damage", [lambda x: x[: len(x) // 2], lambda x: x[:-20], flip_last])
+def test_what_is_cut_from_a_closed_log_is_missed(files, damage):
+    log = files.claim().log
+    for ts in range(1, 6):
+        files.append(log, ts)
+    files.do(log.close())
+    assert stamps(files.tail().groups) == [1, 2, 3, 4, 5]
+    key = f"{FOLDER}/{files.files()[-2]}"
+    whole = files.store.get(key)
+    files.store.put(key, [damage(whole)])
+    for look in (files.tail, files.claim):
+        with pytest.raises(CorruptError, match="unreadable from byte") as told:
+            look()
+        assert key in str(told.value)
+    files.store.put(key, [whole])
+    assert stamps(files.claim().groups) == [1, 2, 3, 4, 5]
+
+
+def test_a_closed_log_takes_no_more(channel):
+    log = channel.claim().log
+    channel.append(log, 1)
+    channel.do(log.close())
+    channel.do(log.close())
+    with pytest.raises(UnavailableError):
+        channel.append(log, 2)
+    assert stamps(channel.claim().groups) == [1]
+
+
+def test_a_log_is_closed_though_its_end_cannot_be_noted(files):
+    log = files.claim().log
+    files.append(log, 1)
+    files.fail = failing(Put, "before")
+    files.do(log.close())
+    assert stamps(files.claim().groups) == [1]
 
 
 def test_a_torn_tail_is_cut(files):
