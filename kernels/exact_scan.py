@@ -84,7 +84,7 @@ def range_parts(
         DeviceMemoryError: `GV-400`, they do not.
     """
     from gpuvec.kernels import host_heap
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import numbers_view
 
     wanted = thread_count(threads)
     item = 5 * max(1, len(places))
@@ -106,7 +106,7 @@ def range_parts(
     rows = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in found)])
     distances = np.concatenate([np.zeros(0, np.float32), *(part[2] for part in found)])
     offsets = np.cumsum(counts).astype(np.int64)
-    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
+    ranks = numbers_view(tie_rank)
     host_heap.sort_segments(offsets, distances, rows, ranks, tie_rank is not None)
     return RangeNeighbors(offsets, rows, distances)
 
@@ -127,11 +127,11 @@ def bit_scan_topk(
     Cost: one read of the rows per group of queries; per pair dim / 64 word operations.
     """
     from gpuvec.kernels import host_scan
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import kernel_view, numbers_view
 
     data, asked, code = kernel_view(rows), kernel_view(queries), METRIC_CODES[metric]
-    places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
-    ranks = kernel_view(np.zeros(0, np.int64) if tie_rank is None else tie_rank)
+    places = numbers_view(listed)
+    ranks = numbers_view(tie_rank)
     limit = np.full(len(queries), np.inf, np.float32) if bound is None else np.array(bound)
     size = len(rows) if listed is None else len(listed)
 

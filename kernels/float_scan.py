@@ -107,14 +107,14 @@ def compiled_scan_topk(
 ) -> tuple[Neighbors, int]:
     """Do what `float_scan_topk` does for any dtype and any number of queries."""
     from gpuvec.kernels import host_heap
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import numbers_view
 
     m = len(queries)
     limit = np.full(m, np.inf) if bound is None else np.array(bound, np.float64)
     floor = np.full(m, -np.inf)
     pairs = _candidates(rows, queries, k, metric, listed, floor, limit, threads)
     out = Neighbors(np.empty((m, k), np.int64), np.empty((m, k), np.float32))
-    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
+    ranks = numbers_view(tie_rank)
     host_heap.select_segments(
         pairs.offsets, pairs.distances, pairs.rows, ranks, tie_rank is not None, limit,
         out.rows, out.distances,
@@ -139,7 +139,7 @@ def float_scan_range(
     12 bytes a row, is also the only large temporary.
     """
     from gpuvec.kernels import host_heap
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import numbers_view
 
     m = len(queries)
     floor = np.full(m, -np.inf) if low is None else np.array(low, np.float64)
@@ -150,7 +150,7 @@ def float_scan_range(
     counts = np.bincount(owner[inside], minlength=m)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     found, distances = pairs.rows[inside], pairs.distances[inside]
-    ranks = kernel_view(np.zeros(1, np.int64) if tie_rank is None else tie_rank)
+    ranks = numbers_view(tie_rank)
     host_heap.sort_segments(offsets, distances, found, ranks, tie_rank is not None)
     return RangeNeighbors(offsets, found, distances)
 
@@ -167,11 +167,11 @@ def _candidates(
 ) -> Candidates:
     """Scan parts of the rows side by side, then measure what they kept."""
     from gpuvec.kernels import host_scan
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import kernel_view, numbers_view
 
     data, asked = kernel_view(rows), kernel_view(queries)
     squares = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
-    places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
+    places = numbers_view(listed)
     size = len(rows) if listed is None else len(listed)
     if len(queries) == 0 or size == 0:
         none = np.zeros(0, np.int64)

@@ -37,6 +37,11 @@ def kernel_view(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return plain
 
 
+def numbers_view(x: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    """Return a `kernel_view` of int64 numbers; an empty one is how kernels know of none."""
+    return kernel_view(np.zeros(0, np.int64) if x is None else x)
+
+
 def _widen(builder: Any, chunk: Any, item: Any, lanes: int, real: Any) -> Any:
     """Convert a vector of stored values to a vector of float32 or float64, without loss."""
     target = ir.VectorType(real, lanes)
@@ -128,6 +133,17 @@ def prefetch(typingctx: Any, rows: Any, j: Any) -> Any:
     return types.void(rows, types.int64), codegen
 
 
+def _rows_of(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, Any, Any]:
+    """Return the pointers to row i of the queries and row j of the rows, and their width."""
+    queries, i, rows, j = args
+    q_array = context.make_array(signature.args[0])(context, builder, queries)
+    r_array = context.make_array(signature.args[2])(context, builder, rows)
+    width = builder.extract_value(q_array.shape, 1)
+    q_base = builder.gep(q_array.data, [builder.mul(i, width)])
+    r_base = builder.gep(r_array.data, [builder.mul(j, width)])
+    return q_base, r_base, width
+
+
 def _pair_sums(real: Any, lanes: int, mode: str) -> Any:
     """Make the intrinsic `sums(queries, i, rows, j)` of one accumulator type and mode.
 
@@ -145,41 +161,26 @@ def _pair_sums(real: Any, lanes: int, mode: str) -> Any:
             builder.store(builder.fadd(builder.load(total), product, flags=flags), total)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        queries, i, rows, j = args
-        query_type, _, row_type, _ = signature.args
-        q_array = context.make_array(query_type)(context, builder, queries)
-        r_array = context.make_array(row_type)(context, builder, rows)
-        width = builder.extract_value(q_array.shape, 1)
-        q_base = builder.gep(q_array.data, [builder.mul(i, width)])
-        r_base = builder.gep(r_array.data, [builder.mul(j, width)])
-        wide = ir.VectorType(real, lanes)
-        totals = [
-            cgutils.alloca_once_value(builder, ir.Constant(wide, None))
-            for _ in range(2 if mode == "dot_norm" else 1)
-        ]
+        q_item, r_item = signature.args[0].dtype, signature.args[2].dtype
+        q_base, r_base, width = _rows_of(context, builder, signature, args)
+        nothing = ir.Constant(ir.VectorType(real, lanes), None)
+        count = 2 if mode == "dot_norm" else 1
+        totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(count)]
         for total in totals:
-            builder.store(ir.Constant(wide, None), total)
+            builder.store(nothing, total)
         step_size = ir.IntType(64)(lanes)
         whole = builder.sub(width, builder.srem(width, step_size))
         with cgutils.for_range_slice(builder, ir.IntType(64)(0), whole, step_size) as (at, _):
-            q = _load(builder, q_base, at, query_type.dtype, lanes)
-            r = _load(builder, r_base, at, row_type.dtype, lanes)
-            step(
-                builder,
-                totals,
-                _widen(builder, q, query_type.dtype, lanes, real),
-                _widen(builder, r, row_type.dtype, lanes, real),
-            )
+            q = _load(builder, q_base, at, q_item, lanes)
+            r = _load(builder, r_base, at, r_item, lanes)
+            q, r = _widen(builder, q, q_item, lanes, real), _widen(builder, r, r_item, lanes, real)
+            step(builder, totals, q, r)
         left = builder.sub(width, whole)
         with builder.if_then(builder.icmp_signed(">", left, ir.IntType(64)(0)), likely=False):
-            q = _load_tail(builder, q_base, whole, left, query_type.dtype, lanes)
-            r = _load_tail(builder, r_base, whole, left, row_type.dtype, lanes)
-            step(
-                builder,
-                totals,
-                _widen(builder, q, query_type.dtype, lanes, real),
-                _widen(builder, r, row_type.dtype, lanes, real),
-            )
+            q = _load_tail(builder, q_base, whole, left, q_item, lanes)
+            r = _load_tail(builder, r_base, whole, left, r_item, lanes)
+            q, r = _widen(builder, q, q_item, lanes, real), _widen(builder, r, r_item, lanes, real)
+            step(builder, totals, q, r)
         sums = [_add_lanes(builder, builder.load(total), lanes) for total in totals]
         if len(sums) == 1:
             return sums[0]

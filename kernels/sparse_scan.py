@@ -94,11 +94,11 @@ def sparse_scan_topk(
     Cost: per query one read of all entries.
     """
     from gpuvec.kernels import host_sparse
-    from gpuvec.kernels.lanes import kernel_view
+    from gpuvec.kernels.lanes import numbers_view
 
     asked = _renumber(pack, queries)
-    places = kernel_view(np.zeros(0, np.int64) if listed is None else listed)
-    ranks = kernel_view(np.zeros(0, np.int64) if tie_rank is None else tie_rank)
+    places = numbers_view(listed)
+    ranks = numbers_view(tie_rank)
     limit = np.full(len(queries), np.inf, np.float32) if bound is None else np.array(bound)
 
     def fill(who: Range, part: Range, out: Neighbors) -> None:
