@@ -241,10 +241,12 @@ def _choose_head(variance: F32) -> tuple[int, int]:
 
 
 def _edges(head: int, dims: int) -> NDArray[np.int64]:
-    """Return about a dozen dimensions after which a scan may stop; none lies within the head."""
+    """Return dimensions after which a scan may stop, more where most do; none within the head."""
     stride = max(2 * SEGMENT, dims // (12 * SEGMENT) * SEGMENT)
-    inner = [edge for edge in range(stride, dims, stride) if edge >= head]
-    return np.array([*inner, dims], np.int64)
+    fine = stride // (2 * SEGMENT) * SEGMENT
+    inner = {*range(stride, dims, stride)}
+    inner.update(edge for edge in range(fine, dims, fine) if dims / 4 <= edge <= 0.6 * dims)
+    return np.array([*sorted(edge for edge in inner if edge >= head), dims], np.int64)
 
 
 def _drift(rotation: F32) -> float:

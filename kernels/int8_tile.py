@@ -29,7 +29,7 @@ GROUP = 8  # queries per call
 WORD = 4  # dimensions per step
 FAR = 2.0**30  # no integer product is that large
 MARGIN = 3  # of integer thresholds, for their own rounding
-_UNROLL = 2
+_UNROLL = 4
 _QUERIES_IN_REGISTERS = {16: 8, 8: 2}  # x TILE_ROWS / lanes sums, of 32 and 16 registers
 
 

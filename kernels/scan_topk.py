@@ -39,7 +39,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 STRATEGIES = {16: "int8-vnni512", 8: "int8-avxvnni", 0: "float32"}
-BLOCK = 1024  # queries per sweep: their codes stay in the second cache
+BLOCK = 2048  # queries per sweep: their codes stay in the second cache
 ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
 MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
