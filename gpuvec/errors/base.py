@@ -1,8 +1,8 @@
 """The classes of errors that users can meet; the modules beside this one build them, by code.
 
-A class tells what the caller can do next; a code names the case. Codes: 1xx names and schemas,
-2xx filters, 3xx queries, 4xx memory, 5xx storage, 6xx writers and availability, 7xx rights, quotas
-and settings, 8xx jobs, 9xx not available here. A broken invariant is a bug and raises
+A class tells what the caller can do next; a code names the case. Codes: 1xx names, schemas and
+rows, 2xx filters, 3xx queries, 4xx memory, 5xx storage, 6xx writers and availability, 7xx rights,
+quotas and settings, 8xx jobs, 9xx not available here. A broken invariant is a bug and raises
 `AssertionError`, never one of these.
 """
 

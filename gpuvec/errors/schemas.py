@@ -1,4 +1,7 @@
-"""1xx: names, schemas, collections and their options."""
+"""104, 128 and 150 on: names, schemas, collections and their options.
+
+101 to 103 are raised where fields and schemas are checked: `gpuvec.fields`, `gpuvec.schema`.
+"""
 
 from collections.abc import Iterable
 
