@@ -21,11 +21,6 @@ def _build_flat(spec: IndexSpec, vectors: VectorColumn, metric: Metric) -> Vecto
 BUILDERS: dict[str, Builder] = {"flat": _build_flat}
 
 
-def available() -> tuple[str, ...]:
-    """Return the index types that `build` knows, in alphabetical order."""
-    return tuple(sorted(BUILDERS))
-
-
 def build(spec: IndexSpec, vectors: VectorColumn, metric: Metric | str) -> VectorIndex:
     """Build an index over one segment's vectors, on their device.
 

@@ -16,7 +16,7 @@ from gpuvec.errors import manifest_conflict
 from gpuvec.meta import changes
 from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
 from gpuvec.schema import Int64, Schema
-from gpuvec.types import ChannelName, RequestId, SegmentId, Timestamp
+from gpuvec.types import ChannelName, SegmentId, Timestamp
 
 __all__ = [
     "ChannelState",
@@ -28,9 +28,8 @@ __all__ = [
     "key_ulid",
 ]
 
-RETRY_WINDOW_MS = 10 * 60 * 1000  # how long a write's request id is remembered once it is flushed
 HISTORY_MS = 24 * 3600 * 1000  # how long a flushed write is listed
-HISTORY_LINES = 100_000  # and how many at most; fewer are remembered when more come in ten minutes
+HISTORY_LINES = 100_000  # and how many at most
 
 _NO_SCHEMA = Schema({"id": Int64()}, "id")  # until `InitCollection`
 
@@ -130,18 +129,6 @@ class CollectionState:
     segments: Mapping[SegmentId, SegmentRecord] = field(default_factory=dict)
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
     dead: frozenset[str] = frozenset()  # ULIDs of files that no entry may name any more
-
-    def recent(self, request_id: RequestId) -> WriteSummary | None:
-        """Return the flushed write of that id, if at most ten minutes older than the newest."""
-        if not self.history:
-            return None
-        newest_ms, _ = unpack_timestamp(self.history[-1].ts)
-        for write in reversed(self.history):
-            if unpack_timestamp(write.ts)[0] < newest_ms - RETRY_WINDOW_MS:
-                return None
-            if write.request_id == request_id:
-                return write
-        return None
 
     def apply(self, change: Change) -> Self:
         """Return the state after a change; `ConflictError` GV-525 when it cannot be."""

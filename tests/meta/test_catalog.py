@@ -218,16 +218,6 @@ def test_a_flush_moves_position_segments_and_history_at_once():
     assert state.channels["s001"].flushed_lsn == 0
 
 
-def test_a_request_is_remembered_for_ten_minutes_of_writes():
-    minute = 60_000
-    writes = tuple(summary(pack_timestamp(i * minute), f"r{i}") for i in range(30))
-    state = after(flush(writes=writes), state=OWNED)
-    assert state.recent("r29") == writes[29]
-    assert state.recent("r19") == writes[19]
-    assert state.recent("r18") is None
-    assert OWNED.recent("r1") is None
-
-
 def test_history_ends_after_a_day_and_after_many_lines():
     hour = 3_600_000
     writes = tuple(summary(pack_timestamp(i * hour)) for i in range(40))
