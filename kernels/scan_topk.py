@@ -109,6 +109,7 @@ def pack_rows(rows: Any, metric: Metric, *, threads: int = 0) -> RowPack:
 
     Cost: one read of the rows, dim² products a row for the rotation, and as many for the grouping.
     """
+    metric = Metric(metric)
     int8 = pack_int8(rows, metric, threads=threads) if int8_lanes() and rows.size else None
     return RowPack(metric=metric, shape=rows.shape, int8=int8)
 
