@@ -217,7 +217,8 @@ class _Job:
 
     def _wave(self, start: int, stop: int, size: int, room: int) -> None:
         """Answer queries `start` to `stop`."""
-        scanner = self._scanner(self._queries[start:stop], size)
+        with _one_blas_thread():  # its threads would spin on the cores of ours
+            scanner = self._scanner(self._queries[start:stop], size)
         threads = thread_count(self._threads)
         parts = -(-(stop - start) // BLOCK)
         parts = -(-parts // threads) * threads
