@@ -3,11 +3,11 @@
 import inspect
 
 import pytest
+
+import gpuvec as gv
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
 from gpuvec.api.frame import Frame
-
-import gpuvec as gv
 
 SIGNATURES = {
     gv.connect: '(path, *, cluster=None, storage_options=None, device="auto", '
