@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
-from gpuvec.device.arrays import cupy_module, is_device_array, to_device, to_host
+from gpuvec.device.arrays import cupy_module, to_device, to_host
 from gpuvec.errors import gpu_package_missing
 from gpuvec.types import Array
 
@@ -149,9 +149,3 @@ def scalar_frame(table: Any, *, device: str = "cpu") -> ScalarFrame:
     except ImportError as error:
         raise gpu_package_missing("cudf") from error
     return CudfFrame(cudf.DataFrame.from_arrow(table))
-
-
-def same_side(frame: ScalarFrame, x: Array) -> Array:
-    """Return an array moved to where a frame's columns are."""
-    on_gpu = isinstance(frame, CudfFrame)
-    return x if on_gpu == is_device_array(x) else (to_device(x) if on_gpu else to_host(x))

@@ -130,7 +130,7 @@ class Channel:
             self._disown()
 
     def close(self) -> None:
-        """End writing, for now; waits for a flush."""
+        """End writing, once a flush under way is done."""
         with self._flush_lock, self._lock:
             if self._owner is not None:
                 self._run(self._owner.log.close())
