@@ -32,6 +32,7 @@ from gpuvec.errors import (
 )
 
 if TYPE_CHECKING:
+    from gpuvec import index as index
     from gpuvec.api import datasets as datasets
     from gpuvec.api.collection import Collection as Collection
     from gpuvec.api.database import Database as Database
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "gpuvec": "index",
     "gpuvec.api": "datasets",
     "gpuvec.api.collection": "Collection",
     "gpuvec.api.database": "Database connect",
@@ -89,7 +91,7 @@ __all__ = [
     "QuotaError", "RecallWarning", "Result", "ResultTooLargeError", "Schema", "SchemaError",
     "SnapshotExpiredError", "SparseVector", "StorageError", "String", "Timestamp",
     "UnavailableError", "UnsupportedError", "Vector", "WriteResult", "col", "config", "connect",
-    "count", "datasets", "frame", "left", "lit", "right",
+    "count", "datasets", "frame", "index", "left", "lit", "right",
 ]  # fmt: skip
 
 
@@ -97,8 +99,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'gpuvec' has no attribute {name!r}")
-    if name == "datasets":
-        return importlib.import_module("gpuvec.api.datasets")
+    if name in ("datasets", "index"):
+        return importlib.import_module(f"{home}.{name}")
     found = getattr(importlib.import_module(home), name)
     globals()[name] = found
     return found

@@ -128,6 +128,9 @@ class FileView:
         """See `SegmentView.statistics`; nothing is known."""
         return None
 
+    def index(self, name: str) -> None:
+        """See `SegmentView.index`; there is none."""
+
     def _read(self, names: Sequence[str]) -> Rows:
         fields = {name: self.checked.fields[name] for name in names}
         key = build.free_name("row", fields)

@@ -75,6 +75,17 @@ def unknown_index_option(kind: str, name: str, known: Iterable[str]) -> QueryErr
     )
 
 
+def bad_index_parameter(
+    kind: str, name: str, got: object, wanted: str, *, code: str = "GV-317"
+) -> QueryError:
+    """Return the error for a parameter of an index (or, `GV-318`, of its search) that cannot be."""
+    return QueryError(
+        code,
+        f"{kind}: {name} must be {wanted}, got {got!r}",
+        details={"kind": kind, "parameter": name, "wanted": wanted, "got": got},
+    )
+
+
 def options_in_conflict(options: Iterable[str], reason: str, *, instead: str) -> QueryError:
     """Return the error for options that contradict one another."""
     names = list(options)

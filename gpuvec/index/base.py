@@ -1,12 +1,29 @@
 """The face of every index: distances smaller for nearer, masks True for keep, gaps as row -1."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.index.spec import IndexSpec
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
+from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
 
-__all__ = ["Neighbors", "Queries", "RangeNeighbors", "SearchStats", "VectorIndex"]
+__all__ = [
+    "ApproximateIndex",
+    "IndexFile",
+    "Neighbors",
+    "Params",
+    "Queries",
+    "RangeNeighbors",
+    "SearchStats",
+    "VectorIndex",
+]
+
+Params = Mapping[str, float]  # knobs of a search, by the names in `IndexSpec.SEARCH`
 
 Queries = Any  # (queries, dim) float32, (queries, dim / 8) packed uint8, or `SparseVectors`
 
@@ -101,6 +118,89 @@ class VectorIndex(Protocol):
             threads: see `search`.
             memory_limit: see `search`.
         """
+
+    @property
+    def last_stats(self) -> SearchStats | None:
+        """What the last search of the calling thread did; None before its first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IndexFile:
+    """A file of an index, as read back.
+
+    Attributes:
+        data: (bytes,) uint8, read only; memory mapped where the store is a local directory.
+        path: of that file on a local disk; None where there is none.
+    """
+
+    data: NDArray[np.uint8]
+    path: str | None
+
+
+class ApproximateIndex(Protocol):
+    """An index that may miss rows, over the non-null vectors of one segment.
+
+    Rows in arguments and answers are positions in the segment. What is found is measured again by
+    `kernels.pairwise.paired_distances`, so distances and ties are those of every other way. Safe
+    for use by several threads.
+    """
+
+    @property
+    def spec(self) -> IndexSpec:
+        """What it was built as, with every parameter decided."""
+
+    @property
+    def metric(self) -> Metric:
+        """What `distance` means."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the segment, null vectors included."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the index holds beside the vectors, mapped ones too."""
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        params: Params | None = None,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        bound: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> Neighbors:
+        """Return near rows of each query: as `VectorIndex.search`, but some may be missed.
+
+        Args:
+            queries: see `VectorIndex.search`.
+            k: see `VectorIndex.search`.
+            params: knobs, all of them optional; None: the spec's defaults.
+            keep: see `VectorIndex.search`. Rows that it hides never come back.
+            tie_rank: see `VectorIndex.search`.
+            bound: see `VectorIndex.search`; farther rows may still come back.
+            threads: see `VectorIndex.search`.
+            memory_limit: see `VectorIndex.search`.
+
+        Returns:
+            Gaps (row -1) also where the index found fewer rows than there are; the caller
+            completes such answers.
+
+        Raises:
+            QueryError: as `VectorIndex.search`; `GV-318` an unknown knob or one out of range.
+        """
+
+    def settings(self, k: int) -> Sequence[Params]:
+        """Return knobs to measure for `k` neighbours, cheapest first, the last most thorough."""
+
+    def complete(self) -> None:
+        """Add the rows that `registry.build` was told to hold out. Not safe beside a search."""
+
+    def files(self) -> Mapping[str, Sequence[Buffer]]:
+        """Return file name to content, from which `registry.load` makes an equal index."""
 
     @property
     def last_stats(self) -> SearchStats | None:

@@ -1,32 +1,105 @@
 """From spec to index: each adapter is imported when it is first asked for."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpuvec.errors import unknown_index
-from gpuvec.index.base import VectorIndex
+from gpuvec.index.base import ApproximateIndex, IndexFile, VectorIndex
 from gpuvec.index.spec import IndexSpec
-from gpuvec.rows import SparseVectors, VectorColumn
+from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
 from gpuvec.types import Metric
 
-Builder = Callable[[IndexSpec, VectorColumn, Metric], VectorIndex]
+# Each module has `build` and `load`, called as those below, and `build_bytes`.
+ADAPTERS: dict[str, str] = {
+    "ivf_int8": "gpuvec.index.ivf_int8",
+    "hnsw": "gpuvec.index.faiss_hnsw",
+    "ivf_flat": "gpuvec.index.faiss_ivf",
+    "ivf_sq8": "gpuvec.index.faiss_ivf",
+}
 
 
-def _build_flat(spec: IndexSpec, vectors: VectorColumn, metric: Metric) -> VectorIndex:
+def exact(vectors: VectorColumn, metric: Metric | str) -> VectorIndex:
+    """Return the index that measures every row, over vectors on their device; nothing is built.
+
+    Raises:
+        QueryError: `GV-312`, the metric does not fit the vectors.
+    """
     from gpuvec.index.flat import FlatIndex
 
     values = vectors if isinstance(vectors, SparseVectors) else vectors.values
     return FlatIndex(values, metric, valid=vectors.valid)
 
 
-BUILDERS: dict[str, Builder] = {"flat": _build_flat}
+def build(
+    spec: IndexSpec,
+    vectors: DenseVectors,
+    metric: Metric | str,
+    *,
+    held_out: NDArray[np.int64] | None = None,
+    threads: int = 0,
+    memory_limit: int | None = None,
+) -> ApproximateIndex:
+    """Build an index over one segment's vectors.
 
-
-def build(spec: IndexSpec, vectors: VectorColumn, metric: Metric | str) -> VectorIndex:
-    """Build an index over one segment's vectors, on their device.
+    Args:
+        spec: what to build; parameters left at None are decided by the number of rows.
+        vectors: (rows, width), host memory, possibly mapped; held, not copied. Null ones are never
+            found.
+        metric: one that measures such vectors.
+        held_out: rising rows that the index must not see until `complete` is called, so that
+            recall measured with them as queries is honest. None: there are none.
+        threads: 0: all cores.
+        memory_limit: bytes for the index and all temporary data; None: the process's budget.
 
     Raises:
-        QueryError: `GV-315`, no such index type; `GV-312`, the metric does not fit the vectors.
+        QueryError: `GV-315` no such index type; `GV-312` the metric does not fit the vectors.
+        UnsupportedError: `GV-320` the index's library is missing, or it cannot serve the metric.
+        DeviceMemoryError: `GV-401` the build does not fit `memory_limit`; names the parts.
     """
-    if spec.KIND not in BUILDERS:
-        raise unknown_index(spec.KIND, BUILDERS)
-    return BUILDERS[spec.KIND](spec, vectors, Metric(metric))
+    found: ApproximateIndex = _adapter(spec).build(
+        spec, vectors, Metric(metric), held_out=held_out, threads=threads, memory_limit=memory_limit
+    )
+    return found
+
+
+def load(
+    spec: IndexSpec,
+    vectors: DenseVectors,
+    metric: Metric | str,
+    files: Mapping[str, IndexFile],
+) -> ApproximateIndex:
+    """Make an index from the files of one that was built; memory is mapped, not read, where it can.
+
+    Args:
+        spec: as `ApproximateIndex.spec` of the index that was built.
+        vectors: the same that it was built over.
+        metric: the same.
+        files: by the names of `ApproximateIndex.files`.
+    """
+    found: ApproximateIndex = _adapter(spec).load(spec, vectors, Metric(metric), files)
+    return found
+
+
+def build_bytes(spec: IndexSpec, rows: int, vectors: DenseVectors) -> dict[str, int]:
+    """Return an estimate of a build's peak memory, part by part: what an admission adds up.
+
+    Args:
+        spec: what would be built.
+        rows: how many.
+        vectors: of the segment; only their width and dtype are looked at.
+
+    Returns:
+        part to bytes; the part "index" stays in memory for searches, the others are temporary.
+    """
+    found: dict[str, int] = _adapter(spec).build_bytes(spec, rows, vectors)
+    return found
+
+
+def _adapter(spec: IndexSpec) -> Any:
+    if spec.KIND not in ADAPTERS:
+        raise unknown_index(spec.KIND, ADAPTERS)
+    return importlib.import_module(ADAPTERS[spec.KIND])

@@ -1,21 +1,37 @@
-"""What an index shall be: frozen parameters, checked when made, JSON both ways."""
+"""What an index shall be: frozen parameters, checked when made, JSON both ways.
+
+`gv.index.HNSW(m=32)` is a wish; a parameter left at None is decided when a segment is built.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from gpuvec.errors import unknown_index, unknown_index_option
+from gpuvec.errors import bad_index_parameter, unknown_index, unknown_index_option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSpec:
-    """Base of all specs: the parameters of one index type."""
+    """Base of all specs: the parameters of one index type.
+
+    Attributes:
+        KIND: its name in files and messages.
+        SEARCH: knob to (least, most) of `params={...}` in a search.
+        SCALAR: whether it is for scalar fields.
+    """
 
     KIND: ClassVar[str] = ""
+    SEARCH: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    SCALAR: ClassVar[bool] = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `spec_from_json` makes an equal spec."""
         return {"kind": self.KIND, **{f.name: getattr(self, f.name) for f in fields(self)}}
+
+    def __str__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+        return f"{type(self).__name__}({shown})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +41,113 @@ class Flat(IndexSpec):
     KIND = "flat"
 
 
-SPECS: dict[str, type[IndexSpec]] = {cls.KIND: cls for cls in (Flat,)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IVFInt8(IndexSpec):
+    """Lists of 8-bit codes, scanned list by list for many queries at once; built for batches.
+
+    Attributes:
+        n_lists: None: by the number of rows.
+    """
+
+    KIND = "ivf_int8"
+    SEARCH: ClassVar = {"effort": (0.0, 1.0)}
+
+    n_lists: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "n_lists", 1, 1 << 24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HNSW(IndexSpec):
+    """A graph of near rows (FAISS): quick for single queries, slow to build.
+
+    Attributes:
+        m: neighbours kept per row and level.
+        ef_construction: candidates looked at per insertion.
+    """
+
+    KIND = "hnsw"
+    SEARCH: ClassVar = {"ef_search": (1, 1 << 20)}
+
+    m: int = 32
+    ef_construction: int = 200
+
+    def __post_init__(self) -> None:
+        _check(self, "m", 2, 512)
+        _check(self, "ef_construction", 4, 1 << 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IVFFlat(IndexSpec):
+    """Lists of whole vectors around centers (FAISS); binary vectors too.
+
+    Attributes:
+        n_lists: None: by the number of rows.
+    """
+
+    KIND = "ivf_flat"
+    SEARCH: ClassVar = {"n_probes": (1, 1 << 24)}
+
+    n_lists: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "n_lists", 1, 1 << 24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IVFSQ8(IndexSpec):
+    """Lists of vectors with one byte a value (FAISS); what is found is measured again.
+
+    Attributes:
+        n_lists: None: by the number of rows.
+    """
+
+    KIND = "ivf_sq8"
+    SEARCH: ClassVar = {"n_probes": (1, 1 << 24), "refine": (1, 1000)}
+
+    n_lists: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "n_lists", 1, 1 << 24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bitmap(IndexSpec):
+    """The rows of each value of a scalar field: for fields with few different values."""
+
+    KIND = "bitmap"
+    SCALAR = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sorted(IndexSpec):
+    """The rows of a scalar field in order of value: for ranges."""
+
+    KIND = "sorted"
+    SCALAR = True
+
+
+SPECS: dict[str, type[IndexSpec]] = {
+    cls.KIND: cls for cls in (Flat, IVFInt8, HNSW, IVFFlat, IVFSQ8, Bitmap, Sorted)
+}
+
+
+def _check(spec: IndexSpec, name: str, least: int, most: int) -> None:
+    value = getattr(spec, name)
+    if value is None and name == "n_lists":
+        return
+    if type(value) is not int or not least <= value <= most:
+        wanted = f"a whole number from {least:,} to {most:,}"
+        raise bad_index_parameter(type(spec).__name__, name, value, wanted)
 
 
 def spec_from_json(data: Mapping[str, Any]) -> IndexSpec:
     """Make the spec that `IndexSpec.to_json` wrote.
 
     Raises:
-        QueryError: `GV-315` no such index type, `GV-316` it has no such parameter.
+        QueryError: `GV-315` no such index type, `GV-316` it has no such parameter, `GV-317` a value
+            that it cannot have.
     """
     kind = data.get("kind")
     if kind not in SPECS:
@@ -44,3 +159,26 @@ def spec_from_json(data: Mapping[str, Any]) -> IndexSpec:
         if name not in known:
             raise unknown_index_option(kind, name, known)
     return cls(**options)
+
+
+def check_params(spec: IndexSpec, params: Mapping[str, Any]) -> dict[str, float]:
+    """Return the knobs of a search as numbers.
+
+    Raises:
+        QueryError: `GV-318`, the index has no such knob, or not this value of it.
+    """
+    for name, value in params.items():
+        limits = spec.SEARCH.get(name)
+        if limits is None:
+            raise bad_index_parameter(
+                type(spec).__name__,
+                name,
+                value,
+                f"one of {', '.join(spec.SEARCH) or 'none'}",
+                code="GV-318",
+            )
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not limits[0] <= value <= limits[1]:
+            wanted = f"a number from {limits[0]:,} to {limits[1]:,}"
+            raise bad_index_parameter(type(spec).__name__, name, value, wanted, code="GV-318")
+    return dict(params)

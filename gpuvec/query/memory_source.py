@@ -47,6 +47,9 @@ class MemoryView:
         """See `SegmentView.statistics`; nothing is known."""
         return None
 
+    def index(self, name: str) -> None:
+        """See `SegmentView.index`; there is none."""
+
 
 class MemorySource:
     """A table in memory. Several segments are for tests and for data that comes in chunks."""

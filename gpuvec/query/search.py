@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gpuvec.device.arrays import to_device, to_host
+from gpuvec.index import registry
 from gpuvec.index.base import Queries, VectorIndex
-from gpuvec.index.registry import build
-from gpuvec.index.spec import Flat
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
 from gpuvec.query.measurements import Measurements
@@ -63,7 +62,7 @@ class Target:
             if self.session.device == "gpu" and not isinstance(column, SparseVectors):
                 column = DenseVectors(to_device(column.values), column.valid)
                 copied = column.values.nbytes
-            return build(Flat(), column, self.metric)
+            return registry.exact(column, self.metric)
 
         def size(index: VectorIndex) -> int:
             return int(index.nbytes + copied)

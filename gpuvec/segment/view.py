@@ -1,11 +1,14 @@
 """What a read sees: segments as they are at one version."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from gpuvec.index.base import IndexFile
+from gpuvec.index.curve import RecallCurve
+from gpuvec.index.spec import IndexSpec
 from gpuvec.rows import VectorColumn
 from gpuvec.schema import Schema
 from gpuvec.types import RowMask, SegmentId, Version
@@ -23,6 +26,32 @@ class FieldStatistics:
     high: Any
     null_count: int
     row_count: int
+
+
+class SegmentIndex(Protocol):
+    """An index of one field of one segment, in files. Reads nothing before it is asked to."""
+
+    @property
+    def index_id(self) -> str:
+        """Its name, never reused: a key for caches of the opened index."""
+
+    @property
+    def spec(self) -> IndexSpec:
+        """What was built, every parameter decided."""
+
+    @property
+    def target(self) -> float | None:
+        """The recall that the index was made for; a search that names none wants this."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+
+    def curve(self) -> RecallCurve | None:
+        """Return what was measured; None for scalar indexes."""
+
+    def files(self) -> Mapping[str, IndexFile]:
+        """Return its files by name, each compared with its checksum at its first use."""
 
 
 class SegmentView(Protocol):
@@ -54,6 +83,9 @@ class SegmentView(Protocol):
 
     def statistics(self, name: str) -> FieldStatistics | None:
         """Return what is known of a scalar field without reading rows; None when nothing is."""
+
+    def index(self, name: str) -> SegmentIndex | None:
+        """Return the index of a field over all rows of the segment; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,9 @@ class VisibleSegment:
         nulls = self.num_rows if value is None else 0
         return FieldStatistics(low=value, high=value, null_count=nulls, row_count=self.num_rows)
 
+    def index(self, name: str) -> None:
+        """See `SegmentView.index`."""
+
     def _has(self, name: str) -> bool:
         return self.layout.has(name, self.columns.layout_version)
 

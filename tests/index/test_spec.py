@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
+import gpuvec as gv
 from gpuvec.errors import QueryError
-from gpuvec.index.registry import BUILDERS, build
-from gpuvec.index.spec import SPECS, Flat, IndexSpec, spec_from_json
+from gpuvec.index import registry
+from gpuvec.index.spec import SPECS, IndexSpec, check_params, spec_from_json
 from gpuvec.rows import DenseVectors
 
 
@@ -25,21 +26,36 @@ def test_an_unknown_parameter_is_refused():
         spec_from_json({"kind": "flat", "nlist": 4})
 
 
-def test_every_spec_has_a_builder():
-    assert set(BUILDERS) == set(SPECS)
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "8", 1 << 40])
+def test_a_parameter_out_of_range_is_refused(value):
+    with pytest.raises(QueryError, match="n_lists must be a whole number") as error:
+        gv.index.IVFFlat(n_lists=value)
+    assert error.value.code == "GV-317"
 
 
-def test_the_registry_builds_from_a_column():
+@pytest.mark.parametrize("params", [{"nprobe": 3}, {"ef_search": 0}, {"ef_search": "many"}])
+def test_unknown_knobs_and_values_are_refused(params):
+    with pytest.raises(QueryError, match="HNSW") as error:
+        check_params(gv.index.HNSW(), params)
+    assert error.value.code == "GV-318"
+
+
+def test_every_index_that_is_built_has_an_adapter():
+    built = {kind for kind, spec in SPECS.items() if not spec.SCALAR and kind != "flat"}
+    assert set(registry.ADAPTERS) == built
+
+
+def test_the_exact_index_knows_nulls():
     rows = np.eye(4, dtype=np.float32)
     valid = np.array([True, True, False, True])
-    index = build(Flat(), DenseVectors(rows, valid), "l2")
+    index = registry.exact(DenseVectors(rows, valid), "l2")
     assert index.exact
     assert index.search(rows[2:3], 4).rows.tolist() == [[0, 1, 3, -1]]
 
 
-def test_a_spec_without_a_builder_is_refused():
+def test_a_spec_without_an_adapter_is_refused():
     class Other(IndexSpec):
         KIND = "other"
 
     with pytest.raises(QueryError, match="other"):
-        build(Other(), DenseVectors(np.eye(2, dtype=np.float32)), "l2")
+        registry.build(Other(), DenseVectors(np.eye(2, dtype=np.float32)), "l2")
