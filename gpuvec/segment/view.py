@@ -1,7 +1,7 @@
 """What a read sees: segments as they are at one version."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -93,12 +93,15 @@ class Snapshot:
     """A collection (or an in-memory table) at one version. Held while a read runs, then closed.
 
     What deletes, TTL, truncation and dropped partitions hide is already out of each view's `keep`.
+    `indexes` names the fields that shall have an index, also where none is built yet, and what was
+    asked for: None where that is chosen by segment.
     """
 
     name: str  # of the collection, for messages; "" for an in-memory table
     version: Version
     schema: Schema
     segments: tuple[SegmentView, ...]
+    indexes: Mapping[str, IndexSpec | None] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
