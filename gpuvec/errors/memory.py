@@ -1,5 +1,7 @@
 """4xx: memory of host and device."""
 
+from collections.abc import Mapping
+
 from gpuvec.errors.base import DeviceMemoryError, ResultTooLargeError
 
 
@@ -12,6 +14,20 @@ def device_memory_exceeded(what: str, *, needed: int, free: int, where: str) -> 
         hint="raise the memory limit, close other databases or results, search fewer queries at "
         "once, or choose float16 or int8 vectors",
         details={"what": what, "needed": needed, "free": free},
+    )
+
+
+def index_memory_exceeded(what: str, parts: Mapping[str, int], limit: int) -> DeviceMemoryError:
+    """Return the error for an index whose build does not fit into its memory; names the parts."""
+    needed = sum(parts.values())
+    listed = ", ".join(f"{part} {size / 2**20:,.1f} MiB" for part, size in parts.items())
+    return DeviceMemoryError(
+        "GV-401",
+        f"{what} needs {needed / 2**20:,.1f} MiB of memory ({listed}); "
+        f"{limit / 2**20:,.1f} MiB are allowed",
+        hint="raise max_memory, choose an index that keeps fewer bytes a row (IVFInt8, IVFSQ8), "
+        "or store the field as float16 or int8",
+        details={"what": what, "parts": dict(parts), "needed": needed, "limit": limit},
     )
 
 
