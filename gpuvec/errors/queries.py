@@ -107,6 +107,16 @@ def params_without_index(params: object, field: str) -> QueryError:
     )
 
 
+def params_without_use(params: object, field: str, reason: str) -> QueryError:
+    """Return the error for index parameters of a search that measures every row."""
+    return QueryError(
+        "GV-372",
+        f'params={params!r} set the index of "{field}", and this search cannot use one: {reason}',
+        hint="leave params out",
+        details={"field": field, "params": params},
+    )
+
+
 def which_vector(option: str, vectors: Iterable[str], *, where: str) -> QueryError:
     """Return the error for a search that does not say which vector column it means."""
     names = list(vectors)

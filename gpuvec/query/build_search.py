@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpuvec import errors
 from gpuvec.query import plan as p
 from gpuvec.query.build import check_comparable, check_names, expose, free_name, whole_number
+from gpuvec.query.indexed import checked_params
 from gpuvec.query.plan import Columns, Plan, QueryArray, QueryFrame
 from gpuvec.schema import (
     BINARY_METRICS,
@@ -95,7 +97,7 @@ def search(
         QueryError: options that contradict one another, or that no value of theirs allows.
         NotFoundError: `GV-104`, unknown columns.
     """
-    _check_promise(field, recall, exact, params)
+    _check_promise(recall, exact, params)
     low, high = _range(radius)
     if radius is not None and isinstance(k, DefaultK):
         k = None
@@ -112,14 +114,16 @@ def search(
     if exclude_self:
         _check_own_key(queries, columns)
     output, renamed, place = _output(queries, columns)
-    return p.Search(
+    found = p.Search(
         columns=output, input=node, queries=queries, field=field,
         metric=field_metric(columns.fields[field], field, metric),
         k=None if k is None else int(whole_number("k", k, least=1)),
         low=low, high=high, group_by=group_by,
         group_size=whole_number("group_size", group_size, least=1),
-        exclude_self=bool(exclude_self), recall=recall, renamed=renamed, place=place,
+        exclude_self=bool(exclude_self), recall=recall, exact=bool(exact),
+        renamed=renamed, place=place,
     )  # fmt: skip
+    return found if params is None else replace(found, params=checked_params(found, params))
 
 
 def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
@@ -133,9 +137,7 @@ def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
     return Metric(wanted)
 
 
-def _check_promise(
-    field: str, recall: float | None, exact: bool, params: Mapping[str, Any] | None
-) -> None:
+def _check_promise(recall: float | None, exact: bool, params: Mapping[str, Any] | None) -> None:
     given = {"recall": recall is not None, "exact": bool(exact), "params": params is not None}
     names = [name for name, here in given.items() if here]
     if len(names) > 1:
@@ -146,8 +148,6 @@ def _check_promise(
         )
     if recall is not None and (isinstance(recall, bool) or not 0 < recall <= 1):
         raise errors.bad_number("recall", recall, "above 0 and at most 1")
-    if params is not None:
-        raise errors.params_without_index(dict(params), field)
 
 
 def _range(radius: Any) -> tuple[float | None, float | None]:

@@ -256,7 +256,9 @@ class Search(Plan):
         low, high: only distances in (low, high]; None: no limit.
         group_by, group_size: with a column, `k` counts groups and each gives `group_size` rows.
         exclude_self: leave out the row that has the query's own primary key.
-        recall: the target; None: exact. Without an index every search is exact.
+        recall: the target; None: that of each index.
+        exact: no index may be used.
+        params: knobs for the indexes that have them; None: those that reach the target.
         renamed: output names to names of the input, where they differ.
         place: output column with the row number, for an input without primary key.
     """
@@ -272,6 +274,8 @@ class Search(Plan):
     group_size: int = 1
     exclude_self: bool = False
     recall: float | None = None
+    exact: bool = False
+    params: Mapping[str, float] | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     place: str | None = None
 

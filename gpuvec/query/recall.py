@@ -26,8 +26,9 @@ from gpuvec.query.groups import Groups, grouped_hits, make_groups
 from gpuvec.query.optimize import optimize
 from gpuvec.query.reduce import Hits
 from gpuvec.query.reference import Float64s, distances64
-from gpuvec.query.search import Searcher, make_targets
+from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
+from gpuvec.query.target import make_targets
 from gpuvec.rows import SparseVectors, VectorColumn
 from gpuvec.types import Metric
 

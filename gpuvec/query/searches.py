@@ -12,8 +12,9 @@ from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column, Part, arrow_numbers, gather, take_column
 from gpuvec.query.plan import QueryArray, Search
 from gpuvec.query.reduce import Hits
-from gpuvec.query.search import Searcher, make_targets
+from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
+from gpuvec.query.target import make_targets
 
 FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
 

@@ -1,0 +1,163 @@
+"""What a search goes through: the rows of one segment, with what is derived from them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gpuvec.device.arrays import to_device
+from gpuvec.index import registry
+from gpuvec.index.base import ApproximateIndex, VectorIndex
+from gpuvec.query.indexed import index_unused
+from gpuvec.query.part import Origin, Part, numpy_numbers
+from gpuvec.query.plan import Search
+from gpuvec.query.reduce import IntArray
+from gpuvec.query.session import Session
+from gpuvec.rows import DenseVectors, SparseVectors
+from gpuvec.segment.view import SegmentIndex
+from gpuvec.types import Metric, RowMask
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One part to be searched, numbered as `base` is.
+
+    Attributes:
+        base: all rows, also those that the mask hides.
+        keep: the rows that may be found; None: all.
+        start: rows of the input before these, hidden ones too.
+        count: how many they are.
+        cache_key: segment id and generation; None when nothing outlives the query.
+        indexed: the index of the field, when the search may use it.
+    """
+
+    base: Part
+    keep: RowMask | None
+    start: int
+    count: int
+    field: str
+    metric: Metric
+    primary_key: str | None
+    session: Session
+    cache_key: tuple[Any, ...] | None
+    indexed: SegmentIndex | None = None
+
+    def _cached(self, what: tuple[Any, ...], make: Any, size: Any) -> Any:
+        if self.cache_key is None:
+            return make()
+        return self.session.cache.get((*self.cache_key, *what), make, size)
+
+    @cached_property
+    def exact(self) -> VectorIndex:
+        """The exact index over the part's vectors."""
+        copied = 0
+
+        def make() -> VectorIndex:
+            nonlocal copied
+            column = self.base.column(self.field)
+            if self.session.device == "gpu" and not isinstance(column, SparseVectors):
+                column = DenseVectors(to_device(column.values), column.valid)
+                copied = column.values.nbytes
+            return registry.exact(column, self.metric)
+
+        def size(index: VectorIndex) -> int:
+            return int(index.nbytes + copied)
+
+        index: VectorIndex = self._cached(("exact", self.field, self.metric), make, size)
+        return index
+
+    @cached_property
+    def approximate(self) -> ApproximateIndex:
+        """What `indexed` names, opened."""
+        found = self.indexed
+        assert found is not None
+
+        def make() -> ApproximateIndex:
+            column = self.base.column(self.field)
+            return registry.load(found.spec, column, self.metric, found.files())
+
+        index: ApproximateIndex = self._cached(
+            ("index", found.index_id), make, lambda index: index.nbytes
+        )
+        return index
+
+    @cached_property
+    def keys(self) -> IntArray | None:
+        """(rows,) int64 primary keys; None when there is none or it is text."""
+        if self.primary_key is None:
+            return None
+
+        def make() -> IntArray | None:
+            column = self.base.column(str(self.primary_key))
+            if not pa.types.is_integer(column.type):
+                return None
+            return numpy_numbers(column).astype(np.int64, copy=False)
+
+        found: IntArray | None = self._cached(("keys", self.primary_key), make, _array_bytes)
+        return found
+
+    @cached_property
+    def tie_rank(self) -> IntArray | None:
+        """(rows,) order of the rows by primary key; None when that is row order."""
+        if self.primary_key is None:
+            return None
+
+        def make() -> IntArray | None:
+            values: Any = self.keys
+            if values is None:
+                column = self.base.column(str(self.primary_key))
+                values = text_ranks(column)
+            if bool((values[1:] >= values[:-1]).all()):
+                return None
+            return np.asarray(values)
+
+        found: IntArray | None = self._cached(("ties", self.primary_key), make, _array_bytes)
+        return found
+
+
+def make_targets(parts: Iterable[Part], node: Search, session: Session) -> list[Target]:
+    """Return parts as what a search goes through."""
+    found: list[Target] = []
+    start = 0
+    usable = session.device == "cpu" and not index_unused(node)
+    for part in parts:
+        found.append(_make_target(part, node, session, start, usable))
+        start = found[-1].start + found[-1].base.num_rows
+    return found
+
+
+def _make_target(part: Part, node: Search, session: Session, start: int, usable: bool) -> Target:
+    origin = part.origin
+    pk = node.input.columns.primary_key
+    if origin is None:
+        return Target(part, None, start, part.num_rows, node.field, node.metric, pk, session, None)
+    key = None
+    kept = not getattr(origin.view, "transient", False)
+    if kept and origin.computed.isdisjoint((node.field, pk)):
+        key = (origin.view.segment_id, origin.view.generation)
+    return Target(
+        origin.base, origin.keep, origin.start, part.num_rows,
+        node.field, node.metric, pk, session, key,
+        _index_of(origin, node.field) if usable else None,
+    )  # fmt: skip
+
+
+def _index_of(origin: Origin, field: str) -> SegmentIndex | None:
+    return None if field in origin.computed else origin.view.index(field)
+
+
+def text_ranks(column: Any) -> IntArray:
+    """Return (n,) int64 that orders texts; equal ones have one number."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    ranks: IntArray = numpy_numbers(pc.rank(column, tiebreaker="dense")).astype(np.int64)
+    return ranks
+
+
+def _array_bytes(value: NDArray[Any] | None) -> int:
+    return 0 if value is None else value.nbytes
