@@ -15,13 +15,17 @@ from gpuvec.clock import pack_timestamp, unpack_timestamp
 from gpuvec.errors import manifest_conflict
 from gpuvec.meta import changes
 from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
+from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.schema import Int64, Schema
+from gpuvec.storage import keys
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 
 __all__ = [
     "ChannelState",
     "CollectionState",
     "DatabaseState",
+    "IndexDefinition",
+    "IndexRecord",
     "SegmentRecord",
     "WriteSummary",
     "file_ulids",
@@ -127,6 +131,7 @@ class CollectionState:
     ttl_s: float | None = None
     channels: Mapping[ChannelName, ChannelState] = field(default_factory=dict)
     segments: Mapping[SegmentId, SegmentRecord] = field(default_factory=dict)
+    indexes: Mapping[str, IndexDefinition] = field(default_factory=dict)  # by field
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
     dead: frozenset[str] = frozenset()  # ULIDs of files that no entry may name any more
 
@@ -160,20 +165,23 @@ class CollectionState:
                 for name, channel in self.channels.items()
             },
             "segments": [segment.to_json() for segment in self.segments.values()],
+            "indexes": [definition.to_json() for definition in self.indexes.values()],
             "history": [write.to_json() for write in self.history],
             "dead": sorted(self.dead),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make the state that `to_json` wrote."""
+        """Make the state that `to_json` wrote, also before there were indexes."""
         segments = [SegmentRecord.from_json(item) for item in data["segments"]]
+        indexes = [IndexDefinition.from_json(item) for item in data.get("indexes", ())]
         return cls(
             **{
                 **data,
                 "schema": Schema.from_json(data["schema"]),
                 "channels": {n: ChannelState.from_json(c) for n, c in data["channels"].items()},
                 "segments": {segment.segment_id: segment for segment in segments},
+                "indexes": {definition.field: definition for definition in indexes},
                 "history": tuple(WriteSummary.from_json(item) for item in data["history"]),
                 "dead": frozenset(data["dead"]),
             }
@@ -181,11 +189,17 @@ class CollectionState:
 
 
 def file_ulids(segment: SegmentRecord) -> set[str]:
-    """Return the ULIDs under which a segment's files and its deletion file lie."""
+    """Return the ULIDs under which a segment's files, deletion file and indexes lie."""
     found: set[str] = {segment.segment_id}
     if segment.deletes is not None:
         found.add(key_ulid(segment.deletes["key"]))
-    return found
+    return found.union(*map(index_ulids, segment.indexes.values()))
+
+
+def index_ulids(record: IndexRecord) -> set[str]:
+    """Return the ULIDs under which an index's files lie."""
+    found = (keys.parse_index(file["key"]) for file in record.files.values())
+    return {ulid for ulid in found if ulid is not None}
 
 
 def key_ulid(key: str) -> str:
@@ -226,7 +240,53 @@ def _drop_field(state: CollectionState, change: changes.DropField) -> _Changed:
         "schema": state.schema.without_field(change.name),
         "schema_version": state.schema_version + 1,
         "field_versions": {n: v for n, v in state.field_versions.items() if n != change.name},
+        **_without_index(state, change.name),
     }
+
+
+def _without_index(state: CollectionState, name: str) -> _Changed:
+    """Return definitions and segments without any index of a field."""
+    return {
+        "indexes": {n: definition for n, definition in state.indexes.items() if n != name},
+        "segments": {
+            segment_id: replace(segment, indexes=_without(segment.indexes, name))
+            if name in segment.indexes
+            else segment
+            for segment_id, segment in state.segments.items()
+        },
+    }
+
+
+def _without(indexes: Mapping[str, IndexRecord], name: str) -> Mapping[str, IndexRecord]:
+    return {field: record for field, record in indexes.items() if field != name}
+
+
+def _set_index(state: CollectionState, change: changes.SetIndex) -> _Changed:
+    definition = change.definition
+    if definition.field not in state.schema.fields:
+        raise manifest_conflict(f'there is no field "{definition.field}"')
+    changed = _without_index(state, definition.field)
+    return {**changed, "indexes": {**changed["indexes"], definition.field: definition}}
+
+
+def _drop_index(state: CollectionState, change: changes.DropIndex) -> _Changed:
+    if change.field not in state.indexes:
+        raise manifest_conflict(f'the field "{change.field}" has no index')
+    return _without_index(state, change.field)
+
+
+def _add_index(state: CollectionState, change: changes.AddIndex) -> _Changed:
+    record = change.record
+    segment = state.segments.get(change.segment_id)
+    if segment is None or segment.schema_version < state.field_versions.get(record.field, 0):
+        raise manifest_conflict(f'no segment {change.segment_id} has a field "{record.field}"')
+    definition = state.indexes.get(record.field)
+    if definition is None or definition.index_id != record.definition_id:
+        raise manifest_conflict(f'another index of the field "{record.field}" is wanted')
+    if state.dead & index_ulids(record):
+        raise manifest_conflict("files of this index were collected as orphans")
+    indexed = replace(segment, indexes={**segment.indexes, record.field: record})
+    return {"segments": {**state.segments, change.segment_id: indexed}}
 
 
 def _add_partition(state: CollectionState, change: changes.AddPartition) -> _Changed:
@@ -318,5 +378,8 @@ _STEPS: dict[type[Change], Callable[[CollectionState, Any], _Changed]] = {
     changes.SetTtl: _set_ttl,
     changes.SetEpoch: _set_epoch,
     changes.Flush: _flush,
+    changes.SetIndex: _set_index,
+    changes.DropIndex: _drop_index,
+    changes.AddIndex: _add_index,
     changes.MarkDead: _mark_dead,
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Self
 
+from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.schema import FieldType, Schema, field_from_json
 from gpuvec.types import ChannelName, RequestId, SegmentId, Timestamp
 
@@ -41,7 +42,7 @@ def change_from_json(data: Mapping[str, Any]) -> Change:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Schema | FieldType | SegmentRecord | WriteSummary):
+    if isinstance(value, _WITH_JSON):
         return value.to_json()
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -62,15 +63,20 @@ class SegmentRecord:
         str, Any
     ]  # keys, lengths, checksums, statistics: see `gpuvec.storage.segment_files`
     deletes: Mapping[str, Any] | None = None  # the newest deletion file, which holds all before it
+    indexes: Mapping[str, IndexRecord] = field(default_factory=dict)  # by field
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal record."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        values["indexes"] = {name: index.to_json() for name, index in self.indexes.items()}
+        return values
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make the record that `to_json` wrote."""
-        return cls(**data)
+        """Make the record that `to_json` wrote, also before there were indexes."""
+        indexes = data.get("indexes", {})
+        found = {name: IndexRecord.from_json(index) for name, index in indexes.items()}
+        return cls(**{**data, "indexes": found})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ class WriteSummary:
         return cls(**dict(zip(_SUMMARY_FIELDS, data, strict=True)))
 
 
+_WITH_JSON = (Schema, FieldType, SegmentRecord, WriteSummary, IndexDefinition, IndexRecord)
 _SUMMARY_FIELDS = tuple(item.name for item in fields(WriteSummary))
 _summary_values = attrgetter(*_SUMMARY_FIELDS)
 
@@ -251,6 +258,42 @@ class Flush(Change):
         plain["writes"] = tuple(WriteSummary.from_json(item) for item in data["writes"])
         plain["fences"] = tuple(data["fences"])
         return cls(**plain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetIndex(Change):
+    """Want an index of a field, in the place of the one it had. Condition: the field exists."""
+
+    definition: IndexDefinition
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """See `Change.from_json`."""
+        return cls(definition=IndexDefinition.from_json(data["definition"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropIndex(Change):
+    """Want no index of a field any more. Condition: there is one."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddIndex(Change):
+    """An index of a segment is in files; it takes the place of the segment's former one.
+
+    Conditions: the segment is there and has the field, the definition is the field's present one,
+    and no file is marked dead.
+    """
+
+    segment_id: SegmentId
+    record: IndexRecord
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """See `Change.from_json`."""
+        return cls(segment_id=data["segment_id"], record=IndexRecord.from_json(data["record"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def collect_orphans(
     committer: str,
     grace_ms: int = GRACE_MS,
 ) -> Procedure[LogView[CollectionState]]:
-    """Delete unused segment and deletion files; any process may, several at once too.
+    """Delete unused segment, deletion and index files; any process may, several at once too.
 
     Args:
         log: of the collection.
@@ -49,6 +49,8 @@ def collect_orphans(
         files.setdefault(str(keys.parse_segment(key)), []).append(key)
     for key in (yield List(f"{keys.deletes_folder(prefix)}/")):
         files.setdefault(key_ulid(key), []).append(key)
+    for key in (yield List(f"{keys.indexes_folder(prefix)}/")):
+        files.setdefault(str(keys.parse_index(key)), []).append(key)
     view = yield from log.read(view)  # 1
     used = set().union(*map(file_ulids, view.state.segments.values()))
     youngest = (yield Now()) - grace_ms

@@ -15,6 +15,7 @@
         seg/<segment>/scalar.parquet              scalars, in row order
         seg/<segment>/vec-<field>.arrow           one vector field
         dv/<segment>/<ulid>.arrow                 rows deleted from that segment
+        idx/<segment>/<ulid>/<file>               one index of one field of that segment
 
 Keys are lower-case ASCII: letters, digits and `._-~=` between slashes. No component begins with a
 dot, which is how stores mark their own temporary files. Every name is a log slot, created once, or
@@ -172,6 +173,22 @@ def deletes_folder(prefix: str) -> str:
 def delete_file(prefix: str, segment: SegmentId, ulid: str) -> str:
     """Return the key of one list of rows deleted from a segment."""
     return f"{prefix}/dv/{segment}/{ulid}.arrow"
+
+
+def indexes_folder(prefix: str) -> str:
+    """Return the folder of all index files of a collection."""
+    return f"{prefix}/idx"
+
+
+def index_file(prefix: str, segment: SegmentId, ulid: str, name: str) -> str:
+    """Return the key of one file of an index; `name` has the letters of keys."""
+    return f"{indexes_folder(prefix)}/{segment}/{ulid}/{name}"
+
+
+def parse_index(key: str) -> str | None:
+    """Return the ULID of the index to which a file belongs, None for any other key."""
+    parts = key.split("/")
+    return parts[-2] if len(parts) >= 4 and parts[-4] == "idx" else None
 
 
 def parse_segment(key: str) -> SegmentId | None:

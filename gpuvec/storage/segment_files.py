@@ -11,7 +11,6 @@ The keys have no file of their own: one million decode from `scalar.parquet` in 
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,10 @@ from gpuvec.schema import RESERVED_PREFIX, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.arrow_files import map_arrays, vector_file
 from gpuvec.storage.checksum import crc32c
-from gpuvec.storage.mapping import map_file
 from gpuvec.storage.object_store import Buffer, ObjectStore
 from gpuvec.storage.records import ColumnStatistics, FileRecord, SegmentFiles
 from gpuvec.storage.statistics import column_statistics, table_statistics
+from gpuvec.storage.verified import load_verified
 from gpuvec.types import SegmentId
 
 __all__ = [
@@ -123,7 +122,7 @@ def read_deletes(
     store: ObjectStore, record: FileRecord
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return rows and timestamps that `write_deletes` wrote; `CorruptError` as `SegmentReader`."""
-    data = _load_verified(store, record)
+    data = load_verified(store, record)
     try:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     except pa.ArrowException as error:
@@ -206,7 +205,7 @@ class SegmentReader:
     def verify(self) -> None:
         """Compare every file with its checksum, those already compared too."""
         for record in self._record.files:
-            _load_verified(self._store, record)
+            load_verified(self._store, record)
 
     def _parquet(self) -> pq.ParquetFile:
         data = self._load(self._record.scalar)
@@ -223,7 +222,7 @@ class SegmentReader:
             lock = self._locks.setdefault(record.key, threading.Lock())
         with lock:
             if record.key not in self._loaded:
-                self._loaded[record.key] = _load_verified(self._store, record)
+                self._loaded[record.key] = load_verified(self._store, record)
             return self._loaded[record.key]
 
 
@@ -266,27 +265,3 @@ def _with_valid(column: VectorColumn, valid: NDArray[np.bool_]) -> VectorColumn:
     if isinstance(column, SparseVectors):
         return SparseVectors(column.offsets, column.indices, column.values, valid)
     return DenseVectors(column.values, valid)
-
-
-def _load_verified(store: ObjectStore, record: FileRecord) -> NDArray[np.uint8]:
-    path = store.local_path(record.key)
-    where = record.key if path is None else str(path)
-    size = store.size(record.key)
-    if size is None:
-        raise errors.missing_object(where)
-    if size != record.length:
-        raise errors.object_too_short(where, wanted=record.length, got=size)
-    data = _map_file(path) if path else np.frombuffer(store.get(record.key), np.uint8)
-    found = crc32c([data])
-    if found != record.crc32c:
-        raise errors.wrong_checksum(where, wanted=record.crc32c, got=found)
-    return data
-
-
-def _map_file(path: Path) -> NDArray[np.uint8]:
-    try:
-        return map_file(path)
-    except FileNotFoundError:  # since its size was asked
-        raise errors.missing_object(str(path)) from None
-    except OSError as error:
-        raise errors.storage_failed("map", str(path), error) from error

@@ -13,11 +13,13 @@ from gpuvec.meta.catalog import (
 )
 from gpuvec.meta.changes import (
     AddField,
+    AddIndex,
     AddPartition,
     CreateCollection,
     DropAlias,
     DropCollection,
     DropField,
+    DropIndex,
     DropPartition,
     Flush,
     InitCollection,
@@ -25,11 +27,13 @@ from gpuvec.meta.changes import (
     RenameCollection,
     SetAlias,
     SetEpoch,
+    SetIndex,
     SetTtl,
     TakeGeneration,
     Truncate,
     change_from_json,
 )
+from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.schema import Float32, Int64, List, Schema, String, Vector
 
 SCHEMA = Schema({"id": Int64(auto=True), "v": Vector(8, dtype="float16")}, "id", dynamic=True)
@@ -69,6 +73,24 @@ def after(*changes, state=None):
     return state
 
 
+def wish(index_id="i", field="v", **parts) -> SetIndex:
+    values = {"spec": {"kind": "auto"}, "recall": 0.95}
+    return SetIndex(
+        definition=IndexDefinition(index_id=index_id, field=field, **{**values, **parts})
+    )
+
+
+def add(segment_id, index_id="j", definition_id="i", field="v", under=None) -> AddIndex:
+    key = f"collections/c-1/idx/{segment_id}/{under or index_id}/graph"
+    return AddIndex(
+        segment_id=segment_id,
+        record=IndexRecord(
+            index_id=index_id, definition_id=definition_id, field=field, spec={"kind": "hnsw"},
+            files={"graph": {"key": key, "length": 3, "crc32c": 4}}, size_bytes=3,
+        ),
+    )  # fmt: skip
+
+
 OWNED = after(INIT, SetEpoch(channel="s000", epoch=1))
 CHANGES = [
     TakeGeneration(),
@@ -93,7 +115,21 @@ CHANGES = [
         fences=(1, 2),
     ),
     MarkDead(ids=("a", "b")),
-]
+    SetIndex(
+        definition=IndexDefinition(
+            index_id="i", field="v", spec={"kind": "hnsw", "m": 16}, recall=0.9, k=5, max_memory=99
+        )
+    ),
+    DropIndex(field="v"),
+    AddIndex(
+        segment_id="a",
+        record=IndexRecord(
+            index_id="j", definition_id="i", field="v", spec={"kind": "hnsw", "m": 16},
+            files={"graph": {"key": "idx/a/j/graph", "length": 3, "crc32c": 4}},
+            size_bytes=3, summary={"recall": 0.97},
+        ),
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: type(change).__name__)
@@ -104,8 +140,10 @@ def test_a_change_comes_back_from_json_as_it_was(change):
 def test_a_state_comes_back_from_json_as_it_was():
     state = after(
         SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[7], CHANGES[15],
-        DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)), state=OWNED,
+        DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)),
+        wish(), add("a"), state=OWNED,
     )  # fmt: skip
+    assert state.segments["a"].indexes["v"].definition_id == "i"
     again = CollectionState.from_json(json.loads(json.dumps(state.to_json())))
     assert again == state
     assert again.schema == state.schema
@@ -226,3 +264,81 @@ def test_history_ends_after_a_day_and_after_many_lines():
     many = tuple(summary(pack_timestamp(40 * hour, i)) for i in range(HISTORY_LINES))
     state = after(flush(from_lsn=5, to_lsn=6, writes=many), state=state)
     assert state.history == many
+
+
+FLUSHED = after(flush(segments=(segment("a"), segment("b"))), state=OWNED)
+
+
+def test_manifests_from_before_there_were_indexes_are_read():
+    data = json.loads(json.dumps(FLUSHED.to_json()))
+    del data["indexes"]
+    for item in data["segments"]:
+        del item["indexes"]
+    assert CollectionState.from_json(data) == FLUSHED
+
+
+def test_an_index_belongs_to_a_segment_and_a_definition():
+    state = after(wish(), add("a"), state=FLUSHED)
+    assert set(state.segments["a"].indexes) == {"v"}
+    assert not state.segments["b"].indexes
+    again = state.apply(add("a", "k"))
+    assert again.segments["a"].indexes["v"].index_id == "k"
+
+
+@pytest.mark.parametrize(
+    ("why", "change"),
+    [
+        ("no segment", add("z")),
+        ("another index", add("a", definition_id="older")),
+        ("another index", add("a", field="id")),
+        ("no field", wish(field="w")),
+        ("no index", DropIndex(field="id")),
+        ("collected", add("a", "dead")),
+        ("collected", add("a", "new", under="dead")),
+    ],
+)
+def test_a_change_of_indexes_that_cannot_be_is_refused(why, change):
+    state = after(wish(), MarkDead(ids=("dead",)), state=FLUSHED)
+    with pytest.raises(ConflictError, match=why):
+        state.apply(change)
+
+
+@pytest.mark.parametrize("change", [DropIndex(field="v"), DropField(name="v"), wish("new")])
+def test_what_is_no_longer_wanted_leaves_every_segment(change):
+    state = after(wish(), add("a"), add("b", "k"), change, state=FLUSHED)
+    assert not any(segment.indexes for segment in state.segments.values())
+    assert [d.index_id for d in state.indexes.values()] == (
+        ["new"] if isinstance(change, SetIndex) else []
+    )
+    with pytest.raises(ConflictError):
+        state.apply(add("a", "late"))
+
+
+def test_a_field_that_came_after_a_segment_is_not_in_it():
+    state = after(AddField(name="w", field_type=Vector(4)), wish("i", "w"), state=FLUSHED)
+    with pytest.raises(ConflictError, match="no segment a has"):
+        state.apply(add("a", field="w"))
+    later = state.apply(flush(from_lsn=5, to_lsn=6, segments=(segment("c", schema_version=2),)))
+    assert later.apply(add("c", field="w")).segments["c"].indexes["w"]
+
+
+def test_a_flush_of_deletes_leaves_the_index():
+    state = after(
+        wish(), add("a"), flush(from_lsn=5, to_lsn=6, deletes={"a": {"key": "dv/a/y.arrow"}}),
+        state=FLUSHED,
+    )  # fmt: skip
+    assert state.segments["a"].indexes["v"].index_id == "j"
+
+
+def test_files_of_an_index_in_use_cannot_be_marked_dead():
+    state = after(wish(), add("a"), add("a", "k", under="j"), state=FLUSHED)
+    with pytest.raises(ConflictError, match="in use"):
+        state.apply(MarkDead(ids=("j",)))
+    assert "j" in after(DropIndex(field="v"), MarkDead(ids=("j",)), state=state).dead
+
+
+def test_definitions_that_ask_for_the_same_are_the_same_wish():
+    one, other = wish("a").definition, wish("b").definition
+    assert one.same_wish(other)
+    assert not one.same_wish(wish("b", recall=0.9).definition)
+    assert not one.same_wish(wish("b", max_memory=1).definition)

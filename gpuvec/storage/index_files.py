@@ -1,0 +1,79 @@
+"""The files of an index: whatever bytes it needs, by name, below `idx/<segment>/<ulid>/`.
+
+Files are never changed, and written before a manifest names them. Their lengths and checksums are
+in the manifest, and are compared before an index's first use in a process.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.storage import keys
+from gpuvec.storage.checksum import as_bytes, crc32c
+from gpuvec.storage.object_store import Buffer, ObjectStore, Procedure, Put
+from gpuvec.storage.records import FileRecord
+from gpuvec.storage.verified import load_verified
+from gpuvec.types import SegmentId
+
+
+def write_index_files(
+    prefix: str, segment_id: SegmentId, ulid: str, files: Mapping[str, Sequence[Buffer]]
+) -> Procedure[dict[str, FileRecord]]:
+    """Write the files of an index; return what a manifest keeps of each, by name.
+
+    Args:
+        prefix: of the collection, `keys.collection(id)`.
+        segment_id: whose rows are indexed.
+        ulid: a name never used before.
+        files: name to parts, written one after the other from where they lie.
+
+    Cost: one read of all bytes for the checksums, one for the store.
+    """
+    records = {}
+    for name, parts in files.items():
+        key = keys.index_file(prefix, segment_id, ulid, name)
+        length = sum(len(as_bytes(part)) for part in parts)
+        records[name] = FileRecord(key=key, length=length, crc32c=crc32c(parts))
+        yield Put(key, parts)
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFiles:
+    """Reads the files of one index; each is opened and verified at its first use.
+
+    Safe for use by several threads.
+
+    Args:
+        store: holds them.
+        records: by name.
+    """
+
+    store: ObjectStore
+    records: Mapping[str, FileRecord]
+    _loaded: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(record.length for record in self.records.values())
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """Return a file's bytes, read only; memory mapped where the store is a local directory.
+
+        Raises:
+            CorruptError: `GV-501` missing, `GV-502` of another length, `GV-503` changed.
+        """
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = load_verified(self.store, self.records[name])
+            return self._loaded[name]
+
+    def path(self, name: str) -> str | None:
+        """Return where a file lies on a local disk, None where there is none."""
+        path = self.store.local_path(self.records[name].key)
+        return None if path is None else str(path)
