@@ -1,10 +1,73 @@
-"""What an index was measured to reach: recall and time by setting, `k` and selectivity."""
+"""What an index was measured to reach: recall and time by setting, `k` and selectivity.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+How a promise is read off a curve. A search asks for `k` neighbours of which a share `selectivity`
+of the rows may answer. Measured cells lie on a grid; the search is held to
+
+* the next larger measured `k` (one that exceeds it by a tenth still counts as it),
+* the measured selectivities on both sides of its own; below the smallest, nothing is promised,
+* every case measured there: filters that ignore the queries and filters that follow them.
+
+A setting reaches a target when the lower end of its interval does in all of these. The interval is
+one of 95 % over a thousand queries or so. As all settings meet the same queries, the cheapest one
+that seems to reach a target falls short of it for one index in forty, by about one standard error.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpuvec.index.base import Params
+from gpuvec.kernels.neighbors import Neighbors
+
+Z95 = 1.959964
+TIE = 1e-6  # distances this near, relative and absolute, count as equal
+
+ParamsKey = tuple[tuple[str, float], ...]
+
+
+def params_key(params: Params) -> ParamsKey:
+    """Return knobs as something to look up by."""
+    return tuple(sorted(params.items()))
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of values in [0, 1]: Wilson's.
+
+    It has as many trials as the spread of the values allows, at least one per value.
+    """
+    count = len(values)
+    if not count:
+        return (0.0, 1.0)
+    mean, spread = float(values.mean()), float(values.var())
+    trials = count * mean * (1 - mean) / spread if spread > 0 else float(count)
+    z2 = Z95 * Z95
+    middle = (mean + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(mean * (1 - mean) / trials + z2 / (4 * trials**2))
+    return (max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half)))
+
+
+def recalls(found: Neighbors, truth: Neighbors) -> NDArray[np.float64]:
+    """Return the recall of each query; a row tied with the last true one counts.
+
+    Args:
+        found: answers, on the host, at least as wide as `truth`; what lies beyond is not looked at.
+        truth: the true answers, on the host.
+
+    Returns:
+        (queries,) shares of the true rows; 1 where there are none.
+    """
+    k = truth.k
+    wanted = np.count_nonzero(truth.rows >= 0, axis=1)
+    last = np.take_along_axis(truth.distances, np.maximum(wanted - 1, 0)[:, None], axis=1)
+    distances = found.distances[:, :k]
+    near = (distances <= last + TIE * (1 + np.abs(last))) & (found.rows[:, :k] >= 0)
+    hits = np.minimum(np.count_nonzero(near, axis=1), wanted)
+    return np.divide(hits, wanted, out=np.ones(len(hits)), where=wanted > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +78,8 @@ class CurvePoint:
         params: knobs of the index; None: the exact scan, measured beside it.
         k: neighbours asked for.
         selectivity: share of the rows that passed the filter.
-        case: which rows those were: "all", "random", or "clustered" (correlated with the queries).
+        case: which rows those were: "all", "random", or "clustered" (near one another; the recall
+            is that of the queries whose neighbours pass or of the others, whichever is worse).
         recall: mean over the queries.
         low: lower end of its 95 % interval.
         high: upper end.
@@ -35,8 +99,17 @@ class CurvePoint:
     batch_s: float
     single_s: float
 
+    def seconds(self, queries: int) -> float:
+        """Return the expected time of a number of queries asked at once."""
+        if queries <= 1:
+            return queries * self.single_s
+        if queries >= self.queries:
+            return queries * self.batch_s
+        step = (self.queries * self.batch_s - self.single_s) / (self.queries - 1)
+        return self.single_s + (queries - 1) * max(step, 0.0)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RecallCurve:
     """All points of one index over one segment.
 
@@ -57,3 +130,107 @@ class RecallCurve:
         """Make the curve that `to_json` wrote."""
         points = tuple(CurvePoint(**point) for point in data["points"])
         return cls(source=data["source"], points=points)
+
+    @cached_property
+    def ks(self) -> tuple[int, ...]:
+        """The `k` that were measured, rising."""
+        return tuple(sorted({point.k for point in self.points}))
+
+    @cached_property
+    def _cells(self) -> dict[int, dict[float, list[CurvePoint]]]:
+        """The points of an index by k and selectivity, the latter rising."""
+        found: dict[int, dict[float, list[CurvePoint]]] = {}
+        for point in sorted(self.points, key=lambda point: point.selectivity):
+            found.setdefault(point.k, {}).setdefault(point.selectivity, []).append(point)
+        return found
+
+    def measured_k(self, k: int) -> int | None:
+        """Return the `k` whose measurements hold for this one; None: it is larger than all."""
+        return next((known for known in self.ks if k <= known + max(1, known // 10)), None)
+
+    def at(self, k: int, selectivity: float) -> "Cell | None":
+        """Return what is promised for `k` neighbours among a share of the rows.
+
+        None: nothing, as `k` is larger or the share smaller than all that was measured.
+        """
+        known = self.measured_k(k)
+        if known is None:
+            return None
+        measured = self._cells[known]
+        below = [share for share in measured if share <= selectivity]
+        if not below:
+            return None
+        above = [share for share in measured if share >= selectivity]
+        low = below[-1]
+        high = above[0] if above else low
+        weight = 0.0 if high == low else (selectivity - low) / (high - low)
+        return _merge(known, low, measured[low], measured[high], weight)
+
+    def best(self, k: int, recall: float, *, queries: int = 1000) -> CurvePoint | None:
+        """Return the fastest setting that reaches a recall without a filter; None: none does."""
+        cell = self.at(k, 1.0)
+        reached = [] if cell is None else [s for s in cell.settings if s.low >= recall]
+        return min(reached, key=lambda point: point.seconds(queries), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What holds for one `k` and selectivity: of each setting the worst of all cases.
+
+    Attributes:
+        k: that was measured.
+        selectivity: the smaller one of those that decide.
+        settings: of the index; times are those expected at the selectivity asked for.
+        exact: the scan of all rows that pass.
+    """
+
+    k: int
+    selectivity: float
+    settings: tuple[CurvePoint, ...]
+    exact: CurvePoint | None
+
+
+def _merge(
+    k: int, share: float, low: list[CurvePoint], high: list[CurvePoint], weight: float
+) -> Cell:
+    """Join the points of two selectivities; `weight` is that of the larger one's times."""
+    sparse, dense = _worst_by_params(low), _worst_by_params(high)
+    settings, exact = [], None
+    for key, point in sparse.items():
+        other = dense.get(key, point if key is None else None)
+        if other is None:
+            continue
+        joined = replace(
+            point if point.low <= other.low else other,
+            queries=min(point.queries, other.queries),
+            batch_s=point.batch_s + weight * (other.batch_s - point.batch_s),
+            single_s=point.single_s + weight * (other.single_s - point.single_s),
+        )
+        if key is None:
+            exact = joined
+        else:
+            settings.append(joined)
+    return Cell(k=k, selectivity=share, settings=tuple(settings), exact=exact)
+
+
+def _worst_by_params(points: Sequence[CurvePoint]) -> dict[ParamsKey | None, CurvePoint]:
+    """Return, for each setting measured in every case, the lowest recall and the longest times."""
+    cases = {point.case for point in points}
+    grouped: dict[ParamsKey | None, list[CurvePoint]] = {}
+    for point in points:
+        key = None if point.params is None else params_key(point.params)
+        grouped.setdefault(key, []).append(point)
+    return {
+        key: _worst(group)
+        for key, group in grouped.items()
+        if {point.case for point in group} == cases
+    }
+
+
+def _worst(points: Iterable[CurvePoint]) -> CurvePoint:
+    group = list(points)
+    return replace(
+        min(group, key=lambda point: point.low),
+        batch_s=max(point.batch_s for point in group),
+        single_s=max(point.single_s for point in group),
+    )

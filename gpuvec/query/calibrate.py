@@ -1,0 +1,231 @@
+"""Recall on real queries: an index is checked while it serves, and its settings are raised by it.
+
+Held-out rows can be easier than the queries that people ask. So some queries are answered exactly
+too, and a setting whose recall on these falls short of a target no longer serves that target. Which
+setting serves can thus depend on what was asked before, in one direction only: never is a setting
+taken that the measured curve does not allow.
+
+When queries are checked (all of it counted in seconds that the curve expects, so that the same
+calls in the same order always do the same):
+
+* a batch of `BATCH` queries or more is checked before it is answered, the first time that a setting
+  serves its cell (k and selectivity). `STEP` of its queries tell; while they leave it open whether
+  the target is reached, as many more do, up to a quarter of the batch or `MOST`. If the setting
+  fails, the next one is checked on the same queries.
+* afterwards, and for single queries, checks may take `SHARE` of the time that searches take;
+  `EARLY_SHARE` until `STEP` queries of a cell have been checked.
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.index.base import Neighbors, Params, Queries
+from gpuvec.index.curve import Cell, CurvePoint, ParamsKey, params_key, recalls
+from gpuvec.query.batch import take_queries
+from gpuvec.query.strategy import Ask, IndexInfo, Way, choose_way
+
+BATCH = 32
+STEP = 64
+MOST = 256
+LEAST = 24  # checked queries that can show a setting to fall short
+SHARE = 0.05
+EARLY_SHARE = 0.25
+_RARE = 0.001  # share of misses below which ratios of misses say nothing
+_REMEMBERED = 256  # choices
+
+Approximate = Callable[[Queries, int, Params], Neighbors]
+Exact = Callable[[Queries, int], Neighbors]
+
+
+@dataclass(slots=True)
+class Live:
+    """Recall of one setting in one cell, on real queries.
+
+    Attributes:
+        count: queries checked.
+        total: sum of their recalls.
+        squares: sum of the squares.
+        expected: recall by the curve.
+    """
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    expected: float = 1.0
+
+    @property
+    def mean(self) -> float:
+        """Mean recall; 1 before any query was checked."""
+        return self.total / self.count if self.count else 1.0
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean, as of values that spread by 0.05 at least."""
+        spread = self.squares / self.count - self.mean**2
+        return math.sqrt(max(spread, 0.05**2) / self.count)
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add the recalls of some queries."""
+        self.count += len(values)
+        self.total += float(values.sum())
+        self.squares += float((values**2).sum())
+
+    def falls_short(self, target: float) -> bool:
+        """Return whether the mean is below the target; of a few queries, clearly so."""
+        doubt = self.error if 0 < self.count < STEP else 0.0
+        return self.count >= LEAST and self.mean < target - doubt
+
+    def leaves_open(self, target: float) -> bool:
+        """Return whether more queries could well turn the verdict."""
+        return self.count < LEAST or abs(self.mean - target) < self.error
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Queries of one batch that were answered exactly too."""
+
+    queries: Any
+    order: NDArray[np.int64]
+    exact: Exact
+    k: int
+    taken: int = 0
+    truth: list[Neighbors] = field(default_factory=list)
+
+    def grow(self, count: int) -> tuple[Queries, Neighbors]:
+        """Answer some more queries exactly; return these and their answers."""
+        fresh = take_queries(self.queries, self.order[self.taken : self.taken + count])
+        self.taken += len(fresh)
+        self.truth.append(self.exact(fresh, self.k))
+        return fresh, self.truth[-1]
+
+    def all(self) -> tuple[Queries, Neighbors]:
+        """Return all queries answered so far, and their answers."""
+        every = take_queries(self.queries, self.order[: self.taken])
+        return every, Neighbors.concat(self.truth)
+
+
+class Calibrator:
+    """Chooses ways for one opened index and checks them on real queries. For several threads.
+
+    Args:
+        info: of the index.
+    """
+
+    def __init__(self, info: IndexInfo) -> None:
+        self.info = info
+        self._lock = threading.Lock()
+        self._live: dict[tuple[int, float], dict[ParamsKey, Live]] = {}
+        self._chosen: dict[tuple[Any, ...], Way] = {}
+        self._credit_s = 0.0
+        self._checks = 0
+
+    def choose(self, ask: Ask) -> Way:
+        """Return the cheapest way by curve and live checks; nothing is searched."""
+        key = (ask.rows, ask.passing, ask.queries, ask.k, ask.target)
+        if ask.exact or ask.params is not None:
+            return choose_way(ask, self.info)
+        way = self._chosen.get(key)
+        if way is None:
+            target = self.info.target if ask.target is None else ask.target
+            with self._lock:
+                way = choose_way(ask, self.info, lambda *at: self._why_out(*at, target or 1.0))
+                if len(self._chosen) >= _REMEMBERED:
+                    self._chosen.clear()
+                self._chosen[key] = way
+        return way
+
+    def settle(self, ask: Ask, queries: Queries, approximate: Approximate, exact: Exact) -> Way:
+        """Return the way to search a batch, checked on some of its queries where that is due.
+
+        Args:
+            ask: what is wanted.
+            queries: the whole batch, as `ask.queries` says.
+            approximate: searches the index for some queries, with a `k` and knobs.
+            exact: answers some queries exactly, among the same rows.
+        """
+        way = self.choose(ask)
+        if way.kind == "exact" or way.cell is None:
+            return way
+        with self._lock:
+            count = self._due(way, ask.queries)
+            self._checks += count > 0
+            seed = self._checks
+        if not count:
+            return way
+        order = np.random.default_rng(seed).permutation(ask.queries)
+        return self._check(ask, way, count, approximate, _Sample(queries, order, exact, way.k))
+
+    def live(self, way: Way) -> Live | None:
+        """Return what real queries showed of a way; None: nothing yet."""
+        if way.cell is None or way.params is None:
+            return None
+        found = self._live.get((way.cell.k, way.cell.selectivity), {})
+        return found.get(params_key(way.params))
+
+    def _check(
+        self, ask: Ask, way: Way, count: int, approximate: Approximate, sample: _Sample
+    ) -> Way:
+        """Check ways on a growing sample until one holds; the exact scan always does."""
+        target = self.info.target if ask.target is None else ask.target
+        most = min(MOST, ask.queries // 4)
+        fresh, truth = sample.grow(count)
+        checked = []
+        while way.params is not None and way.params not in checked:
+            values = recalls(approximate(fresh, way.k, way.params), truth)
+            with self._lock:
+                live = self._of(way)
+                live.add(values)
+                self._chosen.clear()
+                more = min(STEP, most - sample.taken)
+                grows = more > 0 and live.leaves_open(target or 1.0)
+                self._credit_s -= self._price(way, more) if grows else 0.0
+            if grows:
+                fresh, truth = sample.grow(more)
+            else:
+                checked.append(way.params)
+                way, (fresh, truth) = self.choose(ask), sample.all()
+        return way
+
+    def _due(self, way: Way, queries: int) -> int:
+        """Return how many of a batch's queries shall be checked, and pay for it."""
+        live = self._of(way)
+        early = live.count < STEP
+        self._credit_s += (EARLY_SHARE if early else SHARE) * (way.seconds or 0.0)
+        count = 0
+        if early and queries >= BATCH:
+            count = min(queries, STEP)
+        elif (price := self._price(way, 1)) > 0:
+            count = min(int(self._credit_s / price), queries, STEP)
+        self._credit_s -= self._price(way, count)
+        return count
+
+    def _price(self, way: Way, queries: int) -> float:
+        scan = None if way.cell is None else way.cell.exact
+        return 0.0 if scan is None else scan.seconds(queries)
+
+    def _of(self, way: Way) -> Live:
+        assert way.cell is not None and way.params is not None
+        cell = self._live.setdefault((way.cell.k, way.cell.selectivity), {})
+        return cell.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
+
+    def _why_out(self, point: CurvePoint, cell: Cell, target: float) -> str | None:
+        """Say why a setting is out: its own checks, or, before any, those of its neighbours."""
+        known = self._live.get((cell.k, cell.selectivity), {})
+        own = known.get(params_key(point.params or {}))
+        if own is not None and own.count >= LEAST:
+            if not own.falls_short(target):
+                return None
+            return f"recall {own.mean:.3f} on {own.count:,} real queries"
+        believed = [live for live in known.values() if live.count >= LEAST]
+        missed = sum(live.count * (1 - live.mean) for live in believed)
+        expected = sum(live.count * (1 - live.expected) for live in believed)
+        harder = missed / max(expected, _RARE * sum(live.count for live in believed), _RARE)
+        if harder > 1.0 and 1 - harder * (1 - point.recall) < target:
+            return f"real queries miss {harder:.1f} times as often"
+        return None
