@@ -67,7 +67,8 @@ def recalls(found: Neighbors, truth: Neighbors) -> NDArray[np.float64]:
     distances = found.distances[:, :k]
     near = (distances <= last + TIE * (1 + np.abs(last))) & (found.rows[:, :k] >= 0)
     hits = np.minimum(np.count_nonzero(near, axis=1), wanted)
-    return np.divide(hits, wanted, out=np.ones(len(hits)), where=wanted > 0)
+    shares: NDArray[np.float64] = np.divide(hits, wanted, out=np.ones(len(hits)), where=wanted > 0)
+    return shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

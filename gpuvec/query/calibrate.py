@@ -134,7 +134,9 @@ class Calibrator:
         if way is None:
             target = self.info.target if ask.target is None else ask.target
             with self._lock:
-                way = choose_way(ask, self.info, lambda *at: self._why_out(*at, target or 1.0))
+                way = choose_way(
+                    ask, self.info, lambda *at: self._why_out(*at, target=target or 1.0)
+                )
                 if len(self._chosen) >= _REMEMBERED:
                     self._chosen.clear()
                 self._chosen[key] = way
@@ -172,7 +174,7 @@ class Calibrator:
         self, ask: Ask, way: Way, count: int, approximate: Approximate, sample: _Sample
     ) -> Way:
         """Check ways on a growing sample until one holds; the exact scan always does."""
-        target = self.info.target if ask.target is None else ask.target
+        target = self._target(ask)
         most = min(MOST, ask.queries // 4)
         fresh, truth = sample.grow(count)
         checked = []
@@ -183,7 +185,7 @@ class Calibrator:
                 live.add(values)
                 self._chosen.clear()
                 more = min(STEP, most - sample.taken)
-                grows = more > 0 and live.leaves_open(target or 1.0)
+                grows = more > 0 and live.leaves_open(target)
                 self._credit_s -= self._price(way, more) if grows else 0.0
             if grows:
                 fresh, truth = sample.grow(more)
@@ -191,6 +193,9 @@ class Calibrator:
                 checked.append(way.params)
                 way, (fresh, truth) = self.choose(ask), sample.all()
         return way
+
+    def _target(self, ask: Ask) -> float:
+        return (self.info.target if ask.target is None else ask.target) or 1.0
 
     def _due(self, way: Way, queries: int) -> int:
         """Return how many of a batch's queries shall be checked, and pay for it."""
@@ -210,11 +215,12 @@ class Calibrator:
         return 0.0 if scan is None else scan.seconds(queries)
 
     def _of(self, way: Way) -> Live:
-        assert way.cell is not None and way.params is not None
+        assert way.cell is not None
+        assert way.params is not None
         cell = self._live.setdefault((way.cell.k, way.cell.selectivity), {})
         return cell.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
 
-    def _why_out(self, point: CurvePoint, cell: Cell, target: float) -> str | None:
+    def _why_out(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
         """Say why a setting is out: its own checks, or, before any, those of its neighbours."""
         known = self._live.get((cell.k, cell.selectivity), {})
         own = known.get(params_key(point.params or {}))
