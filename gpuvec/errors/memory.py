@@ -31,6 +31,31 @@ def index_memory_exceeded(what: str, parts: Mapping[str, int], limit: int) -> De
     )
 
 
+def no_index_fits(
+    parts: Mapping[str, Mapping[str, int]], limits: Mapping[str, int]
+) -> DeviceMemoryError:
+    """Return the error for `index="auto"` with a budget too small for any index.
+
+    Args:
+        parts: of each candidate, part to bytes; "index" is what stays, the others are temporary.
+        limits: bytes allowed, by "index" and "build".
+    """
+    listed = "; ".join(
+        f"{name}: " + ", ".join(f"{part} {size / 2**20:,.1f} MiB" for part, size in sizes.items())
+        for name, sizes in parts.items()
+    )
+    allowed = " and ".join(
+        f"{size / 2**20:,.1f} MiB for the {name}" for name, size in limits.items()
+    )
+    return DeviceMemoryError(
+        "GV-402",
+        f"no index fits: {allowed} are allowed; {listed}",
+        hint="raise max_memory, store the field as float16 or int8, or make no index: a search "
+        "without one scans exactly",
+        details={"parts": {name: dict(sizes) for name, sizes in parts.items()}, **limits},
+    )
+
+
 def result_too_large(rows: int, size_bytes: int, limit_bytes: int) -> ResultTooLargeError:
     """Return the error for an answer that host memory cannot hold."""
     return ResultTooLargeError(
