@@ -1,19 +1,21 @@
 """What is derived from segments once and used by many queries, within a budget of bytes."""
 
+import itertools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Key = tuple[Hashable, ...]  # begins with segment id and generation
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     value: Any = None
     size_bytes: int = 0
     made: bool = False
+    used: int = 0  # when, by the cache's count of uses
+    users: "set[Key]" = field(default_factory=set)  # entries whose values hold this one
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -21,17 +23,24 @@ class DerivedCache:
     """Least recently used values go first when the budget is passed; making is single flight.
 
     A value larger than the whole budget is still kept while it is the newest, so that a batch of
-    tiles does not make it again for every tile.
+    tiles does not make it again for every tile. Finding a value takes no lock.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: dict[Key, _Entry] = {}
         self._generations: dict[Hashable, Hashable] = {}
         self._held = 0
+        self._uses = itertools.count(1)
         self._lock = threading.Lock()
 
-    def get(self, key: Key, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
+    def get(
+        self,
+        key: Key,
+        make: Callable[[], Any],
+        size: Callable[[Any], int],
+        needs: Callable[[Any], Sequence[Key]] = lambda _: (),
+    ) -> Any:
         """Return the value of `key`, making it if needed.
 
         Args:
@@ -39,12 +48,15 @@ class DerivedCache:
                 puts the values of the former one out.
             make: called by one thread at a time for one key.
             size: bytes that a value holds, now or after its first use; asked once.
+            needs: keys of the values that a value holds but does not count; asked once. A use of it
+                is a use of them, and it goes when one of them goes.
         """
+        entry = self._entries.get(key)
+        if entry is not None and entry.made:
+            entry.used = next(self._uses)
+            return entry.value
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None and entry.made:
-                self._entries.move_to_end(key)
-                return entry.value
             if entry is None:
                 self._forget_older(key)
                 entry = self._entries[key] = _Entry()
@@ -52,7 +64,7 @@ class DerivedCache:
             if not entry.made:
                 entry.value = make()
                 entry.size_bytes = size(entry.value)
-                self._admit(key, entry)
+                self._admit(key, entry, needs(entry.value))
         return entry.value
 
     def has(self, key: Key) -> bool:
@@ -72,16 +84,32 @@ class DerivedCache:
             self._generations.clear()
             self._held = 0
 
-    def _admit(self, key: Key, entry: _Entry) -> None:
+    def _admit(self, key: Key, entry: _Entry, needs: Sequence[Key]) -> None:
         with self._lock:
+            entry.used = next(self._uses)
             entry.made = True
             if self._entries.get(key) is not entry:  # put out while it was made
                 return
             self._held += entry.size_bytes
-            for old in [k for k, e in self._entries.items() if e.made and k != key]:
-                if self._held <= self.budget_bytes:
-                    return
-                self._drop(old)
+            if not all(map(self.has, needs)):
+                self._drop(key)
+                return
+            for need in needs:
+                self._entries[need].users.add(key)
+            if self._held > self.budget_bytes:
+                self._make_room(key)
+
+    def _make_room(self, newest: Key) -> None:
+        made = [key for key, entry in self._entries.items() if entry.made and key != newest]
+        for old in sorted(made, key=self._last_use):
+            if self._held <= self.budget_bytes:
+                return
+            self._drop(old)
+
+    def _last_use(self, key: Key) -> int:
+        entry = self._entries[key]
+        users = (self._entries.get(user) for user in entry.users)
+        return max([entry.used, *(user.used for user in users if user is not None)])
 
     def _forget_older(self, key: Key) -> None:
         segment, generation = key[:2]
@@ -91,6 +119,10 @@ class DerivedCache:
         self._generations[segment] = generation
 
     def _drop(self, key: Key) -> None:
-        entry = self._entries.pop(key)
+        entry = self._entries.pop(key, None)
+        if entry is None:  # it went with another
+            return
         if entry.made:
             self._held -= entry.size_bytes
+        for user in entry.users:
+            self._drop(user)

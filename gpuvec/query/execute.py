@@ -73,16 +73,14 @@ def empty_part(columns: p.Columns) -> Part:
 def _scan(run: Run, node: p.Scan) -> Iterator[Part]:
     start = 0
     snapshot = run.snapshot(node.source)
-    now = snapshot.schema.fields
-    fields = {  # those that were not dropped since the plan was made
-        name: kind
-        for name, kind in node.columns.fields.items()
-        if name in node.columns.hidden or now.get(name) == kind
-    }
+    now, fields = snapshot.schema.fields, node.columns.fields
+    if now != fields:  # some may have been dropped since the plan was made
+        hidden = node.columns.hidden
+        fields = {n: kind for n, kind in fields.items() if n in hidden or now.get(n) == kind}
     for view in snapshot:
         if view.num_rows:
             stored = StoredColumns(view, run.session, fields, node.columns.where)
-            part = segment_part(view, start, stored.read, stored.load)
+            part = segment_part(view, start, stored.read, stored.load, stored.batch)
             run.metrics.segments += 1
             run.metrics.rows += part.num_rows
             start += view.num_rows

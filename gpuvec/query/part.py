@@ -16,6 +16,7 @@ from gpuvec.types import RowMask
 Column = Any  # pa.Array, pa.ChunkedArray, DenseVectors or SparseVectors
 ReadColumn = Callable[[str], Column]
 LoadColumns = Callable[[Sequence[str]], None]
+ReadBatch = Callable[[Sequence[str]], pa.RecordBatch | None]
 IntArray = NDArray[np.int64]
 
 
@@ -28,25 +29,33 @@ class Part:
         read: gives a column of all these rows by name.
         load: reads several columns together, which is faster; None: there is no such way.
         origin: set when the rows are those of one segment that a mask keeps, in row order.
+        batch: gives the scalar ones of several columns side by side, from which rows are taken in
+            one call; None, or an answer of None: there is no such way.
     """
 
     num_rows: int
     read: ReadColumn
     load: LoadColumns | None = None
     origin: "Origin | None" = None
+    batch: ReadBatch | None = None
     _taken: "tuple[Part, IntArray] | None" = None  # rows of another part, when it is only that
     _seen: dict[str, Column] = field(default_factory=dict, repr=False)
 
     def column(self, name: str) -> Column:
         """Return a column of all rows."""
-        if name not in self._seen:
-            self._seen[name] = self.read(name)
-        return self._seen[name]
+        found = self._seen.get(name)
+        if found is None:
+            found = self._seen[name] = self.read(name)
+        return found
 
     def prepare(self, names: Sequence[str]) -> None:
         """Read columns that will be asked for."""
-        if self.load is not None:
-            self.load([name for name in names if name not in self._seen])
+        missing = [name for name in names if name not in self._seen] if self._seen else names
+        found = None if self.batch is None or len(missing) < 2 else self.batch(missing)
+        if found is not None:
+            self._seen.update(zip(found.schema.names, found.columns, strict=True))
+        elif self.load is not None:
+            self.load(missing)
 
     def table(self, names: Sequence[str]) -> pa.Table:
         """Return scalar columns; a table without columns still has the number of rows."""
@@ -70,9 +79,9 @@ class Part:
         if self._taken is not None:
             base, own = self._taken
             return base.take(own[start:stop])
-        part = Part(stop - start, lambda name: slice_column(self.column(name), start, stop))
-        part.load = self.prepare
-        return part
+        return Part(
+            stop - start, lambda name: slice_column(self.column(name), start, stop), self.prepare
+        )
 
     def keep(self, mask: RowMask) -> "Part":
         """Return the rows whose bit is set; `mask` counts the rows of this part."""
@@ -83,7 +92,9 @@ class Part:
     def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
         """Return the same rows with columns that `make(part, name)` computes when asked for."""
         own = frozenset(names)
-        plain = self if self.origin is None else Part(self.num_rows, self.column, self.prepare)
+        plain = self
+        if self.origin is not None:
+            plain = Part(self.num_rows, self.column, self.prepare, batch=self.batch)
 
         def read(name: str) -> Column:
             return make(plain, name) if name in own else self.column(name)
@@ -91,8 +102,11 @@ class Part:
         def load(names: Sequence[str]) -> None:
             self.prepare([name for name in names if name not in own])
 
+        def batch(names: Sequence[str]) -> pa.RecordBatch | None:
+            return self.batch and self.batch([name for name in names if name not in own])
+
         origin = None if self.origin is None else self.origin.derive(own, make)
-        return Part(self.num_rows, read, load, origin)
+        return Part(self.num_rows, read, load, origin, batch)
 
     def to_rows(self, names: Sequence[str], vectors: Iterable[str]) -> Rows:
         """Read columns and return them; `vectors` names those that are vector columns."""
@@ -127,7 +141,7 @@ class Origin:
         origin = Origin(self.view, self.base, keep, self.start, self.computed)
         base = self.base
         if keep is None:
-            return Part(base.num_rows, base.column, base.prepare, origin)
+            return Part(base.num_rows, base.column, base.prepare, origin, base.batch)
         return taken_part(base, np.flatnonzero(keep), origin)
 
     def scatter(self, mask: RowMask) -> RowMask:
@@ -145,18 +159,26 @@ class Origin:
 
 def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
     """Return rows of another part."""
-    return Part(
-        len(rows),
-        lambda name: take_column(base.column(name), rows),
-        base.prepare,
-        origin,
-        (base, rows),
-    )
+
+    def read(name: str) -> Column:
+        return take_column(base.column(name), rows)
+
+    def batch(names: Sequence[str]) -> pa.RecordBatch | None:
+        whole = base.batch and base.batch(names)
+        return None if whole is None else whole.take(arrow_numbers(rows))
+
+    return Part(len(rows), read, base.prepare, origin, batch, (base, rows))
 
 
-def segment_part(view: SegmentView, start: int, read: ReadColumn, load: LoadColumns) -> Part:
-    """Return the visible rows of a segment; `read` gives its columns with all rows."""
-    base = Part(view.num_rows, read, load)
+def segment_part(
+    view: SegmentView,
+    start: int,
+    read: ReadColumn,
+    load: LoadColumns,
+    batch: ReadBatch | None = None,
+) -> Part:
+    """Return the visible rows of a segment; see `Part` for what gives its columns of all rows."""
+    base = Part(view.num_rows, read, load, batch=batch)
     return Origin(view, base, None, start).part(view.keep())
 
 
@@ -192,7 +214,17 @@ def gather(parts: Sequence[Part], part_index: IntArray, rows: IntArray) -> Part:
         for number in used:
             parts[number].prepare(names)
 
-    return Part(len(rows), read, load)
+    def batch(names: Sequence[str]) -> pa.RecordBatch | None:
+        found: list[pa.RecordBatch] = []
+        for number in used:
+            piece = parts[number].take(pieces[number])
+            taken = piece.batch and piece.batch(names)
+            if taken is None or (found and taken.schema != found[0].schema):
+                return None
+            found.append(taken)
+        return pa.concat_batches(found).take(arrow_numbers(back))
+
+    return Part(len(rows), read, load, batch=batch)
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:

@@ -1,17 +1,19 @@
 """Columns of a segment, read when asked for and kept for the next query."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from gpuvec.errors import unknown_field
+from gpuvec.query.cache import Key
 from gpuvec.query.part import Column
 from gpuvec.query.session import Session
 from gpuvec.schema import FieldType
 from gpuvec.segment.view import SegmentView
 
 MOST_JOINED_BYTES = 1 << 30  # of a column's chunks: texts in one array end at 2 GiB
+_BATCH_BYTES = 256  # of a batch beside its columns, for each of them
 
 
 class StoredColumns:
@@ -64,6 +66,33 @@ class StoredColumns:
             if self._kept:
                 self._keep(name, lambda name=name: self._loaded[name])
 
+    def batch(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return the scalar ones of some columns side by side, of all rows.
+
+        None where a column is in several chunks, or there are fewer than two.
+        """
+        if not self._kept or not self._fields.keys() >= set(names):
+            return None
+        key = (self._view.segment_id, self._view.generation, "batch", *names)
+        found: pa.RecordBatch | None = self._cache.get(
+            key,
+            lambda: self._side_by_side(names),
+            lambda _: _BATCH_BYTES * len(names),
+            self._keys_of,
+        )
+        return found
+
+    def _side_by_side(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        scalars = [name for name in names if not self._kind(name).is_vector]
+        self.load(scalars)
+        columns = [self.read(name) for name in scalars]
+        if len(columns) < 2 or any(isinstance(column, pa.ChunkedArray) for column in columns):
+            return None
+        return pa.RecordBatch.from_arrays(columns, names=scalars)
+
+    def _keys_of(self, batch: pa.RecordBatch | None) -> list[Key]:
+        return [] if batch is None else [self._key(name) for name in batch.schema.names]
+
     def _kind(self, name: str) -> FieldType:
         if name not in self._fields:
             raise unknown_field(name, self._fields, where=self._where)
@@ -72,7 +101,7 @@ class StoredColumns:
     def _keep(self, name: str, make: Any) -> Column:
         return self._cache.get(self._key(name), make, lambda column: column.nbytes)
 
-    def _key(self, name: str) -> tuple[Any, ...]:
+    def _key(self, name: str) -> Key:
         return (self._view.segment_id, self._view.generation, "column", name)
 
 

@@ -16,12 +16,13 @@ from gpuvec.query import build
 from gpuvec.query.batch import tile_size
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.codes import match_rows, places_within, row_codes
+from gpuvec.query.execute import Run
 from gpuvec.query.memory_source import MemorySource, MemoryView, new_segment_id
 from gpuvec.query.part import computed_part, concat_parts, gather
 from gpuvec.query.plan import Columns
 from gpuvec.query.reduce import add_neighbors, merge_ranges
 from gpuvec.rows import Rows
-from gpuvec.schema import Int64
+from gpuvec.schema import Int64, String
 from gpuvec.segment.view import FieldStatistics
 from tests.query.tables import make_table, session
 
@@ -108,6 +109,29 @@ def test_gathered_rows_come_from_the_parts_in_any_order():
     whose, rows = np.array([2, 0, 2, 0]), np.array([1, 2, 0, 0])
     assert gather(parts, whose, rows).column("x").to_pylist() == [21, 2, 20, 0]
     assert concat_parts(parts).column("x").to_pylist() == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+
+
+def test_columns_taken_together_are_those_taken_one_by_one():
+    schema = Columns({"id": Int64(), "x": Int64(nullable=True), "t": String()}, "id")
+    tables = [
+        pa.table({"id": range(p, p + 4), "x": [p, None, 7, p], "t": [f"{p}{i}" for i in range(4)]})
+        for p in (0, 10, 20)
+    ]
+    source = MemorySource(schema, *(MemoryView(new_segment_id(), Rows(t)) for t in tables))
+    run = Run(session())
+    parts = list(run.parts(build.scan(source)))
+    whose, rows = np.array([2, 0, 2, 0]), np.array([1, 2, 0, 0])
+    for found in (
+        gather(parts, whose, rows),
+        gather(parts[:1], np.zeros(3, np.int64), np.array([3, 0, 3])),
+        gather(parts, np.ones(2, np.int64), np.array([3, 1])),
+        parts[1].keep(np.array([True, False, True, True])).slice(1, 3),
+        parts[2].derive(["x"], lambda part, name: part.column("id")).take(np.array([2, 0])),
+    ):
+        names = list(schema.fields)
+        alone = {name: found.read(name).to_pylist() for name in names}
+        found.prepare(names)
+        assert {name: found.column(name).to_pylist() for name in names} == alone
 
 
 def test_columns_are_read_once_and_only_when_asked_for():
@@ -212,6 +236,28 @@ def test_the_cache_keeps_to_its_budget_and_forgets_old_generations():
     assert cache.nbytes == 1000
     cache.get(("huge", 1, "x"), lambda: 5, lambda s: s)
     assert cache.nbytes == 5
+
+
+def test_a_value_that_holds_others_goes_with_them_and_keeps_them_young():
+    cache, made = DerivedCache(100), []
+
+    def value(name, size, needs=()):
+        keys = [(need, 0) for need in needs]
+        return cache.get((name, 0), lambda: made.append(name) or size, lambda s: s, lambda _: keys)
+
+    value("a", 40)
+    value("old", 40)
+    value("both", 1, ["a"])
+    value("old", 40)
+    value("both", 1, ["a"])  # a use of a, too
+    value("new", 30)
+    assert cache.nbytes == 71  # old went
+    value("huge", 90)
+    assert cache.nbytes == 90
+    assert not cache.has(("both", 0))
+    value("both", 1, ["a"])  # what it needs is gone: it is not kept
+    assert cache.nbytes == 90
+    assert made == ["a", "old", "both", "new", "huge", "both"]
 
 
 def test_a_cached_value_is_made_by_one_thread():
