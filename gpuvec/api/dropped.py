@@ -1,11 +1,17 @@
 """Dropped collections, whose files stay for as long as this process reads them."""
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from gpuvec.storage import keys
+from gpuvec.storage.local import LocalStore
 from gpuvec.storage.object_store import Delete, List, Procedure
+from gpuvec.storage.open import Store
+
+ID_PREFIX = "c-"  # of collections
 
 
 class DroppedFiles:
@@ -49,6 +55,24 @@ class DroppedFiles:
             self._waiting.discard(collection_id)
 
 
-def delete_all(prefix: str) -> Procedure[None]:
-    """Delete every object whose key begins with a prefix."""
+def delete_collection(
+    store: Store, run: Callable[[Procedure[None]], None], collection_id: str
+) -> None:
+    """Delete every file of a collection."""
+    prefix = keys.collection(collection_id)
+    run(_delete_all(f"{prefix}/"))
+    if isinstance(store, LocalStore):
+        store.remove_empty(prefix)
+
+
+def _delete_all(prefix: str) -> Procedure[None]:
     yield Delete((yield List(prefix)))
+
+
+def unnamed_collections(store: LocalStore, name_of: Callable[[str], str | None]) -> list[str]:
+    """Return the ids of collections that have files, but for which no name stands."""
+    folder = store.local_path(keys.COLLECTIONS)
+    if folder is None or not folder.is_dir():
+        return []
+    found = [name for name in os.listdir(folder) if name.startswith(ID_PREFIX)]
+    return [name for name in found if name_of(name) is None]

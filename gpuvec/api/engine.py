@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
+from gpuvec.api.builds import Builds
 from gpuvec.api.committer import Committer, beside
-from gpuvec.api.dropped import DroppedFiles, delete_all
+from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.location import Place, check_location, create_format
 from gpuvec.clock import Clock, SystemClock
-from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
+from gpuvec.coord.data_coord import DataCoord, FlushChannel, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.meta.catalog import CollectionState, DatabaseState
@@ -37,7 +38,6 @@ from gpuvec.types import NodeId, SegmentId, Timestamp
 T = TypeVar("T")
 NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
-_ID_PREFIX = "c-"  # of collections
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -82,10 +82,11 @@ class Engine:
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
-        self._dropped = DroppedFiles(self._delete_files)
+        self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
         self._tidied: set[str] = set()  # collections whose unused files were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
+        self.builds = Builds(self._data, self, self._clock)
         transport = InProcessTransport()
         transport.serve(NODE, self._submit)
         self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
@@ -140,7 +141,7 @@ class Engine:
         return self._root
 
     def _follow(self) -> None:
-        self._view = self._run(self._catalog.read(self._view))
+        self._view = self.run(self._catalog.read(self._view))
         self._root.note(self._view.state)
         self._stale = False
 
@@ -165,12 +166,12 @@ class Engine:
     def create(self, name: str, schema: Schema) -> str:
         """Create a collection; return its id."""
         with self._writing():
-            collection_id = f"{_ID_PREFIX}{self._mint()}"
+            collection_id = f"{ID_PREFIX}{self.mint()}"
             change = self._root.create(name, collection_id)
             log = ManifestLog(keys.collection(collection_id), CollectionState())
             first = InitCollection(collection_id=collection_id, schema=schema, channels=(CHANNEL,))
-            view = self._run(log.read())
-            self._run(log.commit(view, [first], **self._signed()))
+            view = self.run(log.read())
+            self.run(log.commit(view, [first], **self._signed()))
             self._commit(change)
             return collection_id
 
@@ -182,15 +183,9 @@ class Engine:
             channel = self._channels.pop(collection_id, None)
             if channel is not None:
                 channel.retire(name)
-            self._data.forget(collection_id)
+            self.builds.forget(collection_id)
             self._dropped.add([collection_id])
             self._dropped.delete()
-
-    def _delete_files(self, collection_id: str) -> None:
-        prefix = keys.collection(collection_id)
-        self._run(delete_all(f"{prefix}/"))
-        if isinstance(self._store, LocalStore):
-            self._store.remove_empty(prefix)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""
@@ -238,7 +233,7 @@ class Engine:
         return answers
 
     def _maintain(self) -> None:
-        """Flush what is due; delete what was dropped or left behind by earlier processes."""
+        """Flush what is due, build what is wanted; delete what was dropped or left behind."""
         self._place.check()
         with self._lock:
             if not self._closed:
@@ -248,12 +243,17 @@ class Engine:
                 self._note(channel)
         for command in self._data.reconcile(self._clock.monotonic_s()):
             found = self._channels.get(command.collection_id)
-            if found is not None:
+            if found is not None and isinstance(command, FlushChannel):
                 found.flush(self._generation)
                 self._note(found)
                 if command.collection_id not in self._tidied:
                     found.tidy(self._generation)
                     self._tidied.add(command.collection_id)
+        self.builds.tend()
+
+    def writable(self) -> Sequence[Channel]:
+        """See `gpuvec.api.builds.Host`."""
+        return list(self._channels.values()) if self._generation else []
 
     def _note(self, channel: Channel) -> None:
         status = channel.status()
@@ -282,9 +282,9 @@ class Engine:
             raise errors.written_elsewhere(self.where, name) from None
         try:
             create_format(self._store)
-            view = self._run(self._catalog.read(self._view))
+            view = self.run(self._catalog.read(self._view))
             generation = view.generation + 1
-            self._view = self._run(
+            self._view = self.run(
                 self._catalog.commit(
                     view, [TakeGeneration()], generation=generation, committer=self._committer_name
                 )
@@ -302,15 +302,12 @@ class Engine:
         if not isinstance(self._store, LocalStore):
             return
         self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
-        folder = self._store.local_path(keys.COLLECTIONS)
-        if folder is not None and folder.is_dir():
-            found = [name for name in os.listdir(folder) if name.startswith(_ID_PREFIX)]
-            self._dropped.add(name for name in found if self._root.name_of(name) is None)
+        self._dropped.add(unnamed_collections(self._store, self._root.name_of))
 
     def _commit(self, change: Change) -> None:
         assert self._view is not None
         self._stale = True  # until it is known what became of it
-        self._view = self._run(self._catalog.commit(self._view, [change], **self._signed()))
+        self._view = self.run(self._catalog.commit(self._view, [change], **self._signed()))
         self._root.note(self._view.state)
         self._stale = False
 
@@ -333,6 +330,7 @@ class Engine:
         if os.getpid() != self._pid:
             return
         try:
+            self.builds.stop()
             if committer is not None:
                 committer.stop()
             if self._generation and self._place.kept:
@@ -373,9 +371,9 @@ class Engine:
         channel = Channel(
             collection_id,
             store=self._store,
-            run=self._run,
+            run=self.run,
             stamps=self._oracle,
-            mint=self._mint,
+            mint=self.mint,
             flush_bytes=self._flush_bytes,
             committer=self._committer_name,
             beside=beside,
@@ -383,10 +381,12 @@ class Engine:
         channel.refresh()
         return channel
 
-    def _run(self, procedure: Procedure[T]) -> T:
+    def run(self, procedure: Procedure[T]) -> T:
+        """Run a procedure on the store."""
         return run(procedure, self._store, self._clock)
 
-    def _mint(self) -> SegmentId:
+    def mint(self) -> SegmentId:
+        """Make a name that is never reused."""
         return SegmentId(keys.ulid(self._now_ms(), secrets.token_hex(16)))
 
     def _now_ms(self) -> int:

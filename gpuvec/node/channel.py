@@ -152,11 +152,13 @@ class Channel:
         tail = self._run(self._tail(self._cursor))
         if self._cursor is not None and self._known.entry_id != self._installed:
             tail = self._run(self._tail(None))
+        is_new = self._known.entry_id != self._installed
         with self._whole():
-            if self._known.entry_id != self._installed:
+            if is_new:
                 self._install()
             self._cursor = tail.cursor
-            self._replay(tail.groups)
+            if is_new or tail.groups:  # else reads go on with the same snapshot
+                self._replay(tail.groups)
 
     def look(self) -> None:
         """Read the manifest alone: schema and partitions as they are now."""

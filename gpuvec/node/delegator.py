@@ -9,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.clock import pack_timestamp
+from gpuvec.index.spec import IndexSpec
 from gpuvec.meta.catalog import CollectionState
-from gpuvec.node.loader import Loader
+from gpuvec.node.loader import Loader, wanted_spec
 from gpuvec.rows import Rows
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.segment.info import SegmentInfo
@@ -84,6 +85,7 @@ class ShardDelegator:
         self._growing: dict[str, GrowingSegment] = {}
         self._visibility = Visibility()
         self._layout: Layout | None = None
+        self._wanted: Mapping[str, IndexSpec | None] = {}  # field to the index that it shall have
         self._published: tuple[Layout, Visibility, tuple[Segment, ...], Timestamp] | None = None
         self._cached: Snapshot | None = None
         self._view_lock = threading.Lock()
@@ -150,7 +152,7 @@ class ShardDelegator:
         self.follow(state)
 
     def follow(self, state: CollectionState) -> None:
-        """Take over schema, partitions, truncation and time to live; segments stay as they are."""
+        """Take over schema, partitions, truncation, time to live and indexes; rows stay."""
         layout = Layout(state.schema, state.schema_version, state.field_versions)
         if self._layout is not None and layout.version != self._layout.version:
             self.freeze()
@@ -158,6 +160,10 @@ class ShardDelegator:
         self._visibility = Visibility(
             state.truncated_ts, dict(state.dropped_partitions), state.ttl_s
         )
+        self._wanted = {name: wanted_spec(d) for name, d in state.indexes.items()}
+        for segment_id, segment in self._sealed.items():
+            if segment_id in state.segments:
+                segment.index(self._loader.indexes(state.segments[segment_id], state.indexes))
 
     # Writing
 
@@ -269,6 +275,7 @@ class ShardDelegator:
                 version=version,
                 schema=layout.schema,
                 segments=tuple(view for _, view in views),
+                indexes=self._wanted,
             )
             self._cached = snapshot if visibility.ttl_s is None else None
             return snapshot

@@ -1,19 +1,25 @@
 """From the catalog's record of a segment to one that can be read; files open at their first use."""
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.meta.catalog import SegmentRecord
+from gpuvec.index.base import IndexFile
+from gpuvec.index.curve import RecallCurve
+from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
+from gpuvec.meta.catalog import IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.rows import VectorColumn
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex
 from gpuvec.segment.sealed import SealedRows, SealedSegment
 from gpuvec.segment.view import FieldStatistics
+from gpuvec.storage.index_files import IndexFiles
 from gpuvec.storage.object_store import ObjectStore
 from gpuvec.storage.segment_files import (
     FileRecord,
@@ -22,6 +28,9 @@ from gpuvec.storage.segment_files import (
     read_deletes,
 )
 from gpuvec.types import SegmentId
+
+AUTO = "auto"  # the kind of a definition that leaves the choice to each build
+CURVE_FILE = "curve.json"  # beside the index's own files
 
 
 class Loader:
@@ -35,6 +44,7 @@ class Loader:
         self._primary_key = primary_key
         self._open: dict[SegmentId, SealedRows] = {}
         self._deletes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._indexes: dict[SegmentId, dict[str, StoredIndex]] = {}
         self._lock = threading.Lock()
 
     def load(self, record: SegmentRecord) -> SealedSegment:
@@ -45,10 +55,32 @@ class Loader:
                 rows = self._open[record.segment_id] = self._rows(record)
         return SealedSegment(rows, DeleteLog(*self._deleted(record.deletes)))
 
+    def indexes(
+        self, record: SegmentRecord, wanted: Mapping[str, IndexDefinition]
+    ) -> "dict[str, StoredIndex]":
+        """Return the indexes of a segment by field; those opened before are the same objects.
+
+        Args:
+            record: of the segment.
+            wanted: the definitions of now, by field.
+        """
+        known = self._indexes.get(record.segment_id, {})
+        found = {}
+        for name, index in record.indexes.items():
+            old, definition = known.get(name), wanted.get(name)
+            if definition is None or index.spec["kind"] == Flat.KIND:
+                continue
+            is_old = old is not None and old.index_id == index.index_id
+            found[name] = old if old and is_old else StoredIndex(self._store, index, definition)
+        if found or known:
+            self._indexes[record.segment_id] = found
+        return found
+
     def keep_only(self, segments: set[SegmentId]) -> None:
         """Let go of all other segments; reads that still use them go on."""
         with self._lock:
             self._open = {name: rows for name, rows in self._open.items() if name in segments}
+            self._indexes = {n: found for n, found in self._indexes.items() if n in segments}
 
     def _rows(self, record: SegmentRecord) -> SealedRows:
         reader = SegmentReader(self._store, SegmentFiles.from_json(record.files))
@@ -75,6 +107,49 @@ class Loader:
             rows, timestamps = read_deletes(self._store, FileRecord.from_json(record))
             self._deletes[key] = rows.astype(np.int64), timestamps
         return self._deletes[key]
+
+
+class StoredIndex:
+    """See `SegmentIndex`. Nothing is read before it is asked for."""
+
+    def __init__(
+        self, store: ObjectStore, record: IndexRecord, definition: IndexDefinition
+    ) -> None:
+        self.index_id = record.index_id
+        self.target = definition.recall
+        self.size_bytes = record.size_bytes
+        self._record = record
+        self._files = IndexFiles(
+            store, {name: FileRecord.from_json(file) for name, file in record.files.items()}
+        )
+
+    @cached_property
+    def spec(self) -> IndexSpec:
+        """See `SegmentIndex.spec`."""
+        return spec_from_json(self._record.spec)
+
+    @cached_property
+    def _curve(self) -> RecallCurve | None:
+        if CURVE_FILE not in self._files.records:
+            return None
+        return RecallCurve.from_json(json.loads(self._files.read(CURVE_FILE).tobytes()))
+
+    def curve(self) -> RecallCurve | None:
+        """See `SegmentIndex.curve`."""
+        return self._curve
+
+    def files(self) -> dict[str, IndexFile]:
+        """See `SegmentIndex.files`."""
+        names = [name for name in self._files.records if name != CURVE_FILE]
+        return {
+            name: IndexFile(data=self._files.read(name), path=self._files.path(name))
+            for name in names
+        }
+
+
+def wanted_spec(definition: IndexDefinition) -> IndexSpec | None:
+    """Return what a definition asks for; None where that is chosen by segment."""
+    return None if definition.spec["kind"] == AUTO else spec_from_json(definition.spec)
 
 
 class _Files:

@@ -1,6 +1,6 @@
 """Rows in immutable files, with the deletes that came later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpuvec.rows import VectorColumn
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex, Positions, one_array
-from gpuvec.segment.view import FieldStatistics
+from gpuvec.segment.view import FieldStatistics, SegmentIndex
 from gpuvec.segment.visible import Layout, VisibleSegment
 from gpuvec.types import SegmentId, Timestamp
 
@@ -90,9 +90,9 @@ class SealedRows:
 
 
 class SealedSegment:
-    """Immutable rows and their growing list of deletes.
+    """Immutable rows, their growing list of deletes, and the indexes that were built of them.
 
-    One thread writes (`delete`, `publish`); views may be used by any.
+    One thread writes (`delete`, `index`, `publish`); views may be used by any.
 
     Args:
         rows: what is in the files.
@@ -104,6 +104,8 @@ class SealedSegment:
         self.deletes = deletes
         self.saved_deletes = len(deletes)  # so many are in a file
         self._shown = len(deletes)
+        self.indexes: Mapping[str, SegmentIndex] = {}
+        self._shown_indexes: Mapping[str, SegmentIndex] = self.indexes
 
     def __len__(self) -> int:
         return self.rows.row_count
@@ -155,9 +157,14 @@ class SealedSegment:
         """Hide rows from `timestamp` on."""
         self.deletes.add(rows, timestamp)
 
+    def index(self, indexes: Mapping[str, SegmentIndex]) -> None:
+        """Have these indexes, by field, from `publish` on."""
+        self.indexes = indexes
+
     def publish(self) -> None:
-        """Let new views see all deletes."""
+        """Let new views see all deletes and the present indexes."""
         self._shown = len(self.deletes)
+        self._shown_indexes = self.indexes
 
     def view(
         self, layout: Layout, hidden_until: Timestamp, *, working: bool = False
@@ -174,4 +181,5 @@ class SealedSegment:
             delete_count=len(self.deletes) if working else self._shown,
             hidden_until=hidden_until,
             first_ts=self.rows.first_ts,
+            indexes=self._shown_indexes,
         )

@@ -14,7 +14,7 @@ from gpuvec.dynamic import DYNAMIC_COLUMN
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, Schema, SparseVector, String, Vector
 from gpuvec.segment.deletes import DeleteLog
-from gpuvec.segment.view import FieldStatistics
+from gpuvec.segment.view import FieldStatistics, SegmentIndex
 from gpuvec.types import RowMask, SegmentId, Timestamp
 
 _DYNAMIC_KIND = String(nullable=True)
@@ -82,6 +82,7 @@ class VisibleSegment:
     delete_count: int  # the deletes up to this version
     hidden_until: Timestamp  # rows inserted up to here were truncated, dropped or outlived; 0: none
     first_ts: Timestamp  # no row was inserted earlier
+    indexes: Mapping[str, SegmentIndex] = field(default_factory=dict)
 
     def keep(self) -> RowMask | None:
         """See `SegmentView.keep`."""
@@ -124,8 +125,9 @@ class VisibleSegment:
         nulls = self.num_rows if value is None else 0
         return FieldStatistics(low=value, high=value, null_count=nulls, row_count=self.num_rows)
 
-    def index(self, name: str) -> None:
+    def index(self, name: str) -> SegmentIndex | None:
         """See `SegmentView.index`."""
+        return self.indexes.get(name)
 
     def _has(self, name: str) -> bool:
         return self.layout.has(name, self.columns.layout_version)

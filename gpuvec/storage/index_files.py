@@ -6,14 +6,16 @@ in the manifest, and are compared before an index's first use in a process.
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.errors import StorageError
 from gpuvec.storage import keys
 from gpuvec.storage.checksum import as_bytes, crc32c
-from gpuvec.storage.object_store import Buffer, ObjectStore, Procedure, Put
+from gpuvec.storage.object_store import Buffer, Delete, ObjectStore, Procedure, Put
 from gpuvec.storage.records import FileRecord
 from gpuvec.storage.verified import load_verified
 from gpuvec.types import SegmentId
@@ -30,14 +32,22 @@ def write_index_files(
         ulid: a name never used before.
         files: name to parts, written one after the other from where they lie.
 
+    What a failure leaves is deleted again, as far as the store lets it be: a full disk shall not
+    stay full of it.
+
     Cost: one read of all bytes for the checksums, one for the store.
     """
-    records = {}
-    for name, parts in files.items():
-        key = keys.index_file(prefix, segment_id, ulid, name)
-        length = sum(len(as_bytes(part)) for part in parts)
-        records[name] = FileRecord(key=key, length=length, crc32c=crc32c(parts))
-        yield Put(key, parts)
+    records: dict[str, FileRecord] = {}
+    try:
+        for name, parts in files.items():
+            key = keys.index_file(prefix, segment_id, ulid, name)
+            length = sum(len(as_bytes(part)) for part in parts)
+            records[name] = FileRecord(key=key, length=length, crc32c=crc32c(parts))
+            yield Put(key, parts)
+    except StorageError:
+        with suppress(StorageError):
+            yield Delete([record.key for record in records.values()])
+        raise
     return records
 
 

@@ -1,0 +1,222 @@
+"""The builder of an embedded database: one thread, while there are indexes to build.
+
+What to build is the data coordinator's decision, how is `gpuvec.node.build`. One build runs at a
+time; those who wait for indexes, or want to know how far they are, are told here.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from gpuvec.clock import Clock
+from gpuvec.coord.data_coord import BuildIndex, DataCoord
+from gpuvec.errors import index_not_built
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.node import build as steps
+from gpuvec.node.channel import Channel
+from gpuvec.query.session import new_session
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import Procedure
+from gpuvec.types import SegmentId
+
+T = TypeVar("T")
+_STOP_S = 10.0  # that closing waits for a step of a build which cannot be interrupted
+
+_log = logging.getLogger("gpuvec")
+
+
+class Host(Protocol):
+    """What builds need of the engine."""
+
+    def writable(self) -> Sequence[Channel]:
+        """Return the open channels of a database that this process writes to; else none."""
+
+    def change(self, collection_id: str, decide: Callable[..., Any]) -> None:
+        """Commit changes of a collection."""
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """Run a procedure on the store."""
+
+    def mint(self) -> SegmentId:
+        """Make a name that is never reused."""
+
+
+class _Stopped(Exception):
+    """A build that nobody wants any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the indexes of one definition are.
+
+    Attributes:
+        waiting: rows of segments that wait for their index or get it now.
+        done: rows among these that are done, in parts of the segment under way.
+        error: of the last failure; None: there was none since somebody asked again.
+    """
+
+    waiting: int
+    done: float
+    error: Exception | None
+
+
+class Builds:
+    """Runs the builds that the coordinator decides on. Safe for use by several threads.
+
+    Args:
+        coord: decides.
+        host: see `Host`.
+        clock: monotonic time for the coordinator.
+    """
+
+    def __init__(self, coord: DataCoord, host: Host, clock: Clock) -> None:
+        self._coord = coord
+        self._host = host
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._current: BuildIndex | None = None
+        self._share = 0.0  # of the current build
+        self._stopping = False
+        self._changed = threading.Condition()
+
+    def tend(self, *, retry: str | None = None) -> None:
+        """Note what is wanted, and begin what is due. Called now and then, and after changes.
+
+        Args:
+            retry: id of a collection whose failed builds are due at once.
+        """
+        with self._changed:
+            self._note()
+            if retry is not None:
+                self._coord.retry(retry)
+            if self._thread is None and not self._stopping and self._next() is not None:
+                self._thread = threading.Thread(
+                    target=self._build_all, name="gpuvec-builder", daemon=True
+                )
+                self._thread.start()
+
+    def progress(self, collection_id: str, field: str) -> Progress:
+        """Return how far the indexes of a field are."""
+        with self._changed:
+            waiting, failed = 0, None
+            for build, failure in self._coord.waiting(collection_id).items():
+                if build.field == field:
+                    waiting += build.rows
+                    failed = failure.error if failure is not None else failed
+            done = 0.0
+            if self._current is not None and self._current.field == field:
+                done = self._share * self._current.rows
+            return Progress(waiting=waiting, done=done, error=failed)
+
+    def forget(self, collection_id: str) -> None:
+        """Note that a collection was dropped."""
+        with self._changed:
+            self._coord.forget(collection_id)
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until something may have changed."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Begin no more builds, and end the one under way; its work is done again another time.
+
+        A step of a library that cannot be interrupted is waited for some seconds, then left alone:
+        what it makes is thrown away.
+        """
+        with self._changed:
+            self._stopping = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_STOP_S)
+
+    def _note(self) -> None:
+        for channel in self._host.writable():
+            self._coord.note_state(channel.collection_id, channel.state)
+
+    def _next(self) -> BuildIndex | None:
+        commands = self._coord.reconcile(self._clock.monotonic_s())
+        return next((c for c in commands if isinstance(c, BuildIndex)), None)
+
+    def _build_all(self) -> None:
+        while True:
+            with self._changed:
+                self._note()
+                build = None if self._stopping else self._next()
+                self._current, self._share = build, 0.0
+                if build is None:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                self._coord.note_begun(build)
+            error = self._attempt(build)
+            with self._changed:
+                self._note()
+                if error is None and build in self._coord.waiting(build.collection_id):
+                    error = index_not_built(build.field, build.segment_id)
+                self._coord.note_ended(build, error, self._clock.monotonic_s())
+                self._changed.notify_all()
+
+    def _attempt(self, build: BuildIndex) -> Exception | None:
+        """Build; return why it failed. Whoever waits is told, and it is tried again later."""
+        try:
+            self._build(build)
+        except _Stopped:
+            return None
+        except Exception as error:  # a library's too: whoever asks for the index is told
+            _log.warning("no index of %s for segment %s: %s", build.field, build.segment_id, error)
+            return error
+        return None
+
+    def _build(self, build: BuildIndex) -> None:
+        channel = self._channel(build.collection_id)
+        if channel is None:
+            raise _Stopped
+        plan = steps.plan_build(channel.state, channel.shard, build.segment_id, build.field)  # 1
+        if plan is None or plan.definition.index_id != build.definition_id:
+            raise _Stopped
+        session = new_session(device="cpu")
+        made = steps.make(  # 2
+            plan,
+            threads=session.threads,
+            memory_limit=session.memory_limit,
+            progress=lambda share: self._tell(build, share),
+        )
+        self._tell(build, 1.0)
+        prefix = keys.collection(build.collection_id)
+        record = self._host.run(steps.write(plan, made, prefix, self._host.mint()))  # 3
+        changes: list[Any] = []
+
+        def decide(state: CollectionState, ts: int) -> list[Any]:
+            changes.extend(steps.adding(build.segment_id, record)(state, ts))
+            return changes
+
+        self._host.change(build.collection_id, decide)  # 4, 5
+        if not changes:
+            self._host.run(steps.forget(record))
+
+    def _tell(self, build: BuildIndex, share: float) -> None:
+        """Note how far a build is; end it when nobody wants it any more."""
+        with self._changed:
+            self._share = share
+            self._changed.notify_all()
+        if not self._wanted(build):
+            raise _Stopped
+
+    def _wanted(self, build: BuildIndex) -> bool:
+        channel = None if self._stopping else self._channel(build.collection_id)
+        if channel is None:
+            return False
+        state = channel.state
+        definition = state.indexes.get(build.field)
+        return (
+            definition is not None
+            and definition.index_id == build.definition_id
+            and build.segment_id in state.segments
+        )
+
+    def _channel(self, collection_id: str) -> Channel | None:
+        return next((c for c in self._host.writable() if c.collection_id == collection_id), None)

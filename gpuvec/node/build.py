@@ -1,0 +1,263 @@
+"""From a sealed segment to its index.
+
+Steps, and what a death after each leaves behind:
+
+1. `plan_build`: take the segment and the definition as they are now; map the field's values.
+   → Nothing was written; whoever writes to the collection next builds again.
+2. `make`: build and measure in memory, within a budget that is checked first.
+   → As after 1.
+3. `write`: put the files under a new name.
+   → Orphan files; they are marked dead and deleted later.
+4. The caller commits `adding(...)`, one entry: unless the definition was replaced or the segment
+   went away in the meantime, when the files become orphans.
+   → Answer lost: the log is read before anything else is done, and says whether it is there.
+5. The same commit makes the delegator follow the manifest: reads from then on have the index.
+   → A restart reads the manifest and finds the same.
+
+No step holds the channel's lock but the commit: writes and flushes go on meanwhile.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuvec import errors
+from gpuvec.index.curve import CurvePoint, RecallCurve
+from gpuvec.index.spec import Bitmap, Flat, IndexSpec, Sorted, spec_from_json
+from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
+from gpuvec.meta.changes import AddIndex
+from gpuvec.node.delegator import ShardDelegator
+from gpuvec.node.loader import AUTO, CURVE_FILE
+from gpuvec.rows import DenseVectors, VectorColumn
+from gpuvec.segment.sealed import SealedRows
+from gpuvec.storage.index_files import write_index_files
+from gpuvec.storage.object_store import Buffer, Delete, Procedure
+from gpuvec.types import Metric, SegmentId, Timestamp
+
+Progress = Callable[[float], None]  # told the share that is done; may raise, to stop the work
+
+_FEW_VALUES = 1000  # different ones, for which a row list each is the better scalar index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """What is to be built, of what.
+
+    Attributes:
+        max_memory: bytes that the index may hold; None: no limit.
+    """
+
+    definition: IndexDefinition
+    segment: SegmentRecord
+    metric: Metric | None
+    rows: SealedRows
+    max_memory: int | None
+
+    @property
+    def field(self) -> str:
+        """The field that gets the index."""
+        return self.definition.field
+
+    @property
+    def spec(self) -> IndexSpec | None:
+        """What was asked for; None where the choice is ours."""
+        wish = self.definition.spec
+        return None if wish["kind"] == AUTO else spec_from_json(wish)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An index in memory, ready to be written."""
+
+    spec: IndexSpec
+    files: Mapping[str, Sequence[Buffer]]
+    summary: Mapping[str, Any]
+
+
+def plan_build(
+    state: CollectionState, shard: ShardDelegator, segment_id: SegmentId, field: str
+) -> BuildPlan | None:
+    """Do step 1; None when the index is no longer wanted, or the segment is gone."""
+    definition, segment = state.indexes.get(field), state.segments.get(segment_id)
+    rows = next((s.rows for s in shard.sealed() if s.segment_id == segment_id), None)
+    if definition is None or segment is None or rows is None:
+        return None
+    kind = state.schema[field]
+    return BuildPlan(
+        definition=definition,
+        segment=segment,
+        metric=Metric(kind.metric) if hasattr(kind, "metric") else None,
+        rows=rows,
+        max_memory=memory_share(state, definition, segment),
+    )
+
+
+def memory_share(
+    state: CollectionState, definition: IndexDefinition, segment: SegmentRecord
+) -> int | None:
+    """Return the part of a definition's memory that a segment's index may take.
+
+    What the segments that have their index leave is shared by those that lack it, in proportion to
+    their rows; so that all together never hold more than was allowed.
+    """
+    if definition.max_memory is None:
+        return None
+    left, rows = definition.max_memory, 0
+    for other in state.segments.values():
+        record = other.indexes.get(definition.field)
+        if other.segment_id != segment.segment_id and record is not None:
+            left -= int(record.summary.get("bytes", record.size_bytes))
+        else:
+            rows += other.row_count
+    return max(0, left) * segment.row_count // max(1, rows)
+
+
+def make(
+    plan: BuildPlan,
+    *,
+    threads: int = 0,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
+) -> Made:
+    """Do step 2.
+
+    Args:
+        plan: what to build.
+        threads: of the host; 0: all cores.
+        memory_limit: bytes for the index and all temporary data; None: the process's budget.
+        progress: told how far the work is.
+
+    Raises:
+        DeviceMemoryError: `GV-401`, `GV-402` the index does not fit its memory, or the build its.
+        UnsupportedError: `GV-320`, the index's library is missing or does not serve the metric.
+        CorruptError: a file of the segment is damaged.
+    """
+    if plan.metric is None:
+        return _make_scalar(plan)
+    vectors = plan.rows.vector(plan.field)
+    return _make_vector(plan, vectors, plan.metric, threads, memory_limit, progress)
+
+
+def _make_vector(
+    plan: BuildPlan,
+    vectors: VectorColumn,
+    metric: Metric,
+    threads: int,
+    memory_limit: int | None,
+    progress: Progress | None,
+) -> Made:
+    from gpuvec.index.auto import build_best
+
+    if not isinstance(vectors, DenseVectors):
+        raise errors.no_sparse_index(plan.field)
+    assert plan.definition.recall is not None
+    built = build_best(
+        plan.spec,
+        vectors,
+        metric,
+        recall=plan.definition.recall,
+        k=plan.definition.k,
+        max_memory=plan.max_memory,
+        threads=threads,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+    curve = built.curve
+    files = dict(built.index.files()) if built.index is not None else {}
+    if curve is not None:
+        files[CURVE_FILE] = [json.dumps(curve.to_json()).encode()]
+    taken = next(
+        (c for c in built.candidates if c.point is not None and c.point is built.best), None
+    )
+    most = None if built.best or curve is None else _most(curve, plan.definition.k)
+    summary = {
+        "rows": len(vectors),
+        "bytes": 0 if built.index is None else built.index.nbytes,
+        "seconds": sum(c.build_s + c.measure_s for c in built.candidates),
+        "source": None if curve is None else curve.source,
+        "best": None if built.best is None else asdict(built.best),
+        "exact": None if taken is None or taken.exact is None else asdict(taken.exact),
+        "most": None if most is None else asdict(most),
+        "candidates": [
+            {"spec": str(c.spec), "built": c.built, "reason": c.reason} for c in built.candidates
+        ],
+    }
+    spec = Flat() if built.index is None else built.index.spec
+    return Made(spec=spec, files=files, summary=summary)
+
+
+def _most(curve: RecallCurve, k: int) -> CurvePoint | None:
+    """Return the setting that reached most without a filter, where none reached the target."""
+    cell = curve.at(k, 1.0)
+    return None if cell is None else max(cell.settings, key=lambda p: p.low, default=None)
+
+
+def _make_scalar(plan: BuildPlan) -> Made:
+    from gpuvec.index import scalar
+
+    column = plan.rows.table([plan.field])[plan.field]
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    spec = plan.spec or scalar_spec(values)
+    start = time.perf_counter()
+    index = scalar.build(spec, values)
+    seconds = time.perf_counter() - start
+    size = int(index.nbytes)
+    if plan.max_memory is not None and size > plan.max_memory:
+        raise errors.index_memory_exceeded(
+            f'{spec} of field "{plan.field}"', {"index": size}, plan.max_memory
+        )
+    summary = {"rows": len(values), "bytes": size, "seconds": seconds}
+    return Made(spec=spec, files=index.files(), summary=summary)
+
+
+def scalar_spec(values: pa.Array) -> IndexSpec:
+    """Return the scalar index for a column: a `Bitmap` of few values or lists, else `Sorted`."""
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        return Bitmap()
+    return Bitmap() if pc.count_distinct(values).as_py() <= _FEW_VALUES else Sorted()
+
+
+def write(plan: BuildPlan, made: Made, prefix: str, index_id: SegmentId) -> Procedure[IndexRecord]:
+    """Do step 3; return what the manifest shall keep.
+
+    Args:
+        plan: what was built.
+        made: the same, built.
+        prefix: of the collection, `keys.collection(id)`.
+        index_id: a name never used before.
+    """
+    files = yield from write_index_files(prefix, plan.segment.segment_id, index_id, made.files)
+    return IndexRecord(
+        index_id=index_id,
+        definition_id=plan.definition.index_id,
+        field=plan.field,
+        spec=made.spec.to_json(),
+        files={name: record.to_json() for name, record in files.items()},
+        size_bytes=sum(record.length for record in files.values()),
+        summary=made.summary,
+    )
+
+
+def adding(
+    segment_id: SegmentId, record: IndexRecord
+) -> Callable[[CollectionState, Timestamp], list[AddIndex]]:
+    """Return what decides on step 4: the change, or none when the index is not wanted any more."""
+
+    def decide(state: CollectionState, _: Timestamp) -> list[AddIndex]:
+        definition = state.indexes.get(record.field)
+        wanted = definition is not None and definition.index_id == record.definition_id
+        if not wanted or segment_id not in state.segments:
+            return []
+        return [AddIndex(segment_id=segment_id, record=record)]
+
+    return decide
+
+
+def forget(record: IndexRecord) -> Procedure[None]:
+    """Delete the files of an index that no entry names, and none ever will."""
+    yield Delete([file["key"] for file in record.files.values()])
