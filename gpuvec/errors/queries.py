@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gpuvec.errors.base import AlreadyExistsError, QueryError, did_you_mean
+from gpuvec.errors.base import AlreadyExistsError, QueryError, UnsupportedError, did_you_mean
 
 
 def bad_k(k: object) -> QueryError:
@@ -83,6 +83,41 @@ def bad_index_parameter(
         code,
         f"{kind}: {name} must be {wanted}, got {got!r}",
         details={"kind": kind, "parameter": name, "wanted": wanted, "got": got},
+    )
+
+
+def scalar_index_for(index: str, field: str, kind: object) -> QueryError:
+    """Return the error for a scalar index of a field that cannot have one."""
+    instead = (
+        "gv.index.Bitmap() finds rows by the elements of their lists"
+        if str(kind).startswith("List")
+        else f'vectors have indexes of their own: create_index("{field}") chooses one'
+    )
+    return QueryError(
+        "GV-340",
+        f'{index} is for scalar fields that have an order; field "{field}" is {kind}',
+        hint=instead,
+        details={"index": index, "field": field},
+    )
+
+
+def json_index(index: str, field: str) -> UnsupportedError:
+    """Return the error for a scalar index of a JSON field."""
+    return UnsupportedError(
+        "GV-341",
+        f'{index} cannot index JSON; field "{field}" holds it',
+        hint="put the values that you filter by into a field of their own and index that",
+        details={"index": index, "field": field},
+    )
+
+
+def unknown_index_format(got: object, known: str) -> UnsupportedError:
+    """Return the error for the file of a scalar index in a layout of another version."""
+    return UnsupportedError(
+        "GV-342",
+        f'the file of a scalar index has layout "{got}"; this version of gpuvec reads "{known}"',
+        hint="open the database with the version of gpuvec that built it, or build the index anew",
+        details={"got": got, "known": known},
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.expr.tree import Expr
+from gpuvec.expr.walk import children
 from gpuvec.schema import FieldType
 
 
@@ -103,6 +104,16 @@ class VectorDistance(Expr):
     values: NDArray[np.float32] | NDArray[np.uint8]
     metric: str
     number: int
+
+
+def columns_of(tree: Expr) -> frozenset[str]:
+    """Return the columns that a bound tree reads, vectors whose distance it asks for among them."""
+    match tree:
+        case BoundColumn(name=name):
+            return frozenset((name,))
+        case JsonValue(column=name) | VectorDistance(field=name):
+            return frozenset((name,))
+    return frozenset[str]().union(*map(columns_of, children(tree)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

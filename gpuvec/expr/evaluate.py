@@ -81,10 +81,19 @@ def mask(bound: Bound, table: pa.Table, *, distance: Distances | None = None) ->
 
 
 def _is_true(value: Value, rows: int) -> RowMask:
-    if isinstance(value, pa.Scalar):
-        return np.full(rows, value.as_py() is True)
-    filled = pc.fill_null(value, False) if value.null_count else value
-    return np.asarray(filled.to_numpy(zero_copy_only=False), bool)
+    return np.full(rows, value.as_py() is True) if isinstance(value, pa.Scalar) else bools(value)
+
+
+def bools(values: pa.Array, *, null: bool = False) -> RowMask:
+    """Return an array of booleans as NumPy holds them, with `null` for null."""
+    if values.null_count:
+        values = pc.fill_null(values, null)
+    bits = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+    skipped = values.offset % 8
+    found = np.unpackbits(
+        bits[values.offset // 8 :], count=skipped + len(values), bitorder="little"
+    )
+    return found.view(bool)[skipped:]
 
 
 def _run(bound: Bound, table: pa.Table, distance: Distances | None) -> Iterator[tuple[Value, int]]:

@@ -40,14 +40,19 @@ def json_contains(node: Contains, spans: Spans) -> pa.Array:
 
 def _hits(group: Group, items: pa.Array, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return row and number, (hits, 2) int64, of each element that is one of the group's values."""
+    found = matches(group, items)
+    return np.stack([rows[found[:, 0]], found[:, 1]], axis=1)
+
+
+def matches(group: Group, items: pa.Array) -> NDArray[np.int64]:
+    """Return place and number, (hits, 2) int64, of each item that is one of the group's values."""
     if pa.types.is_floating(items.type):
         items = plain_zeros(items.cast(pa.float64()))
     elif pa.types.is_integer(items.type):
         items = items.cast(pa.int64())
     at = pc.index_in(items, value_set=group.values, skip_nulls=True)
-    is_hit = at.is_valid().to_numpy(False)
-    ids = group.ids[at.drop_null().to_numpy()]
-    return np.stack([rows[is_hit], ids], axis=1)
+    places = np.flatnonzero(at.is_valid().to_numpy(False))
+    return np.stack([places, group.ids[at.drop_null().to_numpy()]], axis=1)
 
 
 def _answer(

@@ -1,0 +1,145 @@
+"""Making scalar indexes of columns: the different values in order, and which rows have which."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gpuvec.index.scalar_rows import (
+    DENSE_SHARE,
+    MARKS,
+    BitmapRows,
+    RowList,
+    SortedRows,
+    mark_step,
+)
+
+Column = Any  # pa.Array or pa.ChunkedArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lists:
+    """The rows of each slot.
+
+    Attributes:
+        values: the different values in order; the slot after them is that of null.
+        counts: (slots,) rows of each slot.
+        rows: slot by slot, rising within each.
+        num_rows: of the column.
+    """
+
+    values: pa.Array
+    counts: NDArray[np.int64]
+    rows: RowList
+    num_rows: int
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each slot begins, and the end of the last."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+
+def bitmap_rows(column: Column) -> tuple[pa.Array, BitmapRows]:
+    """Return the different values, or elements, of a column and their rows as bit sets and lists.
+
+    Args:
+        column: scalars, or lists of scalars.
+    """
+    is_list = pa.types.is_list(column.type)
+    found = _list_slots(column) if is_list else _slots(column)
+    is_dense = found.counts * DENSE_SHARE > found.num_rows
+    dense = np.flatnonzero(is_dense)
+    starts = found.starts
+    bits = np.zeros((len(dense), -(-found.num_rows // 8)), np.uint8)
+    for place, slot in enumerate(dense.tolist()):  # fewer than DENSE_SHARE, but for lists
+        bits[place] = _packed(found.rows[starts[slot] : starts[slot + 1]], found.num_rows)
+    sparse_counts = np.where(is_dense, 0, found.counts)
+    rows = BitmapRows(
+        num_rows=found.num_rows,
+        slots=len(found.counts),
+        starts=_narrow(np.concatenate([[0], np.cumsum(sparse_counts)]), found.num_rows),
+        rows=found.rows[np.repeat(~is_dense, found.counts)],
+        dense=dense.astype(np.int64),
+        dense_counts=found.counts[dense],
+        bits=bits,
+        partition=not is_list,
+    )
+    return found.values, rows
+
+
+def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
+    """Return the different values of a column of scalars, and its rows in their order."""
+    found = _slots(column)
+    step = mark_step(found.num_rows)
+    bits = np.zeros((MARKS - 1, -(-found.num_rows // 8)), np.uint8)
+    before = np.zeros(found.num_rows, bool)
+    for place in range(MARKS - 1):
+        before[found.rows[place * step : (place + 1) * step]] = True
+        bits[place] = np.packbits(before, bitorder="little")
+    once = bool((found.counts[:-1] == 1).all())
+    rows = SortedRows(
+        num_rows=found.num_rows,
+        slots=len(found.counts),
+        starts=None if once else _narrow(found.starts, found.num_rows),
+        rows=found.rows,
+        bits=bits,
+    )
+    return found.values, rows
+
+
+def _slots(column: Column) -> _Lists:
+    values, slot = _numbered(column)
+    return _by_slot(values, slot, None, len(column))
+
+
+def _list_slots(column: Column) -> _Lists:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    values, slot = _numbered(pc.list_flatten(column))
+    rows = np.repeat(np.arange(len(column)), lengths)
+    pairs = np.unique(slot.astype(np.int64) * len(column) + rows)  # a row once for each element
+    null = np.flatnonzero(column.is_null().to_numpy())
+    slot, rows = np.divmod(pairs, max(1, len(column)))
+    slot = np.concatenate([slot, np.full(len(null), len(values))])
+    return _by_slot(values, slot, np.concatenate([rows, null]), len(column))
+
+
+def _numbered(column: Column) -> tuple[pa.Array, NDArray[Any]]:
+    """Return the different values in order, and for each row the number of its value."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    encoded = pc.dictionary_encode(pa.chunked_array(chunks, column.type)).chunks
+    values = encoded[0].dictionary if encoded else pa.array([], column.type)  # of all chunks
+    order = pc.sort_indices(values)
+    rank = np.empty(len(values), np.int64)
+    rank[order.to_numpy()] = np.arange(len(values))
+    indices = pa.chunked_array([chunk.indices for chunk in encoded], pa.int32())
+    codes = pc.fill_null(indices, len(values)).to_numpy()
+    kind = np.min_scalar_type(len(values))
+    slot = np.append(rank, len(values)).astype(kind)[codes]
+    return values.take(order), slot
+
+
+def _by_slot(
+    values: pa.Array, slot: NDArray[Any], rows: NDArray[np.int64] | None, count: int
+) -> _Lists:
+    """Return rows, rising with the place in `slot` unless given, slot by slot."""
+    kind = slot.dtype if slot.dtype.itemsize <= 2 else np.dtype(np.int64)
+    if kind.itemsize <= 2:
+        order = np.argsort(slot, kind="stable")  # a radix sort
+    else:
+        order = np.argsort(slot.astype(np.int64) * len(slot) + np.arange(len(slot)))
+    found = order if rows is None else rows[order]
+    counts = np.bincount(slot.astype(np.int64), minlength=len(values) + 1)
+    return _Lists(values, counts, _narrow(found, count), count)
+
+
+def _packed(rows: RowList, count: int) -> NDArray[np.uint8]:
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return np.packbits(mask, bitorder="little")
+
+
+def _narrow(numbers: NDArray[Any], most: int) -> RowList:
+    return numbers.astype(np.uint32 if most < 2**32 else np.uint64)
