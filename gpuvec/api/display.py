@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuvec.query.explain import plan_lines
 from gpuvec.query.plan import Columns, Plan
+from gpuvec.query.plan_text import plan_lines
 from gpuvec.rows import DenseVectors, Rows, SparseVectors
 
 SHOWN_ROWS = 10

@@ -1,24 +1,18 @@
 """The plan as text: what is read, how segments are searched; when analysed, what was measured."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-
-from gpuvec.expr.prune import can_match
 from gpuvec.query import plan as p
-from gpuvec.query.collect import collect_rows, visible_rows
-from gpuvec.query.estimate import row_bytes
-from gpuvec.query.evaluate import mask_part
+from gpuvec.query.collect import collect_rows, source_rows, visible_rows
+from gpuvec.query.estimate import most_rows, row_bytes
 from gpuvec.query.execute import Run
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.optimize import columns_read, optimize
+from gpuvec.query.plan_text import Line, render, search_title, short, title
 from gpuvec.query.session import Session
+from gpuvec.query.survey import Selected, Survey, Taken, select, survey
 
-NOTE_COLUMN = 46
-SAMPLED_ROWS = 1_000_000  # of which a filter's selectivity is found
-SHOWN_TEXT = 120
+GUESSED_QUERIES = 1000  # of a query frame whose size is not known before it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +39,6 @@ class PlanText:
         return f"<pre>{escape(self.text)}</pre>"
 
 
-@dataclass(slots=True)
-class Line:
-    """A line of the tree, its remark to the right, and the lines below it."""
-
-    text: str
-    note: str = ""
-    below: list["Line"] = field(default_factory=list)
-
-
 def explain(node: p.Plan, session: Session, *, analyze: bool) -> PlanText:
     """Return the plan of a frame with what is known of its sources.
 
@@ -71,99 +56,6 @@ def explain(node: p.Plan, session: Session, *, analyze: bool) -> PlanText:
     return PlanText("\n".join([*lines, *_measured(metrics)]), metrics)
 
 
-def plan_lines(node: p.Plan) -> list[str]:
-    """Return the plan as written, without looking at any data."""
-    return render(_static(node))
-
-
-def render(line: Line) -> list[str]:
-    """Return a tree of lines as text."""
-    return list(_render(line, "", ""))
-
-
-def _render(line: Line, first: str, rest: str) -> Iterable[str]:
-    text = f"{first}{line.text}"
-    yield f"{text.ljust(NOTE_COLUMN - 2)}  {line.note}" if line.note else text
-    for place, below in enumerate(line.below):
-        last = place == len(line.below) - 1
-        yield from _render(
-            below, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  ")
-        )
-
-
-def _short(text: object) -> str:
-    found = str(text)
-    return found if len(found) <= SHOWN_TEXT else f"{found[: SHOWN_TEXT - 1]}…"
-
-
-def title(node: p.Plan) -> str:
-    """Return what a node does, in a few words."""
-    return _TITLES[type(node)](node)
-
-
-def _filter_title(node: p.Filter) -> str:
-    return f"Filter {_short(node.predicate.expr)}"
-
-
-def _compute_title(node: p.WithColumns) -> str:
-    made = [f"{name} = {_short(bound.expr)}" for name, bound in node.computed.items()]
-    return f"Compute {', '.join(made)}"
-
-
-def _sort_title(node: p.Sort) -> str:
-    keys = [f"{name} descending" if down else name for name, down in node.keys]
-    return f"Sort {', '.join(keys)}"
-
-
-def _sample_title(node: p.Sample) -> str:
-    return f"Sample {node.count:,}" + ("" if node.seed is None else f" seed={node.seed}")
-
-
-def _join_title(node: p.Join) -> str:
-    pairs = zip(node.left_on, node.right_on, strict=True)
-    return f"Join {node.how} {', '.join(f'{a} = {b}' for a, b in pairs)}"
-
-
-def _search_title(node: p.Search) -> str:
-    words = [f"Search {node.field}", "all neighbours" if node.k is None else f"k={node.k:,}"]
-    if node.high is not None:
-        words.append(
-            f"radius={node.high:g}" if node.low is None else f"radius=({node.low:g}, {node.high:g})"
-        )
-    words.append(str(node.metric))
-    if node.group_by is not None:
-        words.append(f"group_by={node.group_by} group_size={node.group_size}")
-    if node.exclude_self:
-        words.append("exclude_self")
-    return " ".join([*words, "exact" if node.recall is None else f"recall≥{node.recall:g}"])
-
-
-_TITLES: dict[type[p.Plan], Callable[[Any], str]] = {
-    p.Scan: lambda node: f"Scan {node.source.name or 'rows in memory or files'}",
-    p.Filter: _filter_title,
-    p.Get: lambda node: f"Get {len(node.ids):,} keys",
-    p.Project: lambda node: f"Select {', '.join(node.columns.visible)}",
-    p.WithColumns: _compute_title,
-    p.Sort: _sort_title,
-    p.Limit: lambda node: f"Limit {node.count:,}",
-    p.Sample: _sample_title,
-    p.Join: _join_title,
-    p.Concat: lambda node: f"Concat {len(node.parts)} frames",
-    p.Distinct: lambda node: f"Distinct {', '.join(node.names)}",
-    p.Group: lambda node: f"Group by {', '.join(node.keys)}: {', '.join(node.aggregates)}",
-    p.GroupHead: lambda node: f"First {node.count:,} of each {', '.join(node.keys)}",
-    p.Describe: lambda node: "Describe",
-    p.Search: _search_title,
-}
-
-
-def _static(node: p.Plan) -> Line:
-    note = ""
-    if isinstance(node, p.Search) and isinstance(node.queries, p.QueryArray):
-        note = f"queries {len(node.queries):,}"
-    return Line(title(node), note, [_static(below) for below in node.inputs])
-
-
 class _Explainer:
     """Lines with what the sources say of themselves."""
 
@@ -178,7 +70,9 @@ class _Explainer:
         if isinstance(node, p.Search):
             return self._search(node)
         below = [self.line(part) for part in node.inputs]
-        note = self._selectivity(node)[0] if isinstance(node, p.Filter) else ""
+        note = ""
+        if isinstance(node, p.Filter):
+            note = _share(select(self._run, node.input, node.predicate))
         return Line(title(node), note, below)
 
     def _scan(self, node: p.Scan) -> Line:
@@ -198,28 +92,39 @@ class _Explainer:
         return f"reads about {_size(some)} of {_size(every)}"
 
     def _search(self, node: p.Search) -> Line:
-        notes, below = [], []
-        if isinstance(node.queries, p.QueryArray):
-            notes.append(f"queries {len(node.queries):,}")
-        inner = node.input
-        pruned = 0
-        if isinstance(inner, p.Filter):
-            share, pruned = self._selectivity(inner)
-            text = f"prefilter {_short(inner.predicate.expr)}"
-            below.append(Line(text, f"{share} → mask inside the scan"))
-            inner = inner.input
+        queries = self._queries(node)
+        notes = [f"queries {queries:,}"] if isinstance(node.queries, p.QueryArray) else []
+        below: list[Line] = []
+        chosen = node.input if isinstance(node.input, p.Filter) else None
+        predicate = None if chosen is None else chosen.predicate
+        inner = node.input if chosen is None else chosen.input
+        made_for = None
+        if _passes_segments(inner):
+            selected = select(self._run, inner, predicate)
+            found = survey(self._run, node, selected, queries)
+            made_for = found.recall
+            if predicate is not None:
+                text = f"prefilter {short(predicate.expr)}"
+                below.append(Line(text, f"{_share(selected)} → mask inside the scan"))
+            below += [_way_line(taken, found, selected.pruned) for taken in found.ways]
+            if found.seconds is not None:
+                notes.append(f"est. {_time(found.seconds)}")
         if isinstance(inner, p.Scan):
-            snapshot = self._run.snapshot(inner.source)
-            rows = visible_rows(snapshot)
-            notes.append(self._reads(inner, rows))
-            note = f"{rows:,} rows" + (f"; {pruned} more pruned by statistics" if pruned else "")
-            count = sum(1 for view in snapshot if view.num_rows) - pruned
-            below.append(Line(f"{_segments(count)}   exact scan", note))
+            notes.append(self._reads(inner, visible_rows(self._run.snapshot(inner.source))))
         else:
-            below.append(self.line(inner))
+            below.append(self.line(inner if _passes_segments(inner) else node.input))
         if isinstance(node.queries, p.QueryFrame):
             below.append(Line("queries", "", [self.line(node.queries.plan)]))
-        return Line(title(node), "  ".join(notes), [*below, self._output(node)])
+        text = search_title(node, made_for)
+        return Line(text, "  ".join(notes), [*below, self._output(node)])
+
+    def _queries(self, node: p.Search) -> int:
+        """Return how many queries there are; a guess for some query frames."""
+        if isinstance(node.queries, p.QueryArray):
+            return len(node.queries)
+        plan = node.queries.plan
+        rows = most_rows(plan, source_rows(self._run, plan))
+        return GUESSED_QUERIES if rows is None else rows
 
     def _output(self, node: p.Search) -> Line:
         wanted = self._read.get(id(node), set())
@@ -227,20 +132,39 @@ class _Explainer:
         unread = [name for name in node.columns.vectors if name not in wanted]
         return Line(f"output {', '.join(names)}", _not_read(unread))
 
-    def _selectivity(self, node: p.Filter) -> tuple[str, int]:
-        """Return the share of rows that pass, and how many segments statistics rule out."""
-        looked, passed, pruned = 0, 0, 0
-        for part in self._run.parts(node.input):
-            if part.origin is not None and not can_match(node.predicate, part.origin.statistics):
-                pruned += 1
-            elif looked < SAMPLED_ROWS:
-                passed += int(np.count_nonzero(mask_part(node.predicate, part)))
-            looked += part.num_rows
-            if looked >= SAMPLED_ROWS:
-                break
-        share = passed / looked if looked else 0.0
-        sampled = f" of the first {looked:,} rows" if looked >= SAMPLED_ROWS else ""
-        return f"selectivity {share:.2g}{sampled}", pruned
+
+def _passes_segments(node: p.Plan) -> bool:
+    """Return whether a plan gives the rows of its sources, segment by segment, and reads none."""
+    if isinstance(node, p.Scan):
+        return True
+    streams = isinstance(node, p.Project | p.WithColumns | p.Concat)
+    return streams and all(map(_passes_segments, node.inputs))
+
+
+def _way_line(taken: Taken, found: Survey, pruned: int) -> Line:
+    text = f"{_segments(taken.segments)}   {taken.name}"
+    if taken.way.kind == "index":
+        curve = taken.target.calibrator.info.curve
+        source = "" if curve is None else f" of {curve.source}"
+        note = taken.way.reason.replace("curve:", f"curve{source}:", 1)
+        live = taken.target.calibrator.live(taken.way)
+        if live is not None and live.count:
+            note += f"; {live.mean:.3f} on {live.count:,} real queries"
+        return Line(text, note)
+    notes = [f"{taken.rows:,} rows"]
+    if taken.indexed:
+        notes.append(taken.way.reason)
+    elif found.recall is not None:
+        notes.append("written since the index, or too few for one")
+    if pruned and taken is found.ways[-1]:
+        notes.append(f"{pruned} more pruned by statistics")
+    return Line(text, "; ".join(notes))
+
+
+def _share(selected: Selected) -> str:
+    """Return the share of rows that pass, and of how many that was found."""
+    sampled = "" if selected.sampled is None else f" of the first {selected.sampled:,} rows"
+    return f"selectivity {selected.share:.2g}{sampled}"
 
 
 def _not_read(names: list[str]) -> str:
@@ -259,6 +183,10 @@ def _size(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
 def _measured(metrics: Measurements) -> list[str]:
     stages = ", ".join(
         f"{name} {seconds * 1000:.1f} ms" for name, seconds in metrics.stages.items()
@@ -270,9 +198,20 @@ def _measured(metrics: Measurements) -> list[str]:
         f"{metrics.rows:,} rows",
     ]
     if metrics.queries:
-        ways = ", ".join(f"{name} {count} times" for name, count in metrics.strategies.items())
-        lines.append(
-            f"  {metrics.queries:,} queries, {metrics.rows_passed:,} candidates, {ways}; "
-            f"{metrics.rescanned:,} queries rescanned; recall {metrics.recall}"
-        )
+        lines += _measured_search(metrics)
+    return lines
+
+
+def _measured_search(metrics: Measurements) -> list[str]:
+    ways = ", ".join(f"{name} {count} times" for name, count in metrics.strategies.items())
+    recall = "not measured" if metrics.recall is None else f"{metrics.recall:.4g}"
+    lines = [
+        f"  {metrics.queries:,} queries, {metrics.rows_passed:,} rows that pass, {ways}; "
+        f"{metrics.candidates:,} distances measured again, {metrics.rescanned:,} queries rescanned",
+        f"  recall {recall} expected; {metrics.completed:,} short answers completed by a scan",
+    ]
+    if metrics.checked:
+        lines.append(f"  {metrics.checked:,} queries answered exactly too, to check the index")
+    if metrics.live_recall is not None:
+        lines.append(f"  recall {metrics.live_recall:.4g} on real queries, now and before")
     return lines

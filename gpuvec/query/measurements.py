@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gpuvec.index.base import SearchStats
+from gpuvec.query.calibrate import LEAST, Live
+from gpuvec.query.strategy import Way
+
 
 @dataclass(slots=True)
 class Measurements:
@@ -20,12 +24,20 @@ class Measurements:
         rows: visible rows of the segments that were looked at.
         rows_passed: those that the prefilters left.
         queries: queries answered.
-        strategies: how often each way of scanning was taken.
+        strategies: how often each way of searching a segment was taken: an index with its knobs, or
+            a scan.
+        candidates: pairs of query and row that were measured a second time, in float32.
         rescanned: queries whose bound did not prove the candidates complete, scanned again in
             float32.
+        completed: queries for which an index found too few rows, answered again by a scan.
+        checked: queries that a scan answered too, to check an index.
+        live_recall: of those checks, now and before, for the settings that were used: the lowest
+            mean; None when there were none.
         output_rows: rows of the answer.
         output_bytes: their size in memory; a guess for a few rows.
-        recall: 1.0 when every search was exact; None when nothing was searched.
+        recall: expected, of the setting with the least; 1.0 when every search was exact; None when
+            nothing was searched, or with knobs that were never measured.
+        unmeasured: how often such knobs were used.
     """
 
     seconds: float = 0.0
@@ -36,10 +48,15 @@ class Measurements:
     rows_passed: int = 0
     queries: int = 0
     strategies: Counter[str] = field(default_factory=Counter)
+    candidates: int = 0
     rescanned: int = 0
+    completed: int = 0
+    checked: int = 0
+    live_recall: float | None = None
     output_rows: int = 0
     output_bytes: int = 0
     recall: float | None = None
+    unmeasured: int = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -50,9 +67,28 @@ class Measurements:
         finally:
             self.stages[name] += time.perf_counter() - start  # type: ignore[assignment]
 
-    def note_scan(self, stats: object) -> None:
-        """Add what an index says of its last search; None says nothing."""
+    def note_search(self) -> None:
+        """Say that something is searched: exactly, until an index is used."""
+        if self.recall is None and not self.unmeasured:
+            self.recall = 1.0
+
+    def note_scan(self, stats: SearchStats | None, name: str | None = None) -> None:
+        """Add what an index says of its last search; `name` instead of what it calls the way."""
         if stats is None:
             return
-        self.strategies[str(getattr(stats, "strategy", "scan"))] += 1
-        self.rescanned += int(getattr(stats, "rescanned", 0))
+        self.strategies[name or stats.strategy] += 1
+        self.candidates += stats.candidates
+        self.rescanned += stats.rescanned
+
+    def note_way(self, way: Way, live: Live | None) -> None:
+        """Add how one segment is searched, and what real queries have shown of that setting."""
+        if way.recall is None:
+            self.unmeasured += 1
+        if self.unmeasured or way.recall is None:
+            self.recall = None
+            return
+        found = way.recall
+        if live is not None and live.count >= LEAST:
+            found = live.mean
+            self.live_recall = min(found, 1.0 if self.live_recall is None else self.live_recall)
+        self.recall = found if self.recall is None else min(self.recall, found)

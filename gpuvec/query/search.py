@@ -17,6 +17,7 @@ from gpuvec.query.plan import Search
 from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_ranges
 from gpuvec.query.session import Session
 from gpuvec.query.target import Target, text_ranks
+from gpuvec.query.ways import Question, Ways
 from gpuvec.types import RowMask
 
 
@@ -31,6 +32,7 @@ class Searcher:
         self.total = sum(target.count for target in targets)
         self.session = session
         self._metrics = metrics
+        self._ways = Ways(node, session, metrics)
 
     def queries(self, vectors: Queries) -> Queries:
         """Return queries in the dtype and on the device of the rows."""
@@ -76,27 +78,17 @@ class Searcher:
         """
         best: TopK | None = None
         many = len(self.targets) > 1
-        limit = None if high is None else np.full(len(queries), high, np.float32)
         for number, target in enumerate(self.targets):
             keep = target.keep if masks is None else masks[number]
             count = target.count if masks is None or keep is None else int(np.count_nonzero(keep))
             if not count:
                 continue
-            bound = limit
-            if best is not None and best.row.shape[1] >= k:
-                reached = best.bound()
-                bound = reached if limit is None else np.minimum(limit, reached)
-            found = target.exact.search(
-                queries,
-                min(k, count),
-                keep=keep,
-                tie_rank=target.tie_rank,
-                bound=bound,
-                threads=self.session.threads,
-                memory_limit=self._scratch_bytes,
+            bound = best.bound() if best is not None and best.row.shape[1] >= k else None
+            question = Question(
+                queries=queries, k=min(k, count), keep=keep, passing=count, bound=bound, high=high
             )
-            self._metrics.note_scan(target.exact.last_stats)
-            best = add_neighbors(best, found.to_host(), number, k, self.ranks if many else None)
+            found = self._ways.search(target, question)
+            best = add_neighbors(best, found, number, k, self.ranks if many else None)
         if best is None:
             none = np.full((len(queries), 1), -1, np.int64)
             return TopK(none, none, np.full(none.shape, np.inf, np.float32))

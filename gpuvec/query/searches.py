@@ -37,7 +37,7 @@ def run_search(
     """
     searcher = Searcher(node, make_targets(parts, node, session), session, metrics)
     metrics.rows_passed += searcher.total
-    metrics.recall = 1.0
+    metrics.note_search()
     groups = None
     if node.group_by is not None and searcher.total:
         groups = make_groups(searcher, node.group_by)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import to_device
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
+from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
 from gpuvec.query.part import Origin, Part, numpy_numbers
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import IntArray
 from gpuvec.query.session import Session
+from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors
 from gpuvec.segment.view import SegmentIndex
 from gpuvec.types import Metric, RowMask
@@ -85,6 +87,25 @@ class Target:
             ("index", found.index_id), make, lambda index: index.nbytes
         )
         return index
+
+    @cached_property
+    def calibrator(self) -> Calibrator:
+        """What was measured of `indexed`, and what real queries have shown since."""
+        found = self.indexed
+        assert found is not None
+
+        def make() -> Calibrator:
+            return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=found.curve()))
+
+        calibrator: Calibrator = self._cached(("curve", found.index_id), make, lambda _: 0)
+        return calibrator
+
+    def searchable(self, keep: RowMask | None, passing: int) -> int:
+        """Return how many of the rows that pass a mask have a vector."""
+        valid = self.base.column(self.field).valid
+        if valid is None:
+            return passing
+        return int(np.count_nonzero(valid if keep is None else valid & keep))
 
     @cached_property
     def keys(self) -> IntArray | None:

@@ -1,0 +1,183 @@
+"""The nearest rows within one segment: by its index or by the exact scan, whichever was chosen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuvec.index.base import Neighbors, Params, Queries
+from gpuvec.query.batch import take_queries
+from gpuvec.query.indexed import has_knobs
+from gpuvec.query.measurements import Measurements
+from gpuvec.query.plan import Search
+from gpuvec.query.session import Session
+from gpuvec.query.strategy import Ask, Way, choose_way
+from gpuvec.query.target import Target
+from gpuvec.types import Array, RowMask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is asked of one target.
+
+    Attributes:
+        queries: as `VectorIndex.search` takes them.
+        k: at least 1, at most `passing`.
+        keep: the rows that may be found; None: all.
+        passing: how many they are, null vectors too.
+        bound: (queries,) distance of the k-th row found elsewhere, +inf where there are fewer.
+            Farther rows are not wanted. None: all are.
+        high: rows farther than this are not wanted either; None: no limit.
+    """
+
+    queries: Queries
+    k: int
+    keep: RowMask | None
+    passing: int
+    bound: Array | None
+    high: float | None = None
+
+    @property
+    def limits(self) -> Array | None:
+        """Return (queries,) both limits together; None: neither is set."""
+        if self.high is None:
+            return self.bound
+        high = np.float32(self.high)
+        if self.bound is None:
+            return np.full(len(self.queries), high, np.float32)
+        return np.minimum(self.bound, high)
+
+
+class Ways:
+    """Answers questions to the targets of one search."""
+
+    def __init__(self, node: Search, session: Session, metrics: Measurements) -> None:
+        self._node = node
+        self._threads = session.threads
+        self._scratch_bytes = session.memory_limit // 2
+        self._metrics = metrics
+
+    def plan(self, target: Target, passing: int, queries: int, k: int) -> Way:
+        """Return how a question would be answered, as far as is known before it is asked."""
+        ask = self._ask(target, passing, queries, k)
+        if target.indexed is None or not self._fits(target):
+            return choose_way(ask, None)
+        return target.calibrator.choose(ask)
+
+    def search(self, target: Target, question: Question) -> Neighbors:
+        """Return the nearest rows of a target, on the host; short only if there are no more.
+
+        Rows beyond the limits may be missing.
+        """
+        if target.indexed is None or not self._fits(target):
+            return self._scan(target, question)
+        ask = self._ask(target, question.passing, len(question.queries), question.k)
+
+        def approximate(queries: Queries, k: int, params: Params) -> Neighbors:
+            return self._probe(target, question, queries, k, params)
+
+        def exact(queries: Queries, k: int) -> Neighbors:
+            self._metrics.checked += len(queries)
+            return self._scan_some(target, question, queries, k)
+
+        way = target.calibrator.settle(ask, question.queries, approximate, exact)
+        self._metrics.note_way(way, target.calibrator.live(way))
+        if way.params is None:
+            return self._scan(target, question)
+        found = self._probe(target, question, question.queries, way.k, way.params, question.bound)
+        self._metrics.note_scan(target.approximate.last_stats, _name(target, way.params))
+        return self._complete(target, question, _cut(found, question.k))
+
+    def _fits(self, target: Target) -> bool:
+        """Return whether the target's index knows the knobs that were given."""
+        params = self._node.params
+        assert target.indexed is not None
+        return params is None or has_knobs(target.indexed.spec, params)
+
+    def _ask(self, target: Target, passing: int, queries: int, k: int) -> Ask:
+        node = self._node
+        return Ask(
+            rows=target.base.num_rows, passing=passing, queries=queries, k=k,
+            target=node.recall, params=node.params, exact=node.exact,
+        )  # fmt: skip
+
+    def _probe(
+        self,
+        target: Target,
+        question: Question,
+        queries: Queries,
+        k: int,
+        params: Params,
+        bound: Array | None = None,
+    ) -> Neighbors:
+        return target.approximate.search(
+            queries,
+            k,
+            params=params,
+            keep=question.keep,
+            tie_rank=target.tie_rank,
+            bound=bound,
+            threads=self._threads,
+            memory_limit=self._scratch_bytes,
+        ).to_host()
+
+    def _scan(self, target: Target, question: Question) -> Neighbors:
+        found = self._scan_some(target, question, question.queries, question.k, question.limits)
+        self._metrics.note_scan(target.exact.last_stats)
+        return found
+
+    def _scan_some(
+        self,
+        target: Target,
+        question: Question,
+        queries: Queries,
+        k: int,
+        bound: Array | None = None,
+    ) -> Neighbors:
+        return target.exact.search(
+            queries,
+            k,
+            keep=question.keep,
+            tie_rank=target.tie_rank,
+            bound=bound,
+            threads=self._threads,
+            memory_limit=self._scratch_bytes,
+        ).to_host()
+
+    def _complete(self, target: Target, question: Question, found: Neighbors) -> Neighbors:
+        """Answer those queries exactly for which the index found too few rows.
+
+        Queries with a bound have as many rows from elsewhere: to these, a gap is no lack.
+        """
+        short = found.rows[:, -1] < 0
+        if not short.any():
+            return found
+        if question.bound is not None:
+            short &= ~np.isfinite(question.bound)
+        wanted = min(question.k, target.searchable(question.keep, question.passing))
+        short &= np.count_nonzero(found.rows >= 0, axis=1) < wanted
+        again = np.flatnonzero(short)
+        if not len(again):
+            return found
+        self._metrics.completed += len(again)
+        whole = self._scan_some(target, question, take_queries(question.queries, again), question.k)
+        rows, distances = found.rows.copy(), found.distances.copy()
+        rows[again], distances[again] = whole.rows, whole.distances
+        return Neighbors(rows, distances)
+
+
+def _cut(found: Neighbors, k: int) -> Neighbors:
+    """Return the first k neighbours of each query."""
+    if found.k <= k:
+        return found
+    return Neighbors(found.rows[:, :k], found.distances[:, :k])
+
+
+def way_name(spec: object, params: Params) -> str:
+    """Return an index and its knobs as `explain` and `metrics` name them: `HNSW ef_search=64`."""
+    knobs = " ".join(f"{name}={value:g}" for name, value in params.items())
+    return f"{type(spec).__name__} {knobs}".rstrip()
+
+
+def _name(target: Target, params: Params) -> str:
+    assert target.indexed is not None
+    return way_name(target.indexed.spec, params)
