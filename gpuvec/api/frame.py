@@ -1,6 +1,7 @@
 """`Frame`: a lazy query. Each method adds a node to a plan and checks it; nothing runs yet."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -220,14 +221,23 @@ class Frame:
     def evaluate(self, sample: int = 1000, *, seed: int = 0) -> "RecallReport":
         """Measure the recall of this frame's search against an independent exact answer.
 
+        The search runs as it would, with its filters and indexes; the answer it is held against is
+        computed without them, in double precision.
+
         Args:
             sample: queries to draw; all, if there are no more.
             seed: of the draw.
+
+        Warns:
+            RecallWarning: the recall is below the one wanted, by its whole interval.
         """
         from gpuvec.api.report import RecallReport
         from gpuvec.query.recall import measure
 
-        return RecallReport.of(measure(self.plan, self._session, sample, seed))
+        report = RecallReport.of(measure(self.plan, self._session, sample, seed))
+        if report.falls_short:
+            warnings.warn(report.warning(), errors.RecallWarning, stacklevel=2)
+        return report
 
     def explain(self, *, analyze: bool = False) -> "PlanText":
         """Return how the frame would run; `analyze` runs it and adds what was measured."""

@@ -20,6 +20,7 @@ class RecallReport:
         worst: the lowest recall of one query.
         queries_per_second: of the search, the sample as one batch.
         per_query: a frame with `query_id`, `recall`, `found`, `wanted`, `last_distance`.
+        target: the recall that was asked for, or that the indexes were made for; None: neither.
     """
 
     recall: float
@@ -27,6 +28,7 @@ class RecallReport:
     worst: float
     queries_per_second: float
     per_query: "Frame"
+    target: float | None = None
 
     @classmethod
     def of(cls, measured: Measured) -> "RecallReport":
@@ -39,6 +41,21 @@ class RecallReport:
             measured.worst,
             measured.queries_per_second,
             frame(measured.per_query),
+            measured.target,
+        )
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether the whole interval lies below the target."""
+        return self.target is not None and self.ci95[1] < self.target
+
+    def warning(self) -> str:
+        """Return what to say when the recall falls short."""
+        low, high = self.ci95
+        return (
+            f"recall {self.recall:.4f} on {self.per_query.count():,} queries (95 %: {low:.4f} to "
+            f"{high:.4f}) is below the {self.target:g} wanted: the queries differ from those that "
+            "the index was measured with; tune(field, queries=...) measures it with yours"
         )
 
     def plot(self, ax: Any = None) -> Any:
@@ -56,6 +73,8 @@ class RecallReport:
         values = self.per_query.to_numpy()["recall"]
         ax.hist(values, bins=20, range=(0.0, 1.0))
         ax.axvline(self.recall, linestyle="--", color="black")
+        if self.target is not None:
+            ax.axvline(self.target, linestyle=":", color="black")
         low, high = self.ci95
         ax.set(
             xlabel="recall",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpuvec.errors import nothing_to_evaluate
 from gpuvec.index.base import Queries
+from gpuvec.index.curve import TIE, interval
 from gpuvec.query import plan as p
 from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, take_queries, tiles
 from gpuvec.query.build import whole_number
@@ -32,8 +33,6 @@ from gpuvec.query.target import make_targets
 from gpuvec.rows import SparseVectors, VectorColumn
 from gpuvec.types import Metric
 
-Z95 = 1.959964
-TIE = 1e-6  # distances this near, relative and absolute, count as equal
 BLOCK_BYTES = 256 << 20  # of the reference's distances
 BLOCK_ROWS = 1 << 14
 
@@ -46,8 +45,10 @@ class Measured:
         recall: mean over the queries.
         ci95: its 95 % interval, of Wilson's kind with queries as trials.
         worst: the lowest of one query.
-        queries_per_second: of the search alone, one run of the sample as one batch.
+        queries_per_second: of the search alone, the sample as one batch, run a second time: the
+            first opens indexes and checks them.
         per_query: `query_id`, `recall`, `found`, `wanted`, `last_distance`.
+        target: the recall that was asked for, or that the indexes were made for; None: neither.
     """
 
     recall: float
@@ -55,6 +56,7 @@ class Measured:
     worst: float
     queries_per_second: float
     per_query: pa.Table
+    target: float | None
 
 
 def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
@@ -72,6 +74,7 @@ def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
         groups = None
         if search.group_by is not None and searcher.total:
             groups = make_groups(searcher, search.group_by)
+        _answer(searcher, groups, tile)
         start = time.perf_counter()
         hits = _answer(searcher, groups, tile)
         seconds = time.perf_counter() - start
@@ -92,7 +95,7 @@ def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
     mean = float(recalls.mean()) if len(recalls) else 1.0
     rate = len(tile) / seconds if seconds else math.inf
     worst = float(recalls.min(initial=1.0))
-    return Measured(mean, interval(recalls), worst, rate, table)
+    return Measured(mean, interval(recalls), worst, rate, table, searcher.target_recall)
 
 
 def find_search(node: p.Plan) -> p.Search:
@@ -102,22 +105,6 @@ def find_search(node: p.Plan) -> p.Search:
             raise nothing_to_evaluate()
         node = node.inputs[0]
     return node
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean of values in [0, 1]: Wilson's.
-
-    It has as many trials as the spread of the values allows, at least one per value.
-    """
-    count = len(values)
-    if not count:
-        return (0.0, 1.0)
-    mean, spread = float(values.mean()), float(values.var())
-    trials = count * mean * (1 - mean) / spread if spread > 0 else float(count)
-    z2 = Z95 * Z95
-    middle = (mean + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(mean * (1 - mean) / trials + z2 / (4 * trials**2))
-    return (max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half)))
 
 
 def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:

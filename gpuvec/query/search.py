@@ -34,6 +34,16 @@ class Searcher:
         self._metrics = metrics
         self._ways = Ways(node, session, metrics)
 
+    @property
+    def target_recall(self) -> float | None:
+        """The recall wanted, of the search or of its indexes; None where scans are exact."""
+        if self.node.exact or self.node.params is not None:
+            return None
+        if self.node.recall is not None:
+            return self.node.recall
+        found = [t.indexed.target for t in self.targets if t.indexed is not None]
+        return max((target for target in found if target is not None), default=None)
+
     def queries(self, vectors: Queries) -> Queries:
         """Return queries in the dtype and on the device of the rows."""
         kind = self.node.input.columns.fields[self.node.field]
