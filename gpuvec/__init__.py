@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from gpuvec.api.database import connect as connect
     from gpuvec.api.frame import Frame as Frame
     from gpuvec.api.frame import frame as frame
+    from gpuvec.api.index_report import IndexReport as IndexReport
+    from gpuvec.api.job import Job as Job
     from gpuvec.api.result import Result as Result
     from gpuvec.api.source import WriteResult as WriteResult
+    from gpuvec.api.tuning import Tuning as Tuning
     from gpuvec.expr.tree import Expr as Expr
     from gpuvec.expr.tree import col as col
     from gpuvec.expr.tree import count as count
@@ -73,8 +76,11 @@ _HOMES = {
     "gpuvec.api.collection": "Collection",
     "gpuvec.api.database": "Database connect",
     "gpuvec.api.frame": "Frame frame",
+    "gpuvec.api.index_report": "IndexReport",
+    "gpuvec.api.job": "Job",
     "gpuvec.api.result": "Result",
     "gpuvec.api.source": "WriteResult",
+    "gpuvec.api.tuning": "Tuning",
     "gpuvec.settings": "config",
     "gpuvec.expr.tree": "Expr col count left lit right",
     "gpuvec.schema": "JSON BinaryVector Bool Float32 Float64 Int8 Int16 Int32 Int64 List Schema "
@@ -86,10 +92,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "JSON", "AccessDeniedError", "AlreadyExistsError", "BinaryVector", "Bool", "CastWarning",
     "Collection", "ConflictError", "CorruptError", "Database", "DeadlineError", "DeviceMemoryError",
-    "Expr", "FallbackWarning", "FilterError", "Float32", "Float64", "Frame", "GpuvecError", "Int8",
-    "Int16", "Int32", "Int64", "JobError", "List", "Metric", "NotFoundError", "QueryError",
+    "Expr", "FallbackWarning", "FilterError", "Float32", "Float64", "Frame", "GpuvecError",
+    "IndexReport", "Int8", "Int16", "Int32", "Int64", "Job", "JobError", "List", "Metric", "NotFoundError", "QueryError",
     "QuotaError", "RecallWarning", "Result", "ResultTooLargeError", "Schema", "SchemaError",
-    "SnapshotExpiredError", "SparseVector", "StorageError", "String", "Timestamp",
+    "SnapshotExpiredError", "SparseVector", "StorageError", "String", "Timestamp", "Tuning",
     "UnavailableError", "UnsupportedError", "Vector", "WriteResult", "col", "config", "connect",
     "count", "datasets", "frame", "index", "left", "lit", "right",
 ]  # fmt: skip

@@ -100,14 +100,16 @@ class Builds:
     def progress(self, collection_id: str, field: str) -> Progress:
         """Return how far the indexes of a field are."""
         with self._changed:
+            self._note()
             waiting, failed = 0, None
             for build, failure in self._coord.waiting(collection_id).items():
                 if build.field == field:
                     waiting += build.rows
                     failed = failure.error if failure is not None else failed
             done = 0.0
-            if self._current is not None and self._current.field == field:
-                done = self._share * self._current.rows
+            now = self._current
+            if now is not None and (now.collection_id, now.field) == (collection_id, field):
+                done = self._share * now.rows
             return Progress(waiting=waiting, done=done, error=failed)
 
     def forget(self, collection_id: str) -> None:

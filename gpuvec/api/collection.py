@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from gpuvec import errors
-from gpuvec.api.engine import Engine
 from gpuvec.api.frame import Frame, frame
+from gpuvec.api.indexes import Indexed
 from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
@@ -45,7 +45,7 @@ _TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
 _TTL_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Collection(Frame):
+class Collection(Indexed, Frame):
     """A typed table with vector fields; as a frame, all its rows at their newest version.
 
     Writes are atomic, and durable and readable when their call returns. Made by `Database`.
@@ -273,14 +273,6 @@ class Collection(Frame):
         return f"<p><b>{html.escape(self.name)}</b>: {facts}</p>{super()._repr_html_()}"
 
     # Inside
-
-    @property
-    def _engine(self) -> Engine:
-        return self._source.engine
-
-    @property
-    def _id(self) -> str:
-        return self._source.collection_id
 
     @property
     def _state(self) -> CollectionState:

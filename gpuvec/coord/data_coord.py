@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpuvec.messages import ChannelStatus
-from gpuvec.meta.catalog import CollectionState, SegmentRecord
+from gpuvec.meta.catalog import CollectionState, IndexDefinition, SegmentRecord
 from gpuvec.types import SegmentId
 
 AUTO_LEAST_ROWS = 5000  # an index that nobody asked for by name does not pay below
@@ -167,12 +167,19 @@ def wants_index(state: CollectionState, segment: SegmentRecord, name: str) -> bo
     Not so: segments older than the field, those without a visible row, small ones where the choice
     was left to us, and all where the exact scan was asked for.
     """
-    kind = state.indexes[name].spec["kind"]
+    least = least_rows(state.indexes[name])
     hidden = max(state.truncated_ts, state.dropped_partitions.get(segment.partition, 0))
-    least = AUTO_LEAST_ROWS if kind == "auto" else 1
     return (
-        kind != "flat"
+        least is not None
         and segment.row_count >= least
         and segment.last_ts > hidden
         and segment.schema_version >= state.field_versions.get(name, 0)
     )
+
+
+def least_rows(definition: IndexDefinition) -> int | None:
+    """Return how many rows a segment needs for an index; None when none ever gets one."""
+    kind = definition.spec["kind"]
+    if kind == "flat":
+        return None
+    return AUTO_LEAST_ROWS if kind == "auto" else 1

@@ -34,6 +34,7 @@ from gpuvec.meta.changes import AddIndex
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.loader import AUTO, CURVE_FILE
 from gpuvec.rows import DenseVectors, VectorColumn
+from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.segment.sealed import SealedRows
 from gpuvec.storage.index_files import write_index_files
 from gpuvec.storage.object_store import Buffer, Delete, Procedure
@@ -87,14 +88,20 @@ def plan_build(
     rows = next((s.rows for s in shard.sealed() if s.segment_id == segment_id), None)
     if definition is None or segment is None or rows is None:
         return None
-    kind = state.schema[field]
     return BuildPlan(
         definition=definition,
         segment=segment,
-        metric=Metric(kind.metric) if hasattr(kind, "metric") else None,
+        metric=metric_of(state.schema[field]),
         rows=rows,
         max_memory=memory_share(state, definition, segment),
     )
+
+
+def metric_of(kind: FieldType) -> Metric | None:
+    """Return the metric of a vector field, None for a scalar one."""
+    if isinstance(kind, Vector | BinaryVector | SparseVector):
+        return Metric(kind.metric)
+    return None
 
 
 def memory_share(
@@ -171,18 +178,12 @@ def _make_vector(
     files = dict(built.index.files()) if built.index is not None else {}
     if curve is not None:
         files[CURVE_FILE] = [json.dumps(curve.to_json()).encode()]
-    taken = next(
-        (c for c in built.candidates if c.point is not None and c.point is built.best), None
-    )
-    most = None if built.best or curve is None else _most(curve, plan.definition.k)
     summary = {
         "rows": len(vectors),
         "bytes": 0 if built.index is None else built.index.nbytes,
         "seconds": sum(c.build_s + c.measure_s for c in built.candidates),
         "source": None if curve is None else curve.source,
-        "best": None if built.best is None else asdict(built.best),
-        "exact": None if taken is None or taken.exact is None else asdict(taken.exact),
-        "most": None if most is None else asdict(most),
+        **best_points(curve, plan.definition, built.best),
         "candidates": [
             {"spec": str(c.spec), "built": c.built, "reason": c.reason} for c in built.candidates
         ],
@@ -191,10 +192,22 @@ def _make_vector(
     return Made(spec=spec, files=files, summary=summary)
 
 
-def _most(curve: RecallCurve, k: int) -> CurvePoint | None:
-    """Return the setting that reached most without a filter, where none reached the target."""
-    cell = curve.at(k, 1.0)
-    return None if cell is None else max(cell.settings, key=lambda p: p.low, default=None)
+def best_points(
+    curve: RecallCurve | None, definition: IndexDefinition, best: CurvePoint | None
+) -> dict[str, Any]:
+    """Return what a summary tells of a curve.
+
+    Returns:
+        `best`: the setting that reaches the target, `exact`: the exact scan beside it, `most`: the
+        setting that reaches most where none reaches the target; None for what there is not.
+    """
+    cell = None if curve is None else curve.at(definition.k, 1.0)
+    exact = None if cell is None else cell.exact
+    most = None
+    if best is None and cell is not None:
+        most = max(cell.settings, key=lambda point: point.low, default=None)
+    found = {"best": best, "exact": exact, "most": most}
+    return {name: None if point is None else asdict(point) for name, point in found.items()}
 
 
 def _make_scalar(plan: BuildPlan) -> Made:

@@ -1,0 +1,351 @@
+"""What a `Collection` does with indexes: make, drop, list and tune them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gpuvec import errors
+from gpuvec.api.engine import Engine
+from gpuvec.api.index_report import IndexReport, report_of
+from gpuvec.api.job import Job, Status
+from gpuvec.api.progress import progress
+from gpuvec.coord.data_coord import least_rows
+from gpuvec.index.spec import SPECS, Bitmap, IndexSpec
+from gpuvec.meta.catalog import CollectionState, IndexDefinition
+from gpuvec.meta.changes import Change, DropIndex, SetIndex
+from gpuvec.node.loader import AUTO
+from gpuvec.query.build import whole_number
+from gpuvec.schema import FieldType, Schema, SparseVector
+from gpuvec.settings import parse_memory
+from gpuvec.types import SegmentState, Timestamp
+
+if TYPE_CHECKING:
+    from gpuvec.api.frame import Frame
+    from gpuvec.api.source import CollectionSource
+    from gpuvec.api.tuning import Tuning
+
+_POLL_S = 0.1
+_TABLE = pa.schema(
+    [
+        ("field", pa.string()),
+        ("wish", pa.string()),
+        ("spec", pa.string()),
+        ("segments", pa.int64()),
+        ("waiting", pa.int64()),
+        ("rows_covered", pa.int64()),
+        ("rows", pa.int64()),
+        ("recall", pa.float64()),
+        ("target", pa.float64()),
+        ("size_bytes", pa.int64()),
+        ("failure", pa.string()),
+    ]
+)
+
+
+class Indexed:
+    """The part of `Collection` that is about indexes."""
+
+    _source: "CollectionSource"
+
+    def create_index(
+        self,
+        field: str,
+        index: str | IndexSpec = AUTO,
+        *,
+        recall: float = 0.95,
+        k: int = 10,
+        max_memory: int | str | None = None,
+        wait: bool = True,
+    ) -> "IndexReport | Job[IndexReport]":
+        """Have an index of a field, in every segment of now and later.
+
+        Rows that are only in the log are saved in files first, so that they get the index too. Each
+        segment's index is built beside reads and writes, measured on rows that it had not been
+        given, and used from then on; rows written later are scanned exactly until their segment has
+        its own. The same wish again changes nothing, and builds what is missing; another one takes
+        its place. Ctrl-C drops the index if this call made it.
+
+        Args:
+            field: a vector field, or a scalar one.
+            index: `auto` builds what is fastest at `recall` on this data, or nothing where the
+                exact scan is as fast; or one of `gv.index`.
+            recall: of vector fields: what searches want which name none; above 0, below 1.
+            k: of vector fields: neighbours for which that is chosen.
+            max_memory: bytes, or a text such as "20GiB", that the field's indexes may hold.
+            wait: False returns a `Job` at once.
+
+        Raises:
+            NotFoundError: `GV-104`, no such field.
+            QueryError: `GV-616` to `GV-621`, a wish that cannot be; `GV-340`, one that does not fit
+                the field.
+            UnsupportedError: `GV-614` sparse vectors, `GV-320` the index's library is missing.
+            DeviceMemoryError: `GV-401`, `GV-402`, it does not fit `max_memory` or this process's.
+
+        Warns:
+            RecallWarning: no setting of the index that was asked for reaches `recall`; searches
+                that want it scan exactly.
+        """
+        schema = self._engine.state(self._id).schema
+        wish = _definition(schema, self._source.name, field, index, recall, k, max_memory)
+        work = IndexWork(self._engine, self._id, self._source.name, wish)
+        job: Job[IndexReport] = Job(work.definition.index_id, work)
+        if not wait:
+            return job
+        try:
+            _show(work, job)
+            return job.wait()
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
+
+    def drop_index(self, field: str) -> None:
+        """Forget the index of a field; searches of it scan exactly again.
+
+        Raises:
+            NotFoundError: `GV-618`, it has none.
+        """
+
+        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+            if field not in state.indexes:
+                raise errors.no_such_index(field, state.indexes)
+            return [DropIndex(field=field)]
+
+        self._engine.change(self._id, decide)
+        self._engine.builds.tend()
+
+    def indexes(self) -> "Frame":
+        """Return one row per index: what was asked for, chosen, covered and measured."""
+        from gpuvec.api.frame import frame
+
+        rows = [
+            {
+                "field": report.field,
+                "wish": report.wish,
+                "spec": report.chosen,
+                "segments": len(report.segments),
+                "waiting": report.waiting,
+                "rows_covered": report.rows_covered,
+                "rows": report.rows,
+                "recall": report.recall,
+                "target": report.target,
+                "size_bytes": report.size_bytes,
+                "failure": report.failure or None,
+            }
+            for report in self._index_reports()
+        ]
+        return frame(pa.Table.from_pylist(rows, schema=_TABLE))
+
+    def tune(
+        self,
+        field: str,
+        *,
+        recall: Sequence[float] = (0.9, 0.95, 0.99),
+        k: Sequence[int] = (10, 100),
+        queries: Any = None,
+    ) -> "Tuning":
+        """Measure the index of a field again, and let searches go by what is found.
+
+        Args:
+            field: a vector field that has an index.
+            recall: the targets to tell settings for.
+            k: neighbours to measure with.
+            queries: real ones, as `search` takes them: the best there is, since rows may be easier
+                than what is asked for. None: some of the rows, hidden from the answers.
+
+        Raises:
+            NotFoundError: `GV-104`, `GV-618` no such field or index.
+            QueryError: `GV-623`, there is nothing to measure.
+        """
+        from gpuvec.api.tuning import tune
+
+        targets = [_target(one) for one in ([recall] if isinstance(recall, float) else recall)]
+        ks = [whole_number("k", one, least=1) for one in ([k] if isinstance(k, int) else k)]
+        return tune(self._engine, self._id, field, recall=targets, ks=ks, queries=queries)
+
+    # Inside
+
+    @property
+    def _engine(self) -> Engine:
+        return self._source.engine
+
+    @property
+    def _id(self) -> str:
+        return self._source.collection_id
+
+    def _index_reports(self) -> list[IndexReport]:
+        """Return the reports of all indexes, from metadata."""
+        state = self._engine.state(self._id)
+        return [_report(self._engine, self._id, state, name) for name in state.indexes]
+
+
+def _report(engine: Engine, collection_id: str, state: CollectionState, name: str) -> IndexReport:
+    error = engine.builds.progress(collection_id, name).error
+    return report_of(state, name, "" if error is None else str(error))
+
+
+class IndexWork:
+    """Building the indexes of one definition; see `gpuvec.api.job.Work`.
+
+    Making one commits the definition, unless it is there already, and begins.
+    """
+
+    def __init__(
+        self, engine: Engine, collection_id: str, name: str, wish: IndexDefinition
+    ) -> None:
+        self._engine = engine
+        self._id = collection_id
+        self._field = wish.field
+        self.definition = replace(wish, index_id=engine.mint())
+        self._is_new = True
+        self.what = f'index of "{wish.field}" in "{name}"'
+        engine.change(collection_id, self._decide)
+        self._flush()
+        engine.builds.tend(retry=collection_id)
+        self.rows = max(1, engine.builds.progress(collection_id, wish.field).waiting)
+
+    def _decide(self, state: CollectionState, _: Timestamp) -> list[Change]:
+        if self._field not in state.schema.fields:
+            raise errors.unknown_field(self._field, state.schema.fields)
+        known = state.indexes.get(self._field)
+        if known is not None and known.same_wish(self.definition):
+            self.definition, self._is_new = known, False
+            return []
+        return [SetIndex(definition=self.definition)]
+
+    def _flush(self) -> None:
+        """Save growing rows, unless they are too few for an index."""
+        least = least_rows(self.definition)
+        infos = self._engine.channel(self._id).shard.infos()
+        unsaved = [info.row_count for info in infos if info.state is not SegmentState.FLUSHED]
+        if least is not None and max(unsaved, default=0) >= least:
+            self._engine.flush(self._id)
+
+    @property
+    def _state(self) -> CollectionState:
+        return self._engine.channel(self._id).state
+
+    def _current(self, state: CollectionState) -> bool:
+        found = state.indexes.get(self._field)
+        return found is not None and found.index_id == self.definition.index_id
+
+    def status(self) -> Status:
+        """See `Work.status`."""
+        if not self._current(self._state):
+            return "cancelled"
+        found = self._engine.builds.progress(self._id, self._field)
+        if not found.waiting:
+            return "done"
+        return "running" if found.error is None else "failed"
+
+    def share(self) -> float:
+        """See `Work.share`."""
+        found = self._engine.builds.progress(self._id, self._field)
+        return min(1.0, max(0.0, 1 - (found.waiting - found.done) / self.rows))
+
+    def pause(self, timeout_s: float) -> None:
+        """See `Work.pause`."""
+        self._engine.builds.wait(timeout_s)
+
+    def result(self) -> IndexReport:
+        """See `Work.result`. A new index of which no part could be built is forgotten."""
+        state = self._state
+        if not self._current(state):
+            raise errors.job_cancelled(self.what)
+        error = self._engine.builds.progress(self._id, self._field).error
+        if error is not None:
+            if self._is_new and not any(self._field in s.indexes for s in state.segments.values()):
+                self.cancel()
+            raise errors.as_build_error(self._field, error) from error
+        report = _report(self._engine, self._id, state, self._field)
+        if report.short and report.wish != AUTO:
+            warnings.warn(_short_text(report), errors.RecallWarning, stacklevel=4)
+        return report
+
+    def cancel(self) -> None:
+        """See `Work.cancel`: forget the definition, if it is still this one."""
+
+        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+            return [DropIndex(field=self._field)] if self._current(state) else []
+
+        self._engine.change(self._id, decide)
+        self._engine.builds.tend()
+
+
+def _show(work: IndexWork, job: "Job[IndexReport]") -> None:
+    """Show how far a job is until it ends."""
+    with progress(work.what, work.rows, "rows") as tell:
+        shown = 0
+        while job.status == "running":
+            done = int(job.progress * work.rows)
+            if done > shown:
+                tell(done - shown)
+                shown = done
+            work.pause(_POLL_S)
+        if job.status == "done":
+            tell(work.rows - shown)
+
+
+def _short_text(report: IndexReport) -> str:
+    most = min(report.short, key=lambda segment: segment.recall or 0.0)
+    return (
+        f'{report.wish} of "{report.field}" reaches recall {most.recall:.3f} at most, not '
+        f"{report.target:g} (k={report.k}, a segment of {most.rows:,} rows): searches that want "
+        f"{report.target:g} scan exactly there. Build it larger, or ask for less"
+    )
+
+
+def _definition(
+    schema: Schema,
+    name: str,
+    field: str,
+    index: Any,
+    recall: Any,
+    k: Any,
+    max_memory: Any,
+) -> IndexDefinition:
+    """Return a wish, checked; see `Indexed.create_index`."""
+    if field not in schema.fields:
+        raise errors.unknown_field(field, schema.fields, where=f'collection "{name}"')
+    if index != AUTO and not isinstance(index, IndexSpec):
+        raise errors.not_an_index(index, (cls.__name__ for cls in SPECS.values()))
+    _check_fit(None if index == AUTO else index, field, schema[field])
+    return IndexDefinition(
+        index_id="",
+        field=field,
+        spec={"kind": AUTO} if index == AUTO else index.to_json(),
+        recall=_target(recall) if schema[field].is_vector else None,
+        k=whole_number("k", k, least=1),
+        max_memory=_bytes(max_memory),
+    )
+
+
+def _check_fit(index: IndexSpec | None, field: str, kind: FieldType) -> None:
+    if isinstance(kind, SparseVector):
+        raise errors.no_sparse_index(field)
+    if index is not None and not index.SCALAR:
+        if not kind.is_vector:
+            raise errors.vector_index_for(type(index).__name__, field, repr(kind))
+    elif index is not None or not kind.is_vector:
+        from gpuvec.index.scalar import check_field
+
+        check_field(index or Bitmap(), field, kind)
+
+
+def _target(recall: Any) -> float:
+    number = isinstance(recall, int | float) and not isinstance(recall, bool)
+    if not number or not 0 < recall < 1:
+        raise errors.bad_target(recall)
+    return float(recall)
+
+
+def _bytes(max_memory: Any) -> int | None:
+    try:
+        found = parse_memory(max_memory)
+    except ValueError:
+        raise errors.bad_max_memory(max_memory) from None
+    if isinstance(found, float):  # a share says nothing of indexes that several processes open
+        raise errors.bad_max_memory(max_memory)
+    return found

@@ -1,0 +1,99 @@
+"""`Job`: long work that goes on beside its caller; awaitable."""
+
+import asyncio
+import time
+from collections.abc import Generator
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from gpuvec import errors
+
+R = TypeVar("R", covariant=True)
+Status = Literal["running", "done", "failed", "cancelled"]
+_POLL_S = 0.2
+
+
+class Work(Protocol[R]):
+    """What a job is about."""
+
+    @property
+    def what(self) -> str:
+        """The work, for people."""
+
+    def status(self) -> Status:
+        """Return how it stands."""
+
+    def share(self) -> float:
+        """Return how much is done, 0 to 1."""
+
+    def pause(self, timeout_s: float) -> None:
+        """Wait until something may have changed."""
+
+    def result(self) -> R:
+        """Return what came of it, or raise why nothing did; once it is not running any more."""
+
+    def cancel(self) -> None:
+        """End it, and undo what is half done."""
+
+
+class Job(Generic[R]):
+    """Long work under way; `await job` and `job.wait()` return its result.
+
+    It goes on whether anybody waits or not, until it is done, is cancelled, or the database is
+    closed; what an index lacks then is built when the collection is next written to.
+
+    Args:
+        job_id: its name.
+        work: what it does.
+    """
+
+    def __init__(self, job_id: str, work: Work[R]) -> None:
+        self.id = job_id
+        self._work = work
+        self._begun_s = time.monotonic()
+
+    @property
+    def status(self) -> Status:
+        """`running`, `done`, `failed` or `cancelled`."""
+        return self._work.status()
+
+    @property
+    def progress(self) -> float:
+        """How much is done, 0 to 1."""
+        return self._work.share()
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until it is done, by what it took so far; None while nothing is known."""
+        share = self.progress
+        if share >= 1.0:
+            return 0.0
+        return (time.monotonic() - self._begun_s) * (1 - share) / share if share > 0.02 else None
+
+    def wait(self, timeout: float | None = None) -> R:
+        """Return the result when it is there.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            DeadlineError: `GV-624`, it is not done in time; it goes on.
+            JobError: `GV-622`, it was cancelled. What it failed with is raised as it is.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.status == "running":
+            left = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
+            if left <= 0:
+                raise errors.job_not_done(self._work.what, float(timeout or 0), self.progress)
+            self._work.pause(left)
+        return self._work.result()
+
+    def cancel(self) -> None:
+        """End it, and undo what is half done; nothing happens when it is not running."""
+        if self.status == "running":
+            self._work.cancel()
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.to_thread(self.wait).__await__()
+
+    def __repr__(self) -> str:
+        return f"Job({self._work.what}: {self.status}, {self.progress:.0%})"

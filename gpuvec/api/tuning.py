@@ -1,0 +1,237 @@
+"""`Tuning`: an index measured again, segment by segment, and what searches make of it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gpuvec import errors
+from gpuvec.api.engine import Engine
+from gpuvec.api.inputs import query_set
+from gpuvec.api.progress import progress
+from gpuvec.index.base import Queries
+from gpuvec.index.curve import RecallCurve
+from gpuvec.node import tune as steps
+from gpuvec.node.build import adding, metric_of
+from gpuvec.query.batch import array_blocks, as_queries
+from gpuvec.query.plan import Columns, QueryArray
+from gpuvec.query.session import new_session
+from gpuvec.storage import keys
+from gpuvec.types import Metric
+
+if TYPE_CHECKING:
+    from gpuvec.api.frame import Frame
+
+_SHARES = 100  # in which progress is told
+_POINTS = pa.schema(
+    [
+        ("segment_id", pa.string()),
+        ("rows", pa.int64()),
+        ("k", pa.int64()),
+        ("selectivity", pa.float64()),
+        ("case", pa.string()),
+        ("params", pa.string()),
+        ("recall", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("queries", pa.int64()),
+        ("queries_per_second", pa.float64()),
+        ("milliseconds", pa.float64()),
+    ]
+)
+_TABLE = pa.schema(
+    [
+        ("segment_id", pa.string()),
+        ("rows", pa.int64()),
+        ("k", pa.int64()),
+        ("target", pa.float64()),
+        ("params", pa.string()),
+        ("recall", pa.float64()),
+        ("low", pa.float64()),
+        ("queries_per_second", pa.float64()),
+        ("exact_queries_per_second", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What measuring an index again showed.
+
+    Attributes:
+        field: that is indexed.
+        source: of the queries: "given queries", or rows that were hidden from the answers.
+        table: one row per segment, `k` and target: the setting that searches will use; without
+            `params` where they scan exactly.
+        points: one row per measurement; without `params` those of the exact scan.
+    """
+
+    field: str
+    source: str
+    table: "Frame"
+    points: "Frame" = dataclasses.field(repr=False)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw recall against queries per second, unfiltered; return the Matplotlib axes.
+
+        Raises:
+            UnsupportedError: `GV-930`, Matplotlib is not installed.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError:
+            raise errors.package_missing("matplotlib", "plot()") from None
+        if ax is None:
+            _, ax = plt.subplots()
+        rows = self.points.filter("selectivity == 1").to_arrow().to_pylist()
+        lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in rows:
+            lines.setdefault((row["segment_id"], row["k"]), []).append(row)
+        for (segment_id, k), points in lines.items():
+            measured = sorted((p for p in points if p["params"]), key=lambda p: p["recall"])
+            name = f"k={k}" if len({s for s, _ in lines}) == 1 else f"k={k}, {segment_id[-6:]}"
+            recall, rate = ([p[n] for p in measured] for n in ("recall", "queries_per_second"))
+            (line,) = ax.plot(recall, rate, marker="o", label=name)
+            exact = [p["queries_per_second"] for p in points if not p["params"]]
+            if exact:
+                ax.axhline(exact[0], color=line.get_color(), linestyle="--")
+        ax.set(xlabel="recall", ylabel="queries per second", yscale="log",
+               title=f"{self.field} (dashed: exact scan)")  # fmt: skip
+        ax.legend()
+        return ax
+
+
+def tune(
+    engine: Engine,
+    collection_id: str,
+    field: str,
+    *,
+    recall: Sequence[float],
+    ks: Sequence[int],
+    queries: Any,
+) -> Tuning:
+    """Measure every segment's index of a field, and keep the curves; see `Indexed.tune`."""
+    engine.snapshot(collection_id)  # follows another process's log
+    state = engine.channel(collection_id).state
+    where = f'collection "{engine.name_of(collection_id)}"'
+    if field not in state.schema.fields:
+        raise errors.unknown_field(field, state.schema.fields, where=where)
+    if field not in state.indexes:
+        raise errors.no_such_index(field, state.indexes)
+    metric = metric_of(state.schema[field])
+    if metric is None:
+        raise errors.no_index_to_tune(field, "an index of a scalar field is exact")
+    segments = steps.indexed_segments(state, engine.channel(collection_id).shard, field)
+    if not segments:
+        raise errors.no_index_to_tune(field, "no segment has an index; all are scanned exactly")
+    columns = Columns(dict(state.schema.fields), state.schema.primary_key)
+    asked = None if queries is None else _queries(queries, columns, field)
+    wanted = tuple(dict.fromkeys([state.indexes[field].k, *ks, 10, 100]))
+    curves = []
+    with progress(f'measuring "{field}"', len(segments) * _SHARES, "steps") as tell:
+        for one in segments:
+            curve = _measure(one, metric, wanted, asked, tell)
+            record = steps.write(one, curve, keys.collection(collection_id), engine.mint())
+            engine.change(collection_id, adding(one.segment_id, engine.run(record)))
+            curves.append((one, curve))
+    return _tuning(field, curves, recall, ks)
+
+
+def _measure(
+    one: steps.Indexed,
+    metric: Metric,
+    ks: tuple[int, ...],
+    queries: Queries | None,
+    tell: Callable[[int], None],
+) -> RecallCurve:
+    shown = 0
+
+    def advance(share: float) -> None:
+        nonlocal shown
+        more = int(share * _SHARES) - shown
+        if more > 0:
+            tell(more)
+            shown += more
+
+    session = new_session(device="cpu")
+    return steps.measure(
+        one,
+        metric,
+        ks=ks,
+        queries=queries,
+        threads=session.threads,
+        memory_limit=session.memory_limit // 2,
+        progress=advance,
+    )
+
+
+def _queries(queries: Any, columns: Columns, field: str) -> Queries:
+    """Return queries as an index takes them."""
+    found = query_set(queries, columns, field, None, None)
+    if not isinstance(found, QueryArray):
+        from gpuvec.api.frame import frame
+
+        rows = frame(queries).select(found.vector).collect().rows
+        found = QueryArray(vectors=rows.vectors[found.vector])
+    (tile,) = array_blocks(found)
+    return as_queries(tile.vectors, columns.fields[field], "cpu")
+
+
+def _tuning(
+    field: str,
+    curves: Sequence[tuple[steps.Indexed, RecallCurve]],
+    recall: Sequence[float],
+    ks: Sequence[int],
+) -> Tuning:
+    from gpuvec.api.frame import frame
+
+    points = [
+        {
+            "segment_id": one.segment_id,
+            "rows": one.rows.row_count,
+            "k": point.k,
+            "selectivity": point.selectivity,
+            "case": point.case,
+            "params": _text(point.params),
+            "recall": point.recall,
+            "low": point.low,
+            "high": point.high,
+            "queries": point.queries,
+            "queries_per_second": 1 / point.batch_s,
+            "milliseconds": 1000 * point.single_s,
+        }
+        for one, curve in curves
+        for point in curve.points
+    ]
+    lines = [_line(one, curve, target, k) for one, curve in curves for k in ks for target in recall]
+    return Tuning(
+        field=field,
+        source=curves[0][1].source,
+        table=frame(pa.Table.from_pylist(lines, schema=_TABLE)),
+        points=frame(pa.Table.from_pylist(points, schema=_POINTS)),
+    )
+
+
+def _line(one: steps.Indexed, curve: RecallCurve, target: float, k: int) -> dict[str, Any]:
+    """Return the setting for a target; where none reaches it, or none is faster, no setting."""
+    best, cell = curve.best(k, target), curve.at(k, 1.0)
+    exact = None if cell is None else cell.exact
+    if best is not None and exact is not None and exact.batch_s <= best.batch_s:
+        best = None
+    return {
+        "segment_id": one.segment_id,
+        "rows": one.rows.row_count,
+        "k": k,
+        "target": target,
+        "params": None if best is None else _text(best.params),
+        "recall": 1.0 if best is None else best.recall,
+        "low": 1.0 if best is None else best.low,
+        "queries_per_second": None if best is None else 1 / best.batch_s,
+        "exact_queries_per_second": None if exact is None else 1 / exact.batch_s,
+    }
+
+
+def _text(params: Any) -> str | None:
+    return None if params is None else ", ".join(f"{n}={v:g}" for n, v in params.items())
