@@ -81,7 +81,7 @@ def float_scan_topk(
 
 
 def _name(rows: Array) -> str:
-    return f"float scan of {rows.dtype.name}"
+    return f"float scan of {rows.dtype.type.__name__}"
 
 
 def _load(dtype: np.dtype[Any]) -> Iterator[None]:
@@ -176,7 +176,7 @@ def _candidates(
     if len(queries) == 0 or size == 0:
         none = np.zeros(0, np.int64)
         return Candidates(np.zeros(len(queries) + 1, np.int64), none, none.astype(np.float32))
-    code, slack = METRIC_CODES[metric], float_slack(rows.shape[1])
+    code, slack, m = METRIC_CODES[metric], float_slack(rows.shape[1]), len(queries)
 
     def work(part: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         counts, found, lows, last = host_scan.scan(
@@ -185,16 +185,22 @@ def _candidates(
         left, kept = host_scan.gather(counts, found, lows, last)
         return left, kept
 
-    least = max(1, _VALUES_PER_THREAD // max(1, rows.shape[1] * len(queries)))
+    least = max(1, _VALUES_PER_THREAD // max(1, rows.shape[1] * m))
     parts = run_parallel(work, split(size, thread_count(threads), least=least), threads)
-    counts = np.sum([left for left, _ in parts], axis=0)
-    owner = np.concatenate([np.repeat(np.arange(len(queries)), left) for left, _ in parts])
-    found = np.concatenate([kept for _, kept in parts])
+    counts, found = parts[0]
     if len(parts) > 1:
+        counts = np.sum([left for left, _ in parts], axis=0)
+        found = np.concatenate([kept for _, kept in parts])
+    owner = np.zeros(len(found), np.int64)
+    if m > 1:
+        owner = np.concatenate([np.repeat(np.arange(m), left) for left, _ in parts])
+    if m > 1 and len(parts) > 1:
         order = np.argsort(owner, kind="stable")
         owner, found = owner[order], found[order]
+    offsets = np.zeros(m + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
     distances = paired_distances(queries, rows, owner, found, metric, threads=threads)
-    return Candidates(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), found, distances)
+    return Candidates(offsets, found, distances)
 
 
 def float_slack(dim: int) -> float:

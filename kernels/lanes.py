@@ -27,19 +27,21 @@ FAST_LANES = 32  # of the float32 sums: two AVX-512 registers
 def kernel_view(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a read-only C-contiguous view of `x` in a dtype that Numba knows."""
     plain = np.ascontiguousarray(x).view(np.ndarray)
-    if is_bfloat16(plain):
-        plain = plain.view(np.int16)
-    elif plain.dtype == np.float16:
-        plain = plain.view(np.uint16)
-    else:
-        plain = plain.view()
-    plain.flags.writeable = False
+    if plain.dtype.itemsize == 2:
+        if is_bfloat16(plain):
+            plain = plain.view(np.int16)
+        elif plain.dtype == np.float16:
+            plain = plain.view(np.uint16)
+    plain.setflags(write=False)
     return plain
 
 
 def numbers_view(x: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
     """Return a `kernel_view` of int64 numbers; an empty one is how kernels know of none."""
-    return kernel_view(np.zeros(0, np.int64) if x is None else x)
+    return _NO_NUMBERS if x is None else kernel_view(x)
+
+
+_NO_NUMBERS = kernel_view(np.zeros(0, np.int64))
 
 
 def _widen(builder: Any, chunk: Any, item: Any, lanes: int, real: Any) -> Any:

@@ -37,7 +37,7 @@ def check_pair(queries: Array, rows: Array, metric: Metric) -> None:
         wanted = "packed uint8"
     else:
         bits = xp is not np and rows.dtype == np.uint16  # bfloat16, see `to_device`
-        fits = queries.dtype == np.float32 and (rows.dtype.name in _DENSE_DTYPES or bits)
+        fits = queries.dtype == np.float32 and (rows.dtype.type.__name__ in _DENSE_DTYPES or bits)
         wanted = "float32 (queries) and float32, float16, bfloat16, int8 or uint8 (row)"
     if not fits or queries.ndim != 2 or rows.ndim != 2:
         found = f"{queries.dtype} {queries.shape} and {rows.dtype} {rows.shape}"
@@ -127,6 +127,9 @@ def paired_distances(
         at = slice(*part)
         fill(left, right, lefts[at], rights[at], code, out[at])
 
+    if len(out) <= _PAIRS_PER_THREAD:
+        work((0, len(out)))
+        return out
     parts = split(len(out), 64 if threads != 1 else 1, least=_PAIRS_PER_THREAD)
     run_parallel(work, parts, threads)
     return out
