@@ -245,7 +245,7 @@ class Collection(Indexed, Frame):
     # Looking at it
 
     def stats(self) -> dict[str, Any]:
-        """Return rows, deleted rows, segments, bytes, partitions and version, from metadata."""
+        """Return rows, segments, bytes, indexes, partitions and version, from metadata."""
         table = segment_table(self._engine, self._id)
         rows, deleted = table["rows"], table["deleted"]
         return {
@@ -254,23 +254,28 @@ class Collection(Indexed, Frame):
             "stored_rows": sum(rows),
             "deleted_rows": sum(deleted),
             "size_bytes": sum(table["size_bytes"]),
+            "indexes": {report.field: report.chosen for report in self._index_reports()},
+            "index_bytes": sum(report.size_bytes for report in self._index_reports()),
             "partitions": len(self.partitions),
             "version": self.version,
         }
 
     def segments(self) -> Frame:
-        """Return one row per segment: id, state, partition, rows, deleted rows, bytes."""
+        """Return one row per segment: id, state, partition, rows, deleted, bytes, indexes."""
         return frame(pa.table(segment_table(self._engine, self._id), schema=SEGMENT_SCHEMA))
 
     def __repr__(self) -> str:
-        return f'Collection "{self.name}", {self.count():,} rows\n{self.schema!r}'
+        lines = [f'Collection "{self.name}", {self.count():,} rows', repr(self.schema)]
+        return "\n".join([*lines, *(report.line for report in self._index_reports())])
 
     def _repr_html_(self) -> str:
         stats = self.stats()
         facts = (
             f"{stats['rows']:,} rows, {stats['segments']} segments, {stats['size_bytes']:,} bytes"
         )
-        return f"<p><b>{html.escape(self.name)}</b>: {facts}</p>{super()._repr_html_()}"
+        lines = [html.escape(report.line) for report in self._index_reports()]
+        text = "".join(f"<br>{line}" for line in lines)
+        return f"<p><b>{html.escape(self.name)}</b>: {facts}{text}</p>{super()._repr_html_()}"
 
     # Inside
 

@@ -207,8 +207,16 @@ class IndexReport:
             return next(iter(kinds))
         return ", ".join(f"{count} × {name}" for name, count in kinds.items()) or _EXACT  # noqa: RUF001
 
+    @property
+    def line(self) -> str:
+        """The index in a line: what it is, its recall, and what it covers."""
+        recall = "" if self.recall is None else f", recall {self.recall:.3f}"
+        return f'index "{self.field}": {self.chosen}{recall}, rows {self._coverage()}'
+
     def _coverage(self) -> str:
-        text = f"{self.rows_covered:,} of {self.rows:,} in {len(self.segments)} segments"
+        count = len(self.segments)
+        parts = f"{count} segment{'' if count == 1 else 's'}"
+        text = f"{self.rows_covered:,} of {self.rows:,} in {parts}"
         return f"{text}; {self.waiting} wait for their index" if self.waiting else text
 
     def _reasons(self) -> list[str]:

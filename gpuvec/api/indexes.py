@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gpuvec.api.tuning import Tuning
 
 _POLL_S = 0.1
+_UNSAVED = (SegmentState.GROWING, SegmentState.SEALED)
 _TABLE = pa.schema(
     [
         ("field", pa.string()),
@@ -219,7 +220,7 @@ class IndexWork:
         """Save growing rows, unless they are too few for an index."""
         least = least_rows(self.definition)
         infos = self._engine.channel(self._id).shard.infos()
-        unsaved = [info.row_count for info in infos if info.state is not SegmentState.FLUSHED]
+        unsaved = [info.row_count for info in infos if info.state in _UNSAVED]
         if least is not None and max(unsaved, default=0) >= least:
             self._engine.flush(self._id)
 

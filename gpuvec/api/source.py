@@ -21,6 +21,7 @@ SEGMENT_SCHEMA = pa.schema(
         ("rows", pa.int64()),
         ("deleted", pa.int64()),
         ("size_bytes", pa.int64()),
+        ("indexes", pa.list_(pa.string())),
     ]
 )
 
@@ -98,4 +99,5 @@ def segment_table(engine: Engine, collection_id: str) -> dict[str, list[Any]]:
         "rows": [info.row_count for info in infos],
         "deleted": [info.deleted_count for info in infos],
         "size_bytes": [info.size_bytes for info in infos],
+        "indexes": [list(info.indexes) for info in infos],
     }

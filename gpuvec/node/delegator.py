@@ -123,7 +123,7 @@ class ShardDelegator:
     def infos(self) -> list[SegmentInfo]:
         """Return what is known of each segment, the oldest first; reads no rows."""
         states: list[tuple[Segment, SegmentState]] = [
-            *((segment, SegmentState.FLUSHED) for segment in self.sealed()),
+            *((segment, self._state_of(segment)) for segment in self.sealed()),
             *((segment, SegmentState.SEALED) for segment in tuple(self._frozen)),
             *((segment, SegmentState.GROWING) for segment in tuple(self._growing.values())),
         ]
@@ -137,9 +137,14 @@ class ShardDelegator:
                 size_bytes=segment.size_bytes,
                 first_ts=segment.first_ts,
                 last_ts=segment.last_ts,
+                indexes=tuple(getattr(segment, "indexes", ())),
             )
             for segment, state in states
         ]
+
+    def _state_of(self, segment: SealedSegment) -> SegmentState:
+        indexed = self._wanted and self._wanted.keys() <= segment.indexes.keys()
+        return SegmentState.INDEXED if indexed else SegmentState.FLUSHED
 
     # Following the manifest
 

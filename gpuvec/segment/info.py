@@ -17,3 +17,4 @@ class SegmentInfo:
     size_bytes: int
     first_ts: Timestamp  # of the oldest row
     last_ts: Timestamp  # of the newest row
+    indexes: tuple[str, ...] = ()  # fields that have one
