@@ -19,7 +19,7 @@ from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import HNSW, IndexSpec, IVFInt8
-from gpuvec.index.tune import QUERIES, Progress, measure_curve
+from gpuvec.index.tune import QUERIES, TARGETS, Progress, measure_curve
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric
@@ -209,7 +209,8 @@ class _Builder:
             self.metric,
             held_out=self.held_out,
             queries=self.queries,
-            ks=tuple(sorted({self.k, *_KS}, key=lambda k: (k != self.k, k))),
+            ks=tuple(dict.fromkeys((self.k, *_KS))),
+            targets=tuple(dict.fromkeys((self.recall, *TARGETS))),
             threads=self.threads,
             budget_s=max(_MEASURE_S, build_s),
             seed=self.seed,

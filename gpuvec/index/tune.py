@@ -1,14 +1,15 @@
 """Measures an index: recall and time of its settings, filtered and not, beside the exact scan.
 
 A filter can be blind to what is asked, or follow it: rows near one another pass, so that the
-neighbours of most queries do not. Both are measured at each selectivity. What is cheap to know goes
-first: settings from the cheapest on, each with a few queries before many, until one finds nearly
-everything or is slower than the exact scan.
+neighbours of most queries do not. Both are measured at each selectivity. All settings get a few
+queries, from the cheapest on, until one finds everything or is slower than the exact scan; then
+those that seem to reach a target get all of them.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from gpuvec.kernels.pairwise import is_binary, pairwise_distances
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric, RowMask
 
-SELECTIVITIES = (1.0, 0.1, 0.5, 0.01, 0.9, 0.001)  # what matters most goes first
+SELECTIVITIES = (1.0, 0.5, 0.1, 0.9, 0.01, 0.001)  # what matters most goes first
+TARGETS = (0.9, 0.95, 0.99)
 QUERIES = 1000  # at most
-_PILOT = 96  # queries that show whether a setting is worth all of them
-_HOPELESS = 0.85  # recall below which nobody looks for a setting
-_COMPLETE = 0.9995
+_FILTERED_QUERIES = 500  # at most
+_PILOT = 96  # queries that show whether a setting may reach a target
+_DOUBT = 0.02  # by which their mean may be too low
+_UNFILTERED_WEIGHT = 4  # of the time, beside 1 for each filtered case
 _SINGLES = 12
 _SINGLES_S = 0.06  # for one setting's single queries
 _QUICK_S = 0.04  # batches faster than this are timed twice
@@ -45,17 +48,23 @@ class _Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Truth:
-    """The exact answer of one case, and what it took.
+class _Cell:
+    """One case and `k`, and the exact answer.
 
     Attributes:
-        neighbors: of all queries.
-        point: of the exact scan.
-        inside: (queries,) whether the nearest row of all passes; None without a filter.
+        case: rows that may be found.
+        k: neighbours.
+        asked: queries.
+        truth: their exact answer.
+        exact: point of the exact scan.
+        inside: (queries,) whether the nearest row of all passes; None unless rows are clustered.
     """
 
-    neighbors: Neighbors
-    point: CurvePoint
+    case: _Case
+    k: int
+    asked: Array
+    truth: Neighbors
+    exact: CurvePoint
     inside: NDArray[np.bool_] | None
 
 
@@ -68,6 +77,7 @@ def measure_curve(
     held_out: NDArray[np.int64] | None = None,
     queries: Array | None = None,
     ks: tuple[int, ...] = (10, 100),
+    targets: tuple[float, ...] = TARGETS,
     threads: int = 0,
     memory_limit: int | None = None,
     budget_s: float | None = None,
@@ -84,11 +94,13 @@ def measure_curve(
         held_out: rows that the index has not been given; they are hidden from the exact scan too,
             and asked for where there are no `queries`. None: none are.
         queries: real ones, as the exact scan takes them; of more than `QUERIES` a sample is asked.
-        ks: neighbours asked for.
+        ks: neighbours asked for, the most important first.
+        targets: recalls that searches will ask for, the most important first.
         threads: see `VectorIndex.search`.
         memory_limit: see `VectorIndex.search`.
-        budget_s: seconds after which no further setting is begun; cells that were not reached are
-            missing from the curve, and searches there are exact. None: no end.
+        budget_s: seconds after which no further setting is begun, shared among the cells; those
+            that were not reached are missing from the curve, and searches there are exact. None:
+            no end.
         seed: of the filters.
         progress: told how far the work is.
 
@@ -99,26 +111,33 @@ def measure_curve(
         index=index,
         exact=exact,
         asked=_asked(vectors, metric, held_out, queries, seed),
-        threads=threads,
-        memory_limit=memory_limit,
+        findable=_findable(vectors, held_out),
+        targets=targets,
+        options={"threads": threads, "memory_limit": memory_limit},
     )
-    findable = _findable(vectors, held_out)
+    cases = list(_cases(vectors, metric, bench.findable, seed))
+    cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
+    if cells:
+        bench.warm_up(max(ks))
+    weights = [_UNFILTERED_WEIGHT if case.name == "all" else 1 for case, _ in cells]
+    end = None if budget_s is None else time.perf_counter() + budget_s
     points: list[CurvePoint] = []
-    deadline = None if budget_s is None else time.perf_counter() + budget_s
-    total = len(ks) * (2 * len(SELECTIVITIES) - 1)
-    done = 0
-    for case in _cases(vectors, metric, findable, seed):
-        inside = bench.inside(case, findable)
-        for k in ks:
-            late = deadline is not None and time.perf_counter() > deadline
-            if not late and case.count >= 2 * k and len(bench.asked):
-                points += bench.cell(case, k, inside, deadline)
-            done += 1
-            if progress is not None:
-                progress(done / total)
+    for number, (case, k) in enumerate(cells):
+        if end is None or time.perf_counter() < end:
+            points += bench.measure(case, k, _share(end, weights[number:]))
+        if progress is not None:
+            progress((number + 1) / len(cells))
     return RecallCurve(
         source="held-out rows" if queries is None else "given queries", points=tuple(points)
     )
+
+
+def _share(end: float | None, weights: Sequence[int]) -> float:
+    """Return when the first of some cells should end: some take less than their share."""
+    if end is None:
+        return float("inf")
+    now = time.perf_counter()
+    return now + (end - now) * min(1.0, 2 * weights[0] / sum(weights))
 
 
 class _Bench:
@@ -130,50 +149,61 @@ class _Bench:
         index: ApproximateIndex,
         exact: VectorIndex,
         asked: Array,
-        threads: int,
-        memory_limit: int | None,
+        findable: RowMask | None,
+        targets: tuple[float, ...],
+        options: dict[str, Any],
     ) -> None:
         self.asked = asked
+        self.findable = findable
         self._index = index
         self._exact = exact
-        self._options: dict[str, Any] = {"threads": threads, "memory_limit": memory_limit}
-        self._nearest: Neighbors | None = None
+        self._targets = targets
+        self._options = options
 
-    def inside(self, case: _Case, findable: RowMask | None) -> NDArray[np.bool_] | None:
-        """Return whether the nearest row of each query passes; None where all rows do."""
-        if case.keep is None or case.name == "all":
-            return None
-        if self._nearest is None:
-            self._nearest = self._exact.search(self.asked, 1, keep=findable, **self._options)
-        nearest = self._nearest.rows[:, 0]
-        passes: NDArray[np.bool_] = case.keep[np.maximum(nearest, 0)] & (nearest >= 0)
-        return passes
+    @cached_property
+    def _nearest(self) -> NDArray[np.int64]:
+        """(queries,) the nearest row of all."""
+        found = self._exact.search(self.asked, 1, keep=self.findable, **self._options).to_host()
+        nearest: NDArray[np.int64] = found.rows[:, 0]
+        return nearest
 
-    def cell(
-        self, case: _Case, k: int, inside: NDArray[np.bool_] | None, deadline: float | None
-    ) -> Iterator[CurvePoint]:
-        """Yield the exact scan's point, then those of the settings, cheapest first."""
-        truth = self._truth(case, k, inside)
-        yield truth.point
+    def warm_up(self, k: int) -> None:
+        """Let both derive, compile and read what their first searches need."""
+        for count in (1, len(self.asked)):
+            self._exact.search(self.asked[:count], k, keep=self.findable, **self._options)
+        self._index.search(self.asked[:_PILOT], k, **self._options)
+
+    def measure(self, case: _Case, k: int, end: float) -> list[CurvePoint]:
+        """Return the points of one cell, the exact scan's first."""
+        cell = self._cell(case, k)
+        pilots: list[CurvePoint] = []
+        enough = (1 + max(self._targets)) / 2
         for params in self._index.settings(k):
-            if deadline is not None and time.perf_counter() > deadline:
-                return
-            point = self._setting(case, k, truth, params)
-            yield point
-            slower = point.batch_s >= truth.point.batch_s
-            if slower and point.single_s >= truth.point.single_s:
-                return
-            if point.recall >= _COMPLETE and point.queries == len(self.asked):
-                return
+            point = self._point(cell, params, _PILOT)
+            pilots.append(point)
+            slower = point.batch_s >= cell.exact.batch_s and point.single_s >= cell.exact.single_s
+            if slower or point.recall >= enough or time.perf_counter() > end:
+                break
+        whole: dict[int, CurvePoint] = {}
+        for target in self._targets:
+            for number, pilot in enumerate(pilots):
+                if pilot.recall < target - _DOUBT:
+                    continue
+                if number not in whole and time.perf_counter() < end and pilot.params is not None:
+                    whole[number] = self._point(cell, pilot.params, len(cell.asked))
+                if number in whole and whole[number].low >= target:
+                    break
+        return [cell.exact, *(whole.get(number, pilot) for number, pilot in enumerate(pilots))]
 
-    def _truth(self, case: _Case, k: int, inside: NDArray[np.bool_] | None) -> _Truth:
+    def _cell(self, case: _Case, k: int) -> _Cell:
+        """Answer a case's queries exactly."""
+
         def search(queries: Array) -> Neighbors:
             return self._exact.search(queries, k, keep=case.keep, **self._options)
 
-        search(self.asked[: len(self.asked) // 2 + 1])  # derives what batches need, wakes memory
-        found, batch_s = _timed(search, self.asked)
-        neighbors = found.to_host()
-        point = CurvePoint(
+        asked = self.asked if case.name == "all" else self.asked[:_FILTERED_QUERIES]
+        found, batch_s = _timed(search, asked)
+        exact = CurvePoint(
             params=None,
             k=k,
             selectivity=case.selectivity,
@@ -181,36 +211,40 @@ class _Bench:
             recall=1.0,
             low=1.0,
             high=1.0,
-            queries=len(self.asked),
-            batch_s=batch_s / len(self.asked),
-            single_s=_single(search, self.asked),
+            queries=len(asked),
+            batch_s=batch_s / len(asked),
+            single_s=_single(search, asked),
         )
-        return _Truth(neighbors=neighbors, point=point, inside=inside)
+        inside = None
+        if case.name == "clustered" and case.keep is not None:
+            nearest = self._nearest[: len(asked)]
+            inside = case.keep[np.maximum(nearest, 0)] & (nearest >= 0)
+        return _Cell(case=case, k=k, asked=asked, truth=found.to_host(), exact=exact, inside=inside)
 
-    def _setting(self, case: _Case, k: int, truth: _Truth, params: Params) -> CurvePoint:
-        """Measure one setting on a few queries, and on all if it may be of use."""
+    def _point(self, cell: _Cell, params: Params, count: int) -> CurvePoint:
+        """Measure one setting on some of the cell's queries."""
 
         def search(queries: Array) -> Neighbors:
-            return self._index.search(queries, k, params=params, keep=case.keep, **self._options)
+            return self._index.search(
+                queries, cell.k, params=params, keep=cell.case.keep, **self._options
+            )
 
-        few = self.asked[:_PILOT]
+        few = cell.asked[:count]
         found, seconds = _timed(search, few)
-        values = recalls(found.to_host(), _first(truth.neighbors, len(few)))
-        if len(few) < len(self.asked) and values.mean() >= _HOPELESS:
-            found, seconds = _timed(search, self.asked)
-            values = recalls(found.to_host(), truth.neighbors)
-        recall, low, high = _worse_side(values, truth.inside)
+        truth = Neighbors(cell.truth.rows[: len(few)], cell.truth.distances[: len(few)])
+        values = recalls(found.to_host(), truth)
+        recall, low, high = _worse_side(values, cell.inside)
         return CurvePoint(
             params=dict(params),
-            k=k,
-            selectivity=case.selectivity,
-            case=case.name,
+            k=cell.k,
+            selectivity=cell.case.selectivity,
+            case=cell.case.name,
             recall=recall,
             low=low,
             high=high,
             queries=len(values),
             batch_s=seconds / len(values),
-            single_s=_single(search, self.asked),
+            single_s=_single(search, cell.asked),
         )
 
 
@@ -286,10 +320,6 @@ def _worse_side(
     return min(
         ((float(side.mean()), *interval(side)) for side in sides), key=lambda found: found[1]
     )
-
-
-def _first(neighbors: Neighbors, count: int) -> Neighbors:
-    return Neighbors(neighbors.rows[:count], neighbors.distances[:count])
 
 
 def _timed(search: Callable[[Array], Neighbors], queries: Array) -> tuple[Neighbors, float]:
