@@ -140,3 +140,16 @@ class Bound:
     def vectors(self) -> frozenset[str]:
         """The vector fields that it reads."""
         return frozenset(distance.field for distance in self.distances)
+
+
+def part_of(bound: Bound, tree: Expr) -> Bound:
+    """Return a condition within a bound one, `tree`, as a bound one of its own."""
+    names = columns_of(tree)
+    return Bound(
+        expr=bound.expr,
+        tree=tree,
+        type=bound.type,
+        columns=names & bound.columns,
+        present=names & bound.present,
+        distances=tuple(d for d in bound.distances if d.field in names),
+    )

@@ -65,8 +65,10 @@ def evaluate(
     return pa.chunked_array(parts, wanted)
 
 
-def mask(bound: Bound, table: pa.Table, *, distance: Distances | None = None) -> RowMask:
-    """Return the rows for which a condition is true, (rows,) bool; null is not true.
+def mask(
+    bound: Bound, table: pa.Table, *, distance: Distances | None = None, null: bool = False
+) -> RowMask:
+    """Return the rows for which a condition is true, (rows,) bool; where it is null, `null`.
 
     `bound` comes from `bind_filter`; see `evaluate`.
     """
@@ -74,14 +76,16 @@ def mask(bound: Bound, table: pa.Table, *, distance: Distances | None = None) ->
         raise errors.filter_type(
             str(bound.expr), 0, f"a filter needs a condition, got {bound.type.KIND}"
         )
-    parts = [_is_true(value, rows) for value, rows in _run(bound, table, distance)]
+    parts = [_truth(value, rows, null) for value, rows in _run(bound, table, distance)]
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
-def _is_true(value: Value, rows: int) -> RowMask:
-    return np.full(rows, value.as_py() is True) if isinstance(value, pa.Scalar) else bools(value)
+def _truth(value: Value, rows: int, null: bool) -> RowMask:
+    if isinstance(value, pa.Scalar):
+        return np.full(rows, value.as_py() if value.is_valid else null)
+    return bools(value, null=null)
 
 
 def bools(values: pa.Array, *, null: bool = False) -> RowMask:

@@ -1,0 +1,133 @@
+"""Filters step by step: what a scalar index answers is not read, the rest runs on few rows.
+
+A condition falls apart at `and`, `or` and `not`. Parts that read one indexed field are asked of its
+index, all conditions on one field together, so that `10 <= price < 20` is one range. What is left
+runs over columns; beside an `and` the cheap parts first, and each only over the rows that those
+before it leave, if that costs less. Each step gives the rows for which a condition is true, or
+those for which it is true or null, whichever the step above needs: so SQL's three truth values hold
+throughout.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+
+from gpuvec.expr.bound import columns_of
+from gpuvec.expr.tree import Combine, Expr, Not
+from gpuvec.expr.weigh import CHOOSE, TAKE, weight
+from gpuvec.index.scalar import Answer, ScalarIndex
+from gpuvec.types import RowMask
+
+# Runs a condition over columns: of the rows in the mask, or of all; with True, null counts as true.
+# Rows out of the mask are False.
+RunOver = Callable[[Expr, RowMask | None, bool], RowMask]
+Opened = Callable[[str], ScalarIndex | None]
+
+_MASK_NS, _SET_NS = 0.06, 2.0  # of an index's answer: each row of the segment, each row set
+_UNEQUAL = 8  # parts of an `and` are run apart if one costs so many times what another does
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A condition, and how its rows are found: by an index, from its parts, or over columns."""
+
+    node: Expr
+    weight: float  # of what is run over columns, per row
+    answer: Answer | None = None
+    parts: tuple["Step", ...] = ()
+    fields: frozenset[str] = field(default_factory=frozenset)  # those whose index is asked
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there is anything to gain over running the whole condition over columns."""
+        return self.answer is not None or bool(self.parts)
+
+
+def plan(node: Expr, rows: int, opened: Opened) -> Step:
+    """Return how the rows of a condition will be found.
+
+    Args:
+        node: a bound condition.
+        rows: of the segment.
+        opened: gives the index of a field, or None.
+    """
+    names = columns_of(node)
+    index = opened(next(iter(names))) if len(names) == 1 else None
+    if index is not None:
+        answer = index.ask(node)
+        if answer is not None and _pays(answer, node, rows):
+            return Step(node, 0.0, answer, fields=names)
+    match node:
+        case Combine(op=op, operands=operands):
+            parts = [plan(part, rows, opened) for part in _by_field(op, operands, opened)]
+            return _combined(node, op, parts)
+        case Not(operand=operand):
+            part = plan(operand, rows, opened)
+            if part.is_split:
+                return Step(node, part.weight, None, (part,), part.fields)
+    return Step(node, weight(node))
+
+
+def _combined(node: Expr, op: str, parts: list[Step]) -> Step:
+    weights = [part.weight for part in parts]
+    mixed = op == "and" and max(weights) > _UNEQUAL * min(weights) and max(weights) > TAKE
+    if mixed or any(part.is_split for part in parts):
+        fields = frozenset[str]().union(*(part.fields for part in parts))
+        return Step(node, sum(weights), None, tuple(parts), fields)
+    return Step(node, sum(weights))
+
+
+def _by_field(op: str, operands: tuple[Expr, ...], opened: Opened) -> list[Expr]:
+    """Return the operands, all those on one indexed field as one."""
+    groups: dict[object, list[Expr]] = {}
+    for place, operand in enumerate(operands):
+        names = columns_of(operand)
+        index = opened(next(iter(names))) if len(names) == 1 else None
+        groups.setdefault(place if index is None else names, []).append(operand)
+    if len(groups) == 1:  # the index could not answer all of them together
+        return list(operands)
+    return [group[0] if len(group) == 1 else Combine(op, tuple(group)) for group in groups.values()]
+
+
+def _pays(answer: Answer, node: Expr, rows: int) -> bool:
+    return _MASK_NS * rows + _SET_NS * answer.scattered <= weight(node) * rows
+
+
+def narrow(cost: float, columns: int, rows: int, among: int) -> bool:
+    """Return whether a condition had better run over chosen rows than over all.
+
+    Args:
+        cost: of the condition, per row.
+        columns: that it reads.
+        rows: of the segment.
+        among: so many of them matter.
+    """
+    return CHOOSE * rows + (TAKE * columns + cost) * among < cost * rows
+
+
+def find(step: Step, run: RunOver, among: RowMask | None, *, null: bool = False) -> RowMask:
+    """Return the rows for which a condition is true, or with `null`, true or null.
+
+    Args:
+        step: from `plan`.
+        run: runs a condition over columns.
+        among: the rows that matter; the answer for others means nothing. None: all.
+        null: see above.
+    """
+    if step.answer is not None:
+        return step.answer.mask(null=null)
+    if not step.parts:
+        return run(step.node, among, null)
+    if isinstance(step.node, Not):
+        return ~find(step.parts[0], run, among, null=not null)
+    assert isinstance(step.node, Combine)
+    if step.node.op == "or":
+        return reduce(np.logical_or, [find(part, run, among, null=null) for part in step.parts])
+    found = among
+    for part in sorted(step.parts, key=lambda part: part.weight):
+        mask = find(part, run, found, null=null)
+        found = mask if found is None else mask & found
+    assert found is not None
+    return found
