@@ -97,23 +97,22 @@ class Hits:
 
 
 def add_neighbors(
-    best: TopK | None, found: Neighbors, part: int, k: int, ranks: Ranks | None
+    best: TopK | None, found: Neighbors, part: IntArray, k: int, ranks: Ranks | None
 ) -> TopK:
-    """Merge the neighbours of one more part into the best so far.
+    """Merge the neighbours of one more part, or of several, into the best so far.
 
     Args:
         best: hits of earlier parts, None at first.
-        found: neighbours within the part, at most k per query, already in tie order.
-        part: its number.
+        found: neighbours within these parts, at most k per query, already in tie order.
+        part: (queries, k) int64, which part each of them is in.
         k: places per query in the answer.
         ranks: breaks ties between parts; None: earlier parts first.
     """
     rows = np.asarray(found.rows)
     distances = np.asarray(found.distances)
-    whose = np.full(rows.shape, part, np.int64)
     if best is None:
-        return TopK(whose, rows, distances)
-    part_all = np.concatenate([best.part, whose], axis=1)
+        return TopK(part, rows, distances)
+    part_all = np.concatenate([best.part, part], axis=1)
     row_all = np.concatenate([best.row, rows], axis=1)
     distance_all = np.concatenate([best.distance, distances], axis=1)
     order = np.argsort(distance_all, axis=1, kind="stable")

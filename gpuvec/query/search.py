@@ -1,6 +1,7 @@
 """One search over the parts of its input: mask, scan, top-k, and the merge of parts."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpuvec.device.arrays import to_host
 from gpuvec.index.base import Queries
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
+from gpuvec.query.bundle import Bundle, bundles
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import arrow_numbers, gather, take_column
 from gpuvec.query.plan import Search
@@ -88,8 +90,9 @@ class Searcher:
         """
         best: TopK | None = None
         many = len(self.targets) > 1
-        for number, target in enumerate(self.targets):
-            keep = target.keep if masks is None else masks[number]
+        kept = [target.keep for target in self.targets] if masks is None else masks
+        for bundle in self._bundles:
+            target, keep = bundle.target, bundle.mask(kept)
             count = target.count if masks is None or keep is None else int(np.count_nonzero(keep))
             if not count:
                 continue
@@ -98,11 +101,15 @@ class Searcher:
                 queries=queries, k=min(k, count), keep=keep, passing=count, bound=bound, high=high
             )
             found = self._ways.search(target, question)
-            best = add_neighbors(best, found, number, k, self.ranks if many else None)
+            best = add_neighbors(best, *bundle.places(found), k, self.ranks if many else None)
         if best is None:
             none = np.full((len(queries), 1), -1, np.int64)
             return TopK(none, none, np.full(none.shape, np.inf, np.float32))
         return best
+
+    @cached_property
+    def _bundles(self) -> list[Bundle]:
+        return bundles(self.targets)
 
     def _range(self, queries: Queries) -> Hits:
         node = self.node

@@ -36,6 +36,7 @@ class Target:
         count: how many they are.
         cache_key: segment id and generation; None when nothing outlives the query.
         indexed: the index of the field, when the search may use it.
+        copied_bytes: of vectors that only this target holds.
     """
 
     base: Part
@@ -48,6 +49,7 @@ class Target:
     session: Session
     cache_key: tuple[Any, ...] | None
     indexed: SegmentIndex | None = None
+    copied_bytes: int = 0
 
     def _cached(self, what: tuple[Any, ...], make: Any, size: Any) -> Any:
         if self.cache_key is None:
@@ -57,7 +59,7 @@ class Target:
     @cached_property
     def exact(self) -> VectorIndex:
         """The exact index over the part's vectors."""
-        copied = 0
+        copied = self.copied_bytes
 
         def make() -> VectorIndex:
             nonlocal copied

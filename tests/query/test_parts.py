@@ -84,7 +84,8 @@ def test_merging_parts_equals_sorting_all_of_them(seed, k, parts):
                 (float(d), -(part * 100 + int(r)))
                 for d, r in zip(distance[q], rows[q], strict=True)
             ]
-        best = add_neighbors(best, Neighbors(rows[:, :k], distance[:, :k]), part, k, ranks)
+        found = Neighbors(rows[:, :k], distance[:, :k])
+        best = add_neighbors(best, found, np.full(found.rows.shape, part), k, ranks)
     hits = best.hits()
     for q in range(3):
         mine = slice(hits.offsets[q], hits.offsets[q + 1])

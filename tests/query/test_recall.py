@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.index.curve import interval
+from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.query.recall import measure
 from gpuvec.query.search import Searcher
 from tests.query.tables import make_queries, make_table

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from gpuvec.api.frame import Frame
+from gpuvec.query.cache import DerivedCache
+from gpuvec.query.session import Session
 from tests.query.tables import answers, expected_search, make_queries, make_table
 
 CASES = [
@@ -221,3 +224,24 @@ def test_searches_may_follow_one_another():
     assert found.columns[:4] == ("query_id", "rank", "row", "distance")
     assert {"query_id_right", "rank_right", "distance_right", "id"} <= set(found.columns)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine", "hamming"])
+@pytest.mark.parametrize("text_keys", [False, True])
+def test_many_small_segments_are_searched_as_one_and_answer_alike(metric, text_keys):
+    table = make_table(21, rows=300, segments=12, metric=metric, text_keys=text_keys)
+    queries = make_queries(22, 30, metric)
+    search = table.frame.filter("price < 0.7").search(queries, k=9)
+    first, second = search.collect(), search.collect()
+    assert sum(second.metrics.strategies.values()) == 1 < sum(first.metrics.strategies.values())
+    keep = [price is not None and price < 0.7 for price in table.price]
+    expected = expected_search(table, queries, k=9, keep=keep)
+    for _ in range(3):
+        assert answers(search) == expected
+
+
+def test_small_segments_are_not_joined_beyond_a_share_of_the_cache():
+    table = make_table(23, rows=300, segments=12)
+    tight = Session(memory_limit=1 << 30, threads=1, cache=DerivedCache(4 * 300 * 32 - 1))
+    search = Frame(table.frame.plan, tight).search(make_queries(24, 3), k=3)
+    assert all(sum(search.collect().metrics.strategies.values()) > 8 for _ in range(3))

@@ -1,0 +1,97 @@
+"""Many small segments searched as one: a scan of a few rows costs more to start than to run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.query.part import concat_parts
+from gpuvec.query.reduce import IntArray
+from gpuvec.query.target import Target
+from gpuvec.rows import DenseVectors
+from gpuvec.types import RowMask
+
+SMALL_ROWS = 8192
+FEWEST = 4  # segments that are worth joining
+_SHARE = 4  # of the cache, that joined vectors may take at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """One or several targets, as one.
+
+    Attributes:
+        target: what is searched.
+        numbers: which targets it holds, rising.
+        offsets: (numbers + 1,) where the rows of each begin in `target`.
+    """
+
+    target: Target
+    numbers: Sequence[int]
+    offsets: IntArray
+
+    def mask(self, masks: Sequence[RowMask | None]) -> RowMask | None:
+        """Return the rows of `target` that the masks of all targets keep."""
+        if len(self.numbers) == 1:
+            return masks[self.numbers[0]]
+        own = [masks[number] for number in self.numbers]
+        if all(mask is None for mask in own):
+            return None
+        sizes = np.diff(self.offsets)
+        return np.concatenate(
+            [np.ones(size, bool) if mask is None else mask
+             for mask, size in zip(own, sizes, strict=True)]
+        )  # fmt: skip
+
+    def places(self, found: Neighbors) -> tuple[Neighbors, IntArray]:
+        """Return neighbours in `target` with their rows in its own targets, and which those are."""
+        rows = found.rows
+        if len(self.numbers) == 1:
+            return found, np.full(rows.shape, self.numbers[0], np.int64)
+        place = np.searchsorted(self.offsets, rows, side="right") - 1
+        inside = np.where(rows < 0, -1, rows - self.offsets[place])
+        return Neighbors(inside, found.distances), np.asarray(self.numbers)[place]
+
+
+def bundles(targets: Sequence[Target]) -> list[Bundle]:
+    """Return all targets, small ones together when they were asked for together before."""
+    small = [number for number, target in enumerate(targets) if _is_small(target)]
+    joined = _join(targets, small) if len(small) >= FEWEST else None
+    found = [] if joined is None else [joined]
+    alone = range(len(targets)) if joined is None else sorted({*range(len(targets))} - {*small})
+    return [_single(targets[number], number) for number in alone] + found
+
+
+def _is_small(target: Target) -> bool:
+    """Return whether a target is scanned, small, and never changes."""
+    origin = target.base.num_rows <= SMALL_ROWS and target.indexed is None
+    return origin and target.cache_key is not None and target.cache_key[1] == 0
+
+
+def _single(target: Target, number: int) -> Bundle:
+    return Bundle(target, (number,), np.array([0, target.base.num_rows]))
+
+
+def _join(targets: Sequence[Target], numbers: Sequence[int]) -> Bundle | None:
+    first = targets[numbers[0]]
+    own = [targets[number] for number in numbers]
+    key = (tuple(target.cache_key for target in own), 0)
+    cache = first.session.cache
+    asked: list[None] = cache.get((*key, "asked"), list, lambda _: 64 * len(own))
+    asked.append(None)
+    if len(asked) < 2:  # filters of all kinds leave all kinds of segments
+        return None
+    columns = [target.base.column(first.field) for target in own]
+    if not all(isinstance(column, DenseVectors) for column in columns):
+        return None
+    size = sum(column.values.nbytes for column in columns)
+    if first.session.device != "cpu" or size > cache.budget_bytes // _SHARE:
+        return None
+    base = concat_parts([target.base for target in own])
+    whole = replace(
+        first, base=base, keep=None, count=sum(target.count for target in own),
+        cache_key=key, copied_bytes=size,
+    )  # fmt: skip
+    offsets = np.cumsum([0, *(target.base.num_rows for target in own)])
+    return Bundle(whole, tuple(numbers), offsets)
