@@ -6,20 +6,16 @@ time; those who wait for indexes, or want to know how far they are, are told her
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from gpuvec.clock import Clock
 from gpuvec.coord.data_coord import BuildIndex, DataCoord
 from gpuvec.errors import index_not_built
-from gpuvec.meta.catalog import CollectionState
-from gpuvec.node import build as steps
+from gpuvec.node.build import BuildHost, build_index
 from gpuvec.node.channel import Channel
 from gpuvec.query.session import new_session
-from gpuvec.storage import keys
-from gpuvec.storage.object_store import Procedure
-from gpuvec.types import SegmentId
 
 T = TypeVar("T")
 _STOP_S = 10.0  # that closing waits for a step of a build which cannot be interrupted
@@ -27,20 +23,11 @@ _STOP_S = 10.0  # that closing waits for a step of a build which cannot be inter
 _log = logging.getLogger("gpuvec")
 
 
-class Host(Protocol):
+class Host(BuildHost, Protocol):
     """What builds need of the engine."""
 
     def writable(self) -> Sequence[Channel]:
         """Return the open channels of a database that this process writes to; else none."""
-
-    def change(self, collection_id: str, decide: Callable[..., Any]) -> None:
-        """Commit changes of a collection."""
-
-    def run(self, procedure: Procedure[T]) -> T:
-        """Run a procedure on the store."""
-
-    def mint(self) -> SegmentId:
-        """Make a name that is never reused."""
 
 
 class _Stopped(Exception):
@@ -169,6 +156,8 @@ class Builds:
         except _Stopped:
             return None
         except Exception as error:  # a library's too: whoever asks for the index is told
+            if not self._wanted(build):
+                return None
             _log.warning("no index of %s for segment %s: %s", build.field, build.segment_id, error)
             return error
         return None
@@ -177,28 +166,17 @@ class Builds:
         channel = self._channel(build.collection_id)
         if channel is None:
             raise _Stopped
-        plan = steps.plan_build(channel.state, channel.shard, build.segment_id, build.field)  # 1
-        if plan is None or plan.definition.index_id != build.definition_id:
-            raise _Stopped
         session = new_session(device="cpu")
-        made = steps.make(  # 2
-            plan,
+        build_index(
+            channel,
+            build.segment_id,
+            build.field,
+            build.definition_id,
+            host=self._host,
             threads=session.threads,
             memory_limit=session.memory_limit,
             progress=lambda share: self._tell(build, share),
         )
-        self._tell(build, 1.0)
-        prefix = keys.collection(build.collection_id)
-        record = self._host.run(steps.write(plan, made, prefix, self._host.mint()))  # 3
-        changes: list[Any] = []
-
-        def decide(state: CollectionState, ts: int) -> list[Any]:
-            changes.extend(steps.adding(build.segment_id, record)(state, ts))
-            return changes
-
-        self._host.change(build.collection_id, decide)  # 4, 5
-        if not changes:
-            self._host.run(steps.forget(record))
 
     def _tell(self, build: BuildIndex, share: float) -> None:
         """Note how far a build is; end it when nobody wants it any more."""

@@ -88,7 +88,7 @@ class DataCoord:
     def note_ended(self, build: BuildIndex, error: Exception | None, now_s: float) -> None:
         """Note that a build is no longer under way, and why it failed if it did."""
         self._building = None
-        if error is None:
+        if error is None or build not in self._unbuilt.get(build.collection_id, ()):
             self._failures.pop(build, None)
             return
         times = 1 + (self._failures[build].times if build in self._failures else 0)

@@ -8,7 +8,7 @@ Steps, and what a death after each leaves behind:
    → As after 1.
 3. `write`: put the files under a new name.
    → Orphan files; they are marked dead and deleted later.
-4. The caller commits `adding(...)`, one entry: unless the definition was replaced or the segment
+4. Commit `adding(...)`, one entry: unless the definition was replaced or the segment
    went away in the meantime, when the files become orphans.
    → Answer lost: the log is read before anything else is done, and says whether it is there.
 5. The same commit makes the delegator follow the manifest: reads from then on have the index.
@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,19 +30,85 @@ from gpuvec import errors
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import Bitmap, Flat, IndexSpec, Sorted, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
-from gpuvec.meta.changes import AddIndex
+from gpuvec.meta.changes import AddIndex, Change
+from gpuvec.node.channel import Channel
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.loader import AUTO, CURVE_FILE
 from gpuvec.rows import DenseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.segment.sealed import SealedRows
+from gpuvec.storage import keys
 from gpuvec.storage.index_files import write_index_files
 from gpuvec.storage.object_store import Buffer, Delete, Procedure
 from gpuvec.types import Metric, SegmentId, Timestamp
 
+T = TypeVar("T")
 Progress = Callable[[float], None]  # told the share that is done; may raise, to stop the work
 
 _FEW_VALUES = 1000  # different ones, for which a row list each is the better scalar index
+
+
+class BuildHost(Protocol):
+    """What a build needs of the process that writes to the database."""
+
+    def change(
+        self,
+        collection_id: str,
+        decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
+    ) -> None:
+        """Commit changes of a collection."""
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """Run a procedure on the store."""
+
+    def mint(self) -> SegmentId:
+        """Make a name that is never reused."""
+
+
+def build_index(
+    channel: Channel,
+    segment_id: SegmentId,
+    field: str,
+    definition_id: str,
+    *,
+    host: BuildHost,
+    threads: int = 0,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Give a segment the index that a definition wants, if it still does; return whether.
+
+    Args:
+        channel: of the collection.
+        segment_id: whose rows.
+        field: of the definition.
+        definition_id: what was wanted when the build was decided on.
+        host: commits and writes.
+        threads: see `make`.
+        memory_limit: see `make`.
+        progress: see `make`.
+
+    Raises:
+        What `make` raises; StorageError, UnavailableError: the store cannot be written.
+    """
+    plan = plan_build(channel.state, channel.shard, segment_id, field)  # 1
+    if plan is None or plan.definition.index_id != definition_id:
+        return False
+    made = make(plan, threads=threads, memory_limit=memory_limit, progress=progress)  # 2
+    if progress is not None:
+        progress(1.0)
+    prefix = keys.collection(channel.collection_id)
+    record = host.run(write(plan, made, prefix, host.mint()))  # 3
+    changes: list[AddIndex] = []
+
+    def decide(state: CollectionState, ts: Timestamp) -> Sequence[AddIndex]:
+        changes[:] = adding(segment_id, record)(state, ts)
+        return changes
+
+    host.change(channel.collection_id, decide)  # 4, 5
+    if not changes:
+        host.run(forget(record))
+    return bool(changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,30 @@ import pytest
 
 import gpuvec as gv
 from gpuvec.clock import ManualClock, pack_timestamp
-from gpuvec.coord.data_coord import DataCoord, FlushChannel
+from gpuvec.coord.data_coord import (
+    AUTO_LEAST_ROWS,
+    BuildIndex,
+    DataCoord,
+    FlushChannel,
+    unbuilt,
+)
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.messages import ChannelStatus
-from gpuvec.meta.catalog import DatabaseState
+from gpuvec.meta.catalog import CollectionState, DatabaseState, SegmentRecord
+from gpuvec.meta.changes import (
+    AddField,
+    AddIndex,
+    AddPartition,
+    DropIndex,
+    DropPartition,
+    Flush,
+    InitCollection,
+    SetEpoch,
+    SetIndex,
+    Truncate,
+)
+from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 
 
 def test_timestamps_rise_within_a_millisecond():
@@ -128,3 +147,117 @@ def test_taken_names_are_refused():
         coord.drop("best")
     with pytest.raises(gv.NotFoundError):
         coord.alias("worst", None)
+
+
+def collection(rows, *changes):
+    """Return a collection with a segment of each number of rows, after some changes."""
+    schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(4)}, "id")
+    segments = tuple(
+        SegmentRecord(
+            segment_id=name, channel="s000", partition=f"p{name}", schema_version=1,
+            row_count=count, size_bytes=9, first_ts=1, last_ts=9, files={},
+        )
+        for name, count in rows.items()
+    )  # fmt: skip
+    state = CollectionState()
+    for change in (
+        InitCollection(collection_id="c", schema=schema, channels=("s000",)),
+        SetEpoch(channel="s000", epoch=1),
+        *(AddPartition(name=f"p{name}", ts=0) for name in rows),
+        Flush(channel="s000", epoch=1, from_lsn=0, to_lsn=1, last_ts=9, segments=segments),
+        *changes,
+    ):
+        state = state.apply(change)
+    return state
+
+
+def wish(index_id="i", field="v", kind="hnsw"):
+    definition = IndexDefinition(index_id=index_id, field=field, spec={"kind": kind}, recall=0.9)
+    return SetIndex(definition=definition)
+
+
+def built(segment_id, index_id="i"):
+    record = IndexRecord(index_id="x", definition_id=index_id, field="v", spec={"kind": "hnsw"})
+    return AddIndex(segment_id=segment_id, record=record)
+
+
+def wanted(state):
+    return {(item.segment_id, item.field) for item in unbuilt("c", state)}
+
+
+def test_every_segment_that_lacks_a_wanted_index_is_unbuilt():
+    rows = {"a": 10, "b": 20}
+    assert wanted(collection(rows)) == set()
+    assert wanted(collection(rows, wish())) == {("a", "v"), ("b", "v")}
+    assert wanted(collection(rows, wish(), built("a"))) == {("b", "v")}
+    assert wanted(collection(rows, wish(), built("a"), wish("j"))) == {("a", "v"), ("b", "v")}
+    assert wanted(collection(rows, wish(), DropIndex(field="v"))) == set()
+    assert wanted(collection(rows, wish(), wish("j", "id", "sorted"))) == {
+        ("a", "v"), ("b", "v"), ("a", "id"), ("b", "id"),
+    }  # fmt: skip
+
+
+def test_small_segments_and_exact_wishes_want_no_build():
+    rows = {"a": AUTO_LEAST_ROWS - 1, "b": AUTO_LEAST_ROWS}
+    assert wanted(collection(rows, wish(kind="auto"))) == {("b", "v")}
+    assert wanted(collection(rows, wish(kind="flat"))) == set()
+
+
+def test_hidden_segments_and_those_older_than_the_field_want_no_build():
+    rows = {"a": 10, "b": 20}
+    assert wanted(collection(rows, wish(), DropPartition(name="pa", ts=9))) == {("b", "v")}
+    assert wanted(collection(rows, wish(), Truncate(ts=9))) == set()
+    assert wanted(collection(rows, wish(), Truncate(ts=8))) == {("a", "v"), ("b", "v")}
+    added = AddField(name="w", field_type=gv.Vector(4))
+    assert wanted(collection(rows, added, wish(field="w"))) == set()
+
+
+def build_of(segment, rows, index_id="i"):
+    return BuildIndex("c", segment, "v", index_id, rows)
+
+
+def test_flushes_come_first_and_builds_one_at_a_time_the_largest_first():
+    coord = data_coord()
+    coord.note_state("c", collection({"a": 10, "b": 20}, wish()))
+    coord.note(status("z", growing=100 << 20), 0)
+    assert coord.reconcile(0) == [FlushChannel("z"), build_of("b", 20)]
+    coord.note_begun(build_of("b", 20))
+    assert coord.reconcile(0) == [FlushChannel("z")]
+    coord.note_state("c", collection({"a": 10, "b": 20}, wish(), built("b")))
+    coord.note_ended(build_of("b", 20), None, 1)
+    assert coord.reconcile(1) == [FlushChannel("z"), build_of("a", 10)]
+    coord.forget("c")
+    assert coord.reconcile(1) == [FlushChannel("z")]
+
+
+def test_a_failed_build_lets_others_go_first_and_comes_again_ever_later():
+    coord = data_coord()
+    coord.note_state("c", collection({"a": 10, "b": 20}, wish()))
+    now, pauses = 0.0, []
+    for _ in range(12):
+        coord.note_begun(build_of("b", 20))
+        coord.note_ended(build_of("b", 20), RuntimeError("full"), now)
+        assert coord.reconcile(now) == [build_of("a", 10)]
+        failure = coord.waiting("c")[build_of("b", 20)]
+        pauses.append(failure.retry_at_s - now)
+        now = failure.retry_at_s
+        assert coord.reconcile(now)[0] == build_of("b", 20)
+    assert pauses[:4] == [10, 20, 40, 80]
+    assert pauses[-1] == 3600
+    assert str(failure.error) == "full"
+
+
+def test_a_failure_is_forgotten_when_somebody_asks_again_or_the_wish_changes():
+    coord = data_coord()
+    state = collection({"a": 10}, wish())
+    coord.note_state("c", state)
+    coord.note_ended(build_of("a", 10), RuntimeError("full"), 0)
+    coord.note_state("c", state)
+    assert coord.reconcile(1) == []
+    coord.retry("c")
+    assert coord.reconcile(1) == [build_of("a", 10)]
+    coord.note_ended(build_of("a", 10), RuntimeError("full"), 1)
+    coord.note_state("c", collection({"a": 10}, wish("j")))
+    assert coord.waiting("c") == {build_of("a", 10, "j"): None}
+    coord.note_ended(build_of("a", 10), RuntimeError("of a wish that is gone"), 2)
+    assert coord.reconcile(2) == [build_of("a", 10, "j")]

@@ -3,8 +3,17 @@ import pytest
 from gpuvec.clock import ManualClock
 from gpuvec.errors import ConflictError
 from gpuvec.meta.catalog import CollectionState
-from gpuvec.meta.changes import Flush, InitCollection, SegmentRecord, SetEpoch
+from gpuvec.meta.changes import (
+    AddIndex,
+    DropIndex,
+    Flush,
+    InitCollection,
+    SegmentRecord,
+    SetEpoch,
+    SetIndex,
+)
 from gpuvec.meta.collect import collect_orphans
+from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.meta.manifest import ManifestLog
 from gpuvec.schema import Int64, Schema
 from gpuvec.storage import keys
@@ -70,7 +79,8 @@ class World:
         )
 
     def files(self):
-        return self.store.list(f"{PREFIX}/seg/") + self.store.list(f"{PREFIX}/dv/")
+        folders = ("seg", "dv", "idx")
+        return [key for name in folders for key in self.store.list(f"{PREFIX}/{name}/")]
 
 
 @pytest.fixture
@@ -130,3 +140,36 @@ def test_collecting_twice_changes_nothing(world):
     entry = world.view.entry_id
     world.collect(grace_ms=0)
     assert world.view.entry_id == entry
+
+
+def test_index_files_stay_as_long_as_an_entry_names_them(world):
+    segment, deletes = world.write(1)
+    world.flush(segment, deletes, 1)
+    old, new, lost = (keys.ulid(world.clock.now_ms(), f"{n}" * 20) for n in (3, 4, 5))
+    for index_id in (old, new, lost):
+        world.store.put(keys.index_file(PREFIX, segment, index_id, "graph"), [b"graph"])
+        world.store.put(keys.index_file(PREFIX, segment, index_id, "curve.json"), [b"curve"])
+
+    def record(index_id, under):
+        files = {
+            "graph": {"key": keys.index_file(PREFIX, segment, under, "graph")},
+            "curve.json": {"key": keys.index_file(PREFIX, segment, index_id, "curve.json")},
+        }
+        return IndexRecord(
+            index_id=index_id, definition_id="d", field="id", spec={"kind": "sorted"}, files=files
+        )
+
+    definition = IndexDefinition(index_id="d", field="id", spec={"kind": "sorted"})
+    world.commit(
+        SetIndex(definition=definition),
+        AddIndex(segment_id=segment, record=record(old, old)),
+        AddIndex(segment_id=segment, record=record(new, old)),
+    )
+    world.clock.advance(25 * 3600)
+    world.collect()
+    left = {key.split("/")[-2] for key in world.files() if "/idx/" in key}
+    assert left == {old, new}, "the newer one shares files of the older"
+    world.commit(DropIndex(field="id"))
+    world.collect()
+    assert not any("/idx/" in key for key in world.files())
+    assert len(world.files()) == 2
