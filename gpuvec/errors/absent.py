@@ -1,4 +1,6 @@
-"""9xx: what is not available here."""
+"""9xx and 32x: what is not available here."""
+
+from collections.abc import Iterable
 
 from gpuvec.errors.base import QueryError, UnsupportedError
 
@@ -40,4 +42,25 @@ def unknown_device(device: object) -> QueryError:
         "GV-902",
         f'device must be "auto", "cpu" or "gpu"; got {device!r}',
         details={"device": device},
+    )
+
+
+def index_library_missing(package: str, *, extra: str) -> UnsupportedError:
+    """Return the error for an index whose library is not installed."""
+    return UnsupportedError(
+        "GV-320",
+        f"this index is built and searched by {package}, which is not installed",
+        hint=f'pip install "gpuvec[{extra}]", or choose IVFInt8, which needs nothing',
+        details={"package": package, "extra": extra},
+    )
+
+
+def index_cannot_measure(kind: str, metric: object, others: Iterable[str]) -> UnsupportedError:
+    """Return the error for an index type that has no way to serve a metric."""
+    names = [str(name) for name in others]
+    return UnsupportedError(
+        "GV-320",
+        f'index type "{kind}" cannot serve metric "{metric}"',
+        hint=f"it serves {', '.join(names)}; without an index every row is measured",
+        details={"kind": kind, "metric": str(metric), "known": names},
     )

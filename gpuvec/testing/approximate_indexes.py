@@ -1,7 +1,8 @@
 """The contract of indexes that may miss rows.
 
-A test class inherits `ApproximateIndexTests` and names `spec` and `cases`. Indexes are made by
-`registry.build` and `registry.load`, as the engine makes them; the oracle is `pairwise_distances`.
+A test class inherits `ApproximateIndexTests` and names `spec`, `cases` and, for slow runs, the
+`more_cases` it serves besides. Indexes are made by `registry.build` and `registry.load`, as the
+engine makes them; the oracle is `pairwise_distances`.
 """
 # ruff: noqa: D102 - a test's name is its rule
 
@@ -66,11 +67,20 @@ class ApproximateIndexTests(VectorIndexTests):
 
     spec: IndexSpec
     cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()  # (metric, dtype) that the index serves
+    more_cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if {"metric", "dtype"} <= set(metafunc.fixturenames):
-            names = [f"{metric}-{np.dtype(dtype).name}" for metric, dtype in self.cases]
-            metafunc.parametrize(("metric", "dtype"), self.cases, ids=names)
+            more = [case for case in self.more_cases if case not in self.cases]
+            params = [
+                pytest.param(
+                    *case,
+                    marks=[pytest.mark.slow] if case in more else [],
+                    id=f"{case[0]}-{np.dtype(case[1]).name}",
+                )
+                for case in (*self.cases, *more)
+            ]
+            metafunc.parametrize(("metric", "dtype"), params)
 
     @pytest.fixture
     def xp(self) -> Any:
@@ -83,6 +93,7 @@ class ApproximateIndexTests(VectorIndexTests):
         ) -> ApproximateIndex:
             frozen = vectors.view()
             frozen.flags.writeable = False
+            options = {"threads": 1, **options}
             return registry.build(self.spec, DenseVectors(frozen, valid), metric, **options)
 
         return make

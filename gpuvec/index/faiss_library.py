@@ -1,0 +1,124 @@
+"""FAISS, imported when first needed and run on threads of our own choice.
+
+Its OpenMP teams are used for building graphs only. Searches and assignments run as parts on the
+pool of `kernels.parallel`, each with one OpenMP thread: nobody spins, and a part that waits for a
+busy core holds up no other.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.errors import index_library_missing
+
+CORETYPE = "OPENBLAS_CORETYPE"
+_BLAS_FROM = 2048  # queries x width from which distances go through BLAS; FAISS waits till 128,000
+_WRITE_BYTES = 1 << 20  # of one call while an index is written
+HEADER_BYTES = 1 << 16  # more than the small fields of an index file take
+
+
+@cache
+def faiss_library() -> Any:
+    """Import and return FAISS, on the fastest BLAS kernels that the processor supports.
+
+    The OpenBLAS in its wheels takes processors newer than itself for old ones and then runs at a
+    tenth of their speed. Its choice is made at import and can only be made for it from outside; one
+    that the user has made stands.
+
+    Raises:
+        UnsupportedError: `GV-320`, it is not installed.
+    """
+    best = None if CORETYPE in os.environ else _best_kernels()
+    if best is not None:
+        os.environ[CORETYPE] = best
+    try:
+        faiss = importlib.import_module("faiss")
+    except ImportError as error:
+        raise index_library_missing("faiss", extra="cpu") from error
+    finally:
+        if best is not None:
+            del os.environ[CORETYPE]
+    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
+    return faiss
+
+
+def _best_kernels() -> str | None:
+    """Return OpenBLAS' name for the widest kernels this x86 processor can run, if any."""
+    import llvmlite.binding as llvm
+
+    has = llvm.get_host_cpu_features()
+    if has.get("avx512f") and has.get("avx512bw") and has.get("avx512vl"):
+        return "SkylakeX"
+    return "Haswell" if has.get("avx2") and has.get("fma") else None
+
+
+@contextmanager
+def openmp_threads(count: int) -> Iterator[Any]:
+    """Give FAISS calls of this thread so many OpenMP threads; yields the library."""
+    faiss = faiss_library()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def written(index: Any, size_bytes: int, *, binary: bool = False, flags: int = 0) -> Any:
+    """Return the bytes of an index file, (size,) uint8, read only, copied once.
+
+    Args:
+        index: of FAISS.
+        size_bytes: what is expected; a little more is set aside.
+        binary: whether it is one of FAISS's binary indexes.
+        flags: `IO_FLAG_*` of FAISS.
+    """
+    faiss = faiss_library()
+    data = np.empty(size_bytes + HEADER_BYTES, np.uint8)
+    size = 0
+
+    def take(part: bytes) -> int:
+        nonlocal data, size
+        end = size + len(part)
+        if end > len(data):
+            data = np.concatenate([data, np.empty(end - len(data) + len(data) // 4, np.uint8)])
+        data[size:end] = np.frombuffer(part, np.uint8)
+        size = end
+        return len(part)
+
+    writer = faiss.PyCallbackIOWriter(take, _WRITE_BYTES)
+    if binary:
+        faiss.write_index_binary(index, writer)
+    else:
+        faiss.write_index(index, writer, flags)
+    found = data[:size]
+    found.flags.writeable = False
+    return found
+
+
+def opened(data: NDArray[np.uint8], *, binary: bool = False) -> Any:
+    """Return the index of a file's bytes, which it looks at in place: keep them.
+
+    Args:
+        data: (size,) uint8, C-contiguous; memory mapped or not.
+        binary: whether it is one of FAISS's binary indexes.
+    """
+    faiss = faiss_library()
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
+    read = faiss.read_index_binary if binary else faiss.read_index
+    return read(reader, faiss.IO_FLAG_MMAP_IFC)
+
+
+def view_of(values: NDArray[Any]) -> Any:
+    """Return FAISS's vector of bytes over the memory of an array, which must be kept."""
+    faiss = faiss_library()
+    octets = values.reshape(-1).view(np.uint8)
+    vector = faiss.MaybeOwnedVectorUInt8
+    nobody = vector().owner  # FAISS's way to say that it need not keep the memory
+    return vector.create_view(faiss.swig_ptr(octets), octets.nbytes, nobody)
