@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +12,18 @@ from gpuvec.expr.tree import Expr, Parameter
 
 def children(expr: Expr) -> Iterator[Expr]:
     """Yield the nodes directly below."""
-    for item in fields(expr):
-        value = getattr(expr, item.name)
+    for name in _names(type(expr)):
+        value = getattr(expr, name)
         if isinstance(value, Expr):
             yield value
-        elif isinstance(value, tuple) and item.name != "origin":
+        elif isinstance(value, tuple):
             yield from (part for part in value if isinstance(part, Expr))
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    """Return the attributes of a kind of node that may hold nodes; asking dataclasses is slow."""
+    return tuple(item.name for item in fields(kind) if item.name != "origin")
 
 
 def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:

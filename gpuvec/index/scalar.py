@@ -67,7 +67,8 @@ class ScalarIndex:
         self._rows = rows
         self._array = values
         few = len(values) < max(ALWAYS_FEW, rows.num_rows // FEW_SHARE)
-        self._values = Values(values, few=few)
+        null = np.array([[len(values), len(values) + 1]])
+        self._values = Values(values, few=few, has_null=rows.count(null) > 0)
 
     @property
     def num_rows(self) -> int:

@@ -92,18 +92,21 @@ def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
 
 def _slots(column: Column) -> _Lists:
     values, slot = _numbered(column)
-    return _by_slot(values, slot, None, len(column))
+    counts = np.bincount(slot.astype(np.int64), minlength=len(values) + 1)
+    return _Lists(values, counts, _narrow(_order(slot), len(column)), len(column))
 
 
 def _list_slots(column: Column) -> _Lists:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     values, slot = _numbered(pc.list_flatten(column))
-    rows = np.repeat(np.arange(len(column)), lengths)
-    pairs = np.unique(slot.astype(np.int64) * len(column) + rows)  # a row once for each element
+    order = _order(slot)
+    slot, rows = slot[order], np.repeat(np.arange(len(column)), lengths)[order]
+    again = (slot[1:] == slot[:-1]) & (rows[1:] == rows[:-1])  # a row counts once for each element
+    first = np.append(True, ~again)[: len(slot)]
     null = np.flatnonzero(column.is_null().to_numpy())
-    slot, rows = np.divmod(pairs, max(1, len(column)))
-    slot = np.concatenate([slot, np.full(len(null), len(values))])
-    return _by_slot(values, slot, np.concatenate([rows, null]), len(column))
+    counts = np.bincount(slot[first].astype(np.int64), minlength=len(values) + 1)
+    counts[-1] = len(null)
+    return _Lists(values, counts, _narrow(np.append(rows[first], null), len(column)), len(column))
 
 
 def _numbered(column: Column) -> tuple[pa.Array, NDArray[Any]]:
@@ -121,18 +124,11 @@ def _numbered(column: Column) -> tuple[pa.Array, NDArray[Any]]:
     return values.take(order), slot
 
 
-def _by_slot(
-    values: pa.Array, slot: NDArray[Any], rows: NDArray[np.int64] | None, count: int
-) -> _Lists:
-    """Return rows, rising with the place in `slot` unless given, slot by slot."""
-    kind = slot.dtype if slot.dtype.itemsize <= 2 else np.dtype(np.int64)
-    if kind.itemsize <= 2:
-        order = np.argsort(slot, kind="stable")  # a radix sort
-    else:
-        order = np.argsort(slot.astype(np.int64) * len(slot) + np.arange(len(slot)))
-    found = order if rows is None else rows[order]
-    counts = np.bincount(slot.astype(np.int64), minlength=len(values) + 1)
-    return _Lists(values, counts, _narrow(found, count), count)
+def _order(slot: NDArray[Any]) -> NDArray[np.int64]:
+    """Return rows slot by slot, rising within each."""
+    if slot.dtype.itemsize <= 2:
+        return np.argsort(slot, kind="stable")  # a radix sort
+    return np.argsort(slot.astype(np.int64) * len(slot) + np.arange(len(slot)))
 
 
 def _packed(rows: RowList, count: int) -> NDArray[np.uint8]:

@@ -86,39 +86,40 @@ class BitmapRows:
 
     def count(self, runs: Runs) -> int:
         """See `SlotRows.count`."""
-        return self._listed(runs) + int(self.dense_counts[self._dense(runs)].sum())
+        listed = _total(_ranges(self.starts, runs))
+        return listed + int(self.dense_counts[self._dense(runs)].sum())
 
     def scattered(self, runs: Runs) -> int:
         """See `SlotRows.scattered`."""
-        listed = self._listed(runs)
+        listed = _total(_ranges(self.starts, runs))
         return min(listed, len(self.rows) - listed) if self.partition else listed
 
     def mask(self, runs: Runs) -> RowMask:
         """See `SlotRows.mask`."""
+        ranges, dense = _ranges(self.starts, runs), self._dense(runs)
         if self.partition:
-            rest = inverse(runs, self.slots)
-            if self._work(rest) < self._work(runs):
-                return _flipped(self._mask(rest))
-        return self._mask(runs)
+            listed, sets = _total(ranges), int(np.count_nonzero(dense))
+            rest = self._work(len(self.rows) - listed, len(dense) - sets)
+            if rest < self._work(listed, sets):
+                ranges = _ranges(self.starts, inverse(runs, self.slots))
+                return _flipped(self._written(ranges, ~dense))
+        return self._written(ranges, dense)
 
-    def _mask(self, runs: Runs) -> RowMask:
-        dense = np.flatnonzero(self._dense(runs))
-        if len(dense):
+    def _written(self, ranges: Runs, dense: NDArray[np.bool_]) -> RowMask:
+        if dense.any():
             found = unpack(np.bitwise_or.reduce(self.bits[dense], axis=0), self.num_rows)
         else:
             found = np.zeros(self.num_rows, bool)
-        _set(found, self.rows, _ranges(self.starts, runs))
+        _set(found, self.rows, ranges)
         return found
 
-    def _work(self, runs: Runs) -> int:
-        return self._listed(runs) * 16 + int(self._dense(runs).sum()) * self.num_rows // 8
-
-    def _listed(self, runs: Runs) -> int:
-        ranges = _ranges(self.starts, runs)
-        return int((ranges[:, 1] - ranges[:, 0]).sum())
+    def _work(self, listed: int, sets: int) -> int:
+        return listed * 16 + sets * self.num_rows // 8
 
     def _dense(self, runs: Runs) -> NDArray[np.bool_]:
         """Return which of the dense slots are in a set."""
+        if not len(self.dense):
+            return np.zeros(0, bool)
         place = np.searchsorted(runs[:, 0], self.dense, "right") - 1
         inside = place >= 0
         inside[inside] = self.dense[inside] < runs[place[inside], 1]
@@ -152,8 +153,7 @@ class SortedRows:
 
     def count(self, runs: Runs) -> int:
         """See `SlotRows.count`."""
-        ranges = self._ranges(runs)
-        return int((ranges[:, 1] - ranges[:, 0]).sum())
+        return _total(self._ranges(runs))
 
     def scattered(self, runs: Runs) -> int:
         """See `SlotRows.scattered`."""
@@ -225,6 +225,10 @@ def _ranges(starts: RowList, runs: Runs) -> Runs:
     """Return where the rows of each run of slots lie in the list."""
     found: Runs = starts[runs].astype(np.int64)
     return found
+
+
+def _total(ranges: Runs) -> int:
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def _set(mask: RowMask, rows: RowList, ranges: Runs) -> None:

@@ -46,11 +46,13 @@ class Values:
         values: (count,), rising as Arrow sorts them: NaN last, no null; zeros of both signs may
             both be there.
         few: whether they are so few beside the rows that a condition may be run over all of them.
+        has_null: whether any row is null.
     """
 
-    def __init__(self, values: pa.Array, *, few: bool) -> None:
+    def __init__(self, values: pa.Array, *, few: bool, has_null: bool) -> None:
         self._values = values
         self._few = few
+        self._has_null = has_null
         self.null = len(values)  # the slot of null
         self.slots = self.null + 1
 
@@ -124,7 +126,8 @@ class Values:
         if self._texts is not None:
             if not isinstance(value, str):
                 return None
-            return bisect_left(self._texts, value), bisect_right(self._texts, value)
+            low = bisect_left(self._texts, value)
+            return low, low + (low < self.null and self._texts[low] == value)
         if self._numbers is None:
             return None
         if isinstance(value, datetime):
@@ -180,16 +183,23 @@ class Values:
         return Slots(sure, runs_of(run.bools(truth, null=True)) if truth.null_count else sure)
 
     def _with_null(self, ranges: Runs) -> Slots:
+        if not self._has_null:
+            return Slots(ranges, ranges)
         return Slots(ranges, either(ranges, _run(self.null, self.slots)))
 
     def _and(self, a: Slots, b: Slots) -> Slots:
-        return Slots(self._both(a.sure, b.sure), self._both(a.possible, b.possible))
+        sure = self._both(a.sure, b.sure)
+        same = a.sure is a.possible and b.sure is b.possible
+        return Slots(sure, sure if same else self._both(a.possible, b.possible))
 
     def _or(self, a: Slots, b: Slots) -> Slots:
         return Slots(either(a.sure, b.sure), either(a.possible, b.possible))
 
     def _not(self, a: Slots) -> Slots:
-        return Slots(inverse(a.possible, self.slots), inverse(a.sure, self.slots))
+        possible = inverse(a.sure, self.slots)
+        return Slots(
+            possible if a.sure is a.possible else inverse(a.possible, self.slots), possible
+        )
 
     def _both(self, a: Runs, b: Runs) -> Runs:
         if len(a) == len(b) == 1:
