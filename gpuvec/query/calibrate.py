@@ -1,9 +1,11 @@
 """Recall on real queries: an index is checked while it serves, and its settings are raised by it.
 
 Held-out rows can be easier than the queries that people ask. So some queries are answered exactly
-too, and a setting whose recall on these falls short of a target no longer serves that target. Which
-setting serves can thus depend on what was asked before, in one direction only: never is a setting
-taken that the measured curve does not allow.
+too, and a setting whose recall on these falls short of a target does not serve that target. Which
+setting serves thus depends on what was asked before, in one direction only: never is a setting
+taken that the measured curve does not allow. Where a setting has not been checked itself, those
+beside it tell: if real queries miss twice as many rows there, they are taken to miss twice as many
+here.
 
 When queries are checked (all of it counted in seconds that the curve expects, so that the same
 calls in the same order always do the same):
@@ -12,8 +14,8 @@ calls in the same order always do the same):
   serves its cell (k and selectivity). `STEP` of its queries tell; while they leave it open whether
   the target is reached, as many more do, up to a quarter of the batch or `MOST`. If the setting
   fails, the next one is checked on the same queries.
-* afterwards, and for single queries, checks may take `SHARE` of the time that searches take;
-  `EARLY_SHARE` until `STEP` queries of a cell have been checked.
+* afterwards, and for single queries, checks of up to `LATER` queries may take `SHARE` of the time
+  that searches take; `EARLY_SHARE` until `STEP` queries of a setting have been checked.
 """
 
 import math
@@ -33,7 +35,9 @@ from gpuvec.query.strategy import Ask, IndexInfo, Way, choose_way
 BATCH = 32
 STEP = 64
 MOST = 256
+LATER = 16
 LEAST = 24  # checked queries that can show a setting to fall short
+FORGETS = 512
 SHARE = 0.05
 EARLY_SHARE = 0.25
 _RARE = 0.001  # share of misses below which ratios of misses say nothing
@@ -48,13 +52,13 @@ class Live:
     """Recall of one setting in one cell, on real queries.
 
     Attributes:
-        count: queries checked.
+        count: queries checked; of more than `FORGETS`, older ones count half.
         total: sum of their recalls.
         squares: sum of the squares.
         expected: recall by the curve.
     """
 
-    count: int = 0
+    count: float = 0
     total: float = 0.0
     squares: float = 0.0
     expected: float = 1.0
@@ -72,6 +76,10 @@ class Live:
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add the recalls of some queries."""
+        if self.count > FORGETS:
+            self.count, self.total, self.squares = (
+                self.count / 2, self.total / 2, self.squares / 2
+            )  # fmt: skip
         self.count += len(values)
         self.total += float(values.sum())
         self.squares += float((values**2).sum())
@@ -132,11 +140,9 @@ class Calibrator:
             return choose_way(ask, self.info)
         way = self._chosen.get(key)
         if way is None:
-            target = self.info.target if ask.target is None else ask.target
+            target = self._target(ask)
             with self._lock:
-                way = choose_way(
-                    ask, self.info, lambda *at: self._why_out(*at, target=target or 1.0)
-                )
+                way = choose_way(ask, self.info, lambda *at: self._why_out(*at, target=target))
                 if len(self._chosen) >= _REMEMBERED:
                     self._chosen.clear()
                 self._chosen[key] = way
@@ -202,17 +208,18 @@ class Calibrator:
         live = self._of(way)
         early = live.count < STEP
         self._credit_s += (EARLY_SHARE if early else SHARE) * (way.seconds or 0.0)
-        count = 0
         if early and queries >= BATCH:
             count = min(queries, STEP)
-        elif (price := self._price(way, 1)) > 0:
-            count = min(int(self._credit_s / price), queries, STEP)
+        else:
+            count = min(queries, LATER)
+            if self._credit_s < self._price(way, count):
+                return 0
         self._credit_s -= self._price(way, count)
         return count
 
     def _price(self, way: Way, queries: int) -> float:
         scan = None if way.cell is None else way.cell.exact
-        return 0.0 if scan is None else scan.seconds(queries)
+        return math.inf if scan is None else scan.seconds(queries)
 
     def _of(self, way: Way) -> Live:
         assert way.cell is not None
@@ -227,7 +234,7 @@ class Calibrator:
         if own is not None and own.count >= LEAST:
             if not own.falls_short(target):
                 return None
-            return f"recall {own.mean:.3f} on {own.count:,} real queries"
+            return f"recall {own.mean:.3f} on {own.count:,.0f} real queries"
         believed = [live for live in known.values() if live.count >= LEAST]
         missed = sum(live.count * (1 - live.mean) for live in believed)
         expected = sum(live.count * (1 - live.expected) for live in believed)

@@ -163,7 +163,7 @@ def _faster(ask: Ask, share: float) -> str:
 
 
 def _unmeasured(ask: Ask, info: IndexInfo, share: float) -> str:
-    if info.curve is None:
+    if info.curve is None or not info.curve.points:
         return "index without a measured curve: exact scan"
     if info.curve.measured_k(ask.k) is None:
         return f"k={ask.k:,} is larger than any measured: exact scan"

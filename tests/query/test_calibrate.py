@@ -1,0 +1,213 @@
+import threading
+
+import numpy as np
+import pytest
+
+from gpuvec.index.base import Neighbors
+from gpuvec.index.curve import CurvePoint, RecallCurve, recalls
+from gpuvec.index.spec import HNSW
+from gpuvec.query.calibrate import BATCH, MOST, STEP, Calibrator
+from gpuvec.query.strategy import Ask, IndexInfo
+
+ROWS, K = 100_000, 10
+MISSES = {16: 0.08, 32: 0.04, 64: 0.02, 128: 0.01, 256: 0.002}  # by the curve, of easy queries
+SCAN_S = 5e-3
+
+
+def info(target=0.95, share=1.0):
+    points = [
+        CurvePoint(
+            params=None if ef is None else {"ef_search": ef},
+            k=K,
+            selectivity=share,
+            case="all",
+            recall=1 - miss,
+            low=1 - miss - 0.003,
+            high=1.0,
+            queries=1000,
+            batch_s=seconds / 10,
+            single_s=seconds,
+        )
+        for ef, miss, seconds in (
+            (None, 0.0, SCAN_S),
+            *((ef, miss, ef * 4e-6) for ef, miss in MISSES.items()),
+        )
+    ]
+    return IndexInfo(spec=HNSW(), target=target, curve=RecallCurve(source="", points=tuple(points)))
+
+
+class World:
+    """Queries whose true neighbours are 0 to 9, and an index that loses some of these.
+
+    A query is a number, from which what it loses follows; `harder` times as much as by the curve.
+    """
+
+    def __init__(self, harder=1.0):
+        self.harder = harder
+        self.scanned = 0
+        self.probed = 0
+
+    def queries(self, count, seed=0):
+        return np.random.default_rng(seed).normal(size=(count, 1)).astype(np.float32)
+
+    def exact(self, queries, k):
+        self.scanned += len(queries)
+        return self._all(queries, k)
+
+    def approximate(self, queries, k, params):
+        self.probed += len(queries)
+        found = self._all(queries, k)
+        for number, query in enumerate(queries):
+            rng = np.random.default_rng(abs(int(query[0] * 1e6)))
+            lost = rng.random(k) < self.harder * MISSES[params["ef_search"]]
+            found.rows[number, lost], found.distances[number, lost] = ROWS - 1, 2.0
+        return found
+
+    def _all(self, queries, k):
+        rows = np.tile(np.arange(k, dtype=np.int64), (len(queries), 1))
+        return Neighbors(rows, (rows / k).astype(np.float32))
+
+    def recall(self, queries, way):
+        if way.kind == "exact":
+            return 1.0
+        found = self.approximate(queries, K, way.params)
+        return float(recalls(found, self._all(queries, K)).mean())
+
+    def settle(self, calibrator, queries, **changes):
+        asked = {"rows": ROWS, "passing": ROWS, "queries": len(queries), "k": K, **changes}
+        return calibrator.settle(Ask(**asked), queries, self.approximate, self.exact)
+
+
+def test_queries_as_easy_as_rows_keep_the_measured_setting():
+    world, calibrator = World(), Calibrator(info())
+    way = world.settle(calibrator, world.queries(1000))
+    assert way.params == {"ef_search": 32}
+    assert 0 < world.scanned <= MOST
+
+
+@pytest.mark.parametrize("harder", [2.0, 4.0])
+@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
+def test_the_first_batch_of_harder_queries_reaches_the_target_too(harder, target):
+    reached = []
+    for seed in range(20):
+        world, calibrator = World(harder), Calibrator(info())
+        queries = world.queries(1000, seed)
+        way = world.settle(calibrator, queries, target=target)
+        reached.append(world.recall(queries, way))
+        assert world.scanned - world.probed <= MOST
+    assert np.mean(np.array(reached) >= target - 0.002) >= 0.9
+    assert min(reached) >= target - 0.012
+
+
+def test_what_no_setting_reaches_any_more_is_scanned():
+    world, calibrator = World(harder=8.0), Calibrator(info())
+    way = world.settle(calibrator, world.queries(1000), target=0.99)
+    assert way.kind == "exact"
+    assert "real queries" in way.reason
+
+
+def test_nothing_cheaper_than_the_curve_allows_is_ever_taken():
+    world, calibrator = World(harder=0.0), Calibrator(info())
+    for seed in range(5):
+        assert world.settle(calibrator, world.queries(500, seed)).params == {"ef_search": 32}
+
+
+def test_recent_queries_decide():
+    world, calibrator = World(harder=0.2), Calibrator(info())
+    for seed in range(300):
+        way = world.settle(calibrator, world.queries(1000, seed))
+    assert way.params == {"ef_search": 32}
+    world.harder = 4.0
+    for seed in range(300):
+        way = world.settle(calibrator, world.queries(1000, seed))
+    assert way.params["ef_search"] >= 128
+
+
+def test_the_same_calls_lead_to_the_same_ways():
+    def ways():
+        world, calibrator = World(harder=2.2), Calibrator(info())
+        sizes = np.random.default_rng(3).integers(1, 400, 60)
+        return [world.settle(calibrator, world.queries(n, n)) for n in sizes]
+
+    assert ways() == ways()
+
+
+def test_later_checks_take_a_small_share_of_the_time():
+    world, calibrator = World(), Calibrator(info())
+    searched = 0.0
+    for seed in range(400):
+        way = world.settle(calibrator, world.queries(1000, seed))
+        searched += way.seconds
+    scanned = world.scanned * SCAN_S / 10
+    assert world.scanned > 2 * STEP
+    assert scanned <= 0.06 * searched + MOST * SCAN_S
+
+
+def test_single_queries_are_checked_now_and_then_and_raise_the_setting():
+    world, calibrator = World(harder=3.0), Calibrator(info())
+    ways = [world.settle(calibrator, world.queries(1, seed)) for seed in range(4000)]
+    assert ways[0].params == {"ef_search": 32}
+    assert ways[-1].params["ef_search"] >= 128
+    searched = sum(way.seconds for way in ways)
+    assert world.scanned * SCAN_S <= 0.25 * searched
+
+
+def test_a_first_single_query_is_not_scanned():
+    world, calibrator = World(), Calibrator(info())
+    for seed in range(5):
+        world.settle(calibrator, world.queries(1, seed))
+    assert world.scanned == 0
+
+
+def test_small_batches_are_checked_like_single_queries():
+    world, calibrator = World(), Calibrator(info())
+    world.settle(calibrator, world.queries(BATCH - 1))
+    assert world.scanned <= 2
+
+
+def test_each_target_and_selectivity_is_checked_for_itself():
+    world, calibrator = World(), Calibrator(info())
+    world.settle(calibrator, world.queries(1000), target=0.95)
+    before = world.scanned
+    world.settle(calibrator, world.queries(1000), target=0.9)
+    assert world.scanned > before
+
+
+def test_exact_searches_and_given_params_are_never_checked():
+    world, calibrator = World(), Calibrator(info())
+    world.settle(calibrator, world.queries(1000), exact=True)
+    way = world.settle(calibrator, world.queries(1000), params={"ef_search": 16})
+    assert way.params == {"ef_search": 16}
+    assert (world.scanned, world.probed) == (0, 0)
+
+
+def test_what_was_seen_can_be_asked_for():
+    world, calibrator = World(), Calibrator(info())
+    queries = world.queries(1000)
+    way = calibrator.choose(Ask(rows=ROWS, passing=ROWS, queries=1000, k=K))
+    assert calibrator.live(way) is None
+    way = world.settle(calibrator, queries)
+    live = calibrator.live(way)
+    assert live.count >= STEP
+    assert live.mean == pytest.approx(1 - MISSES[32], abs=0.03)
+
+
+def test_several_threads_settle_at_once():
+    world, calibrator = World(harder=2.0), Calibrator(info())
+    failures = []
+
+    def work(first):
+        try:
+            for seed in range(first, first + 30):
+                queries = world.queries(1 + seed * 7 % 200, seed)
+                way = world.settle(calibrator, queries, target=(0.9, 0.95)[seed % 2])
+                assert way.low >= (0.9, 0.95)[seed % 2]
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(100 * n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
