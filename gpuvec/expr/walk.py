@@ -12,7 +12,8 @@ from gpuvec.expr.tree import Expr, Parameter
 
 def children(expr: Expr) -> Iterator[Expr]:
     """Yield the nodes directly below."""
-    for name in _names(type(expr)):
+    kind: Any = type(expr)
+    for name in _names(kind):
         value = getattr(expr, name)
         if isinstance(value, Expr):
             yield value

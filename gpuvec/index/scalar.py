@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gpuvec.errors import json_index, scalar_index_for
@@ -23,15 +24,16 @@ from gpuvec.expr.tree import Expr, IsNull
 from gpuvec.index import scalar_files
 from gpuvec.index.base import IndexFile
 from gpuvec.index.scalar_build import Column, bitmap_rows, sorted_rows
-from gpuvec.index.scalar_rows import SlotRows
+from gpuvec.index.scalar_rows import DENSE_SHARE, SlotRows
 from gpuvec.index.scalar_values import Runs, Slots, Values, either, runs_of
-from gpuvec.index.spec import Bitmap, IndexSpec
+from gpuvec.index.spec import Bitmap, IndexSpec, Sorted
 from gpuvec.schema import JSON, FieldType, List
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import RowMask
 
 FEW_SHARE = 16  # with less than 1 value in so many rows, a condition is run over all values
 ALWAYS_FEW = 64
+FEW_ROWS_EACH = 100  # texts with so many rows each, on average, are few
 
 
 class Answer(Protocol):
@@ -195,6 +197,18 @@ def load(spec: IndexSpec, files: Mapping[str, IndexFile]) -> ScalarIndex:
     """
     values, rows, of_lists = scalar_files.read(files)
     return ScalarIndex(spec, values, rows, of_lists=of_lists)
+
+
+def choose(column: Column) -> IndexSpec:
+    """Return the index that serves a scalar column best: `Bitmap` where there are few values.
+
+    Texts are mostly looked up, numbers and instants compared, which is quick by `Bitmap` only where
+    every value has a bit set.
+    """
+    if pa.types.is_list(column.type):
+        return Bitmap()
+    most = len(column) // FEW_ROWS_EACH if pa.types.is_string(column.type) else DENSE_SHARE
+    return Bitmap() if pc.count_distinct(column).as_py() <= max(most, DENSE_SHARE) else Sorted()
 
 
 def build_bytes(spec: IndexSpec, rows: int, column_bytes: int) -> dict[str, int]:

@@ -251,6 +251,14 @@ def test_fields_that_can_have_an_index_pass():
     scalar.check_field(Bitmap(), "f", List(String()))
 
 
+@pytest.mark.parametrize(("name", "spec"), [
+    ("few", Bitmap()), ("many", Sorted()), ("name", Sorted()), ("brand", Bitmap()),
+    ("tags", Bitmap()), ("id", Sorted()),
+])  # fmt: skip
+def test_few_values_get_a_bitmap_many_are_sorted(name, spec):
+    assert scalar.choose(TABLE[name]) == spec
+
+
 def test_a_file_of_another_layout_is_refused():
     (data,) = built(Sorted(), TABLE["few"]).contents.values()
     changed = data.replace(b"gpuvec.format\x00", b"gpuvec.farmot\x00")
