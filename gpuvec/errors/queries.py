@@ -88,14 +88,13 @@ def bad_index_parameter(
 
 def scalar_index_for(index: str, field: str, kind: object) -> QueryError:
     """Return the error for a scalar index of a field that cannot have one."""
-    instead = (
-        "gv.index.Bitmap() finds rows by the elements of their lists"
-        if str(kind).startswith("List")
-        else f'vectors have indexes of their own: create_index("{field}") chooses one'
-    )
+    instead = f'vectors have indexes of their own: create_index("{field}") chooses one'
+    if str(kind).startswith("List"):
+        instead = "gv.index.Bitmap() finds rows by the elements of their lists"
+    wanted = "scalar fields and lists" if index == "Bitmap" else "scalar fields, which have an order"
     return QueryError(
         "GV-340",
-        f'{index} is for scalar fields that have an order; field "{field}" is {kind}',
+        f'{index} is for {wanted}; field "{field}" is {kind}',
         hint=instead,
         details={"index": index, "field": field},
     )

@@ -48,7 +48,7 @@ def bitmap_rows(column: Column) -> tuple[pa.Array, BitmapRows]:
     Args:
         column: scalars, or lists of scalars.
     """
-    is_list = pa.types.is_list(column.type)
+    column, is_list = _chunked(column), pa.types.is_list(column.type)
     found = _list_slots(column) if is_list else _slots(column)
     is_dense = found.counts * DENSE_SHARE > found.num_rows
     dense = np.flatnonzero(is_dense)
@@ -72,7 +72,7 @@ def bitmap_rows(column: Column) -> tuple[pa.Array, BitmapRows]:
 
 def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
     """Return the different values of a column of scalars, and its rows in their order."""
-    found = _slots(column)
+    found = _slots(_chunked(column))
     step = mark_step(found.num_rows)
     bits = np.zeros((MARKS - 1, -(-found.num_rows // 8)), np.uint8)
     before = np.zeros(found.num_rows, bool)
@@ -90,13 +90,17 @@ def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
     return found.values, rows
 
 
-def _slots(column: Column) -> _Lists:
+def _chunked(column: Column) -> pa.ChunkedArray:
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+
+
+def _slots(column: pa.ChunkedArray) -> _Lists:
     values, slot = _numbered(column)
     counts = np.bincount(slot.astype(np.int64), minlength=len(values) + 1)
     return _Lists(values, counts, _narrow(_order(slot), len(column)), len(column))
 
 
-def _list_slots(column: Column) -> _Lists:
+def _list_slots(column: pa.ChunkedArray) -> _Lists:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     values, slot = _numbered(pc.list_flatten(column))
     order = _order(slot)
@@ -109,10 +113,9 @@ def _list_slots(column: Column) -> _Lists:
     return _Lists(values, counts, _narrow(np.append(rows[first], null), len(column)), len(column))
 
 
-def _numbered(column: Column) -> tuple[pa.Array, NDArray[Any]]:
+def _numbered(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[Any]]:
     """Return the different values in order, and for each row the number of its value."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    encoded = pc.dictionary_encode(pa.chunked_array(chunks, column.type)).chunks
+    encoded = pc.dictionary_encode(column).chunks
     values = encoded[0].dictionary if encoded else pa.array([], column.type)  # of all chunks
     order = pc.sort_indices(values)
     rank = np.empty(len(values), np.int64)

@@ -99,6 +99,13 @@ def test_lists_are_found_by_their_elements(text):
     agrees(loaded(Bitmap(), TABLE["tags"]), text)
 
 
+@pytest.mark.parametrize("name", ["few", "brand", "tags", "name"])
+def test_an_array_has_the_index_of_its_chunks(name):
+    whole, halves = TABLE[name].combine_chunks(), pa.concat_tables([TABLE[:7], TABLE[7:]])[name]
+    for spec in (Bitmap(),) if name == "tags" else SPECS:
+        assert built(spec, whole).contents == built(spec, halves).contents
+
+
 def test_unique_texts_answer_only_what_can_be_looked_up():
     index = loaded(Sorted(), TABLE["name"])
     agrees(index, 'name == "n00042"')
