@@ -1,5 +1,6 @@
 """The plan as text: what is read, how segments are searched; when analysed, what was measured."""
 
+import re
 from dataclasses import dataclass
 
 from gpuvec.query import plan as p
@@ -12,6 +13,7 @@ from gpuvec.query.plan_text import Line, render, search_title, short, title
 from gpuvec.query.session import Session
 from gpuvec.query.survey import Selected, Survey, Taken, select, survey
 
+_SAID_TWICE = re.compile(": exact scan(?! is)")  # the line begins with it
 GUESSED_QUERIES = 1000  # of a query frame whose size is not known before it runs
 
 
@@ -149,11 +151,11 @@ def _way_line(taken: Taken, found: Survey, pruned: int) -> Line:
         note = taken.way.reason.replace("curve:", f"curve{source}:", 1)
         live = taken.target.calibrator.live(taken.way)
         if live is not None and live.count:
-            note += f"; {live.mean:.3f} on {live.count:,} real queries"
+            note += f"; {live.mean:.3f} on {live.count:,.0f} real queries"
         return Line(text, note)
     notes = [f"{taken.rows:,} rows"]
     if taken.indexed:
-        notes.append(taken.way.reason)
+        notes.append(_SAID_TWICE.sub("", taken.way.reason))
     elif found.recall is not None:
         notes.append("written since the index, or too few for one")
     if pruned and taken is found.ways[-1]:
@@ -194,7 +196,7 @@ def _measured(metrics: Measurements) -> list[str]:
     lines = [
         f"measured: {metrics.output_rows:,} rows, {_size(metrics.output_bytes)} in "
         f"{metrics.seconds * 1000:.1f} ms ({stages})",
-        f"  {metrics.segments} segments looked at, {metrics.segments_pruned} of them pruned; "
+        f"  {_segments(metrics.segments)} looked at, {metrics.segments_pruned} pruned; "
         f"{metrics.rows:,} rows",
     ]
     if metrics.queries:
@@ -203,15 +205,14 @@ def _measured(metrics: Measurements) -> list[str]:
 
 
 def _measured_search(metrics: Measurements) -> list[str]:
-    ways = ", ".join(f"{name} {count} times" for name, count in metrics.strategies.items())
-    recall = "not measured" if metrics.recall is None else f"{metrics.recall:.4g}"
+    ways = ", ".join(f"{count:,} x {name}" for name, count in metrics.strategies.items())
+    recall = "unknown" if metrics.recall is None else f"{metrics.recall:.4g}"
     lines = [
-        f"  {metrics.queries:,} queries, {metrics.rows_passed:,} rows that pass, {ways}; "
-        f"{metrics.candidates:,} distances measured again, {metrics.rescanned:,} queries rescanned",
-        f"  recall {recall} expected; {metrics.completed:,} short answers completed by a scan",
+        f"  {metrics.queries:,} queries, {metrics.rows_passed:,} rows that pass: {ways or 'none'}",
+        f"  {metrics.candidates:,} distances measured again, {metrics.rescanned:,} queries "
+        f"rescanned, {metrics.completed:,} short answers completed by a scan",
+        f"  expected recall {recall}",
     ]
-    if metrics.checked:
-        lines.append(f"  {metrics.checked:,} queries answered exactly too, to check the index")
     if metrics.live_recall is not None:
-        lines.append(f"  recall {metrics.live_recall:.4g} on real queries, now and before")
+        lines[-1] += f", on real queries checked by a scan, {metrics.checked:,} of them now"
     return lines

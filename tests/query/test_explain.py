@@ -1,9 +1,14 @@
 """The plan as text."""
 
+import re
+
+import numpy as np
 import pytest
 
 from gpuvec.api.frame import frame
 from gpuvec.expr.tree import col, count
+from gpuvec.index.spec import HNSW
+from tests.query.indexed import DIM, flat_curve, indexed_table
 from tests.query.tables import make_queries, make_table
 
 
@@ -71,3 +76,46 @@ def test_query_frames_are_shown(queries):
     text = str(table.frame.search(asked, k=2, exclude_self=True).explain())
     assert "exclude_self" in text
     assert ("Limit 5" if queries == "frame" else "Get 3 keys") in text
+
+
+GOLDEN = """\
+Search embedding k=10 l2 recall≥0.9           queries #  est. # ms  reads about # KiB of # KiB
+├─ prefilter price < #                      selectivity # → mask inside the scan
+├─ 2 segments   HNSW ef_search=64             curve of held-out rows: recall # [#] at selectivity \
+# and above
+├─ 1 segment   exact scan                     # rows; written since the index, or too few for one
+└─ output query_id, rank, id, distance, price  embedding not read
+measured: # rows, # KiB in # ms (snapshot # ms, filter # ms, search # ms, fetch # ms)
+  3 segments looked at, # pruned; # rows
+  # queries, # rows that pass: 2 x HNSW ef_search=64, 1 x float32 scan
+  # distances measured again, # queries rescanned, # short answers completed by a scan
+  expected recall #"""
+
+NUMBER = re.compile(r"(?<![\w=≥.,])\d[\d,.]*\d?(?![\w])(?! (?:segment|x ))")
+
+
+def test_a_search_with_indexes_says_which_way_each_segment_goes():
+    pytest.importorskip("faiss")
+    curve = flat_curve([({"ef_search": 64}, 0.96), ({"ef_search": 400}, 0.999)])
+    sizes = ((2500, True), (300, False), (1500, True))
+    table = indexed_table(HNSW(m=16, ef_construction=80), curve, sizes=sizes)
+    queries = np.random.default_rng(1).standard_normal((7, DIM)).astype(np.float32)
+    search = table.frame.filter("price < 0.6").search(queries, recall=0.9)
+    assert NUMBER.sub("#", str(search.explain(analyze=True))) == GOLDEN
+
+
+def test_a_search_with_indexes_says_why_it_scans():
+    pytest.importorskip("faiss")
+    curve = flat_curve([({"ef_search": 64}, 0.96)])
+    table = indexed_table(HNSW(m=16, ef_construction=80), curve, sizes=((1500, True),))
+    queries = np.zeros((5, DIM), np.float32)
+    for rows, options, words in (
+        (table.frame, {"recall": 0.999}, "1,500 rows; no setting reaches 0.999"),
+        (table.frame, {"exact": True}, "Search embedding k=10 l2 exact"),
+        (table.frame, {"params": {"ef_search": 9}}, "HNSW ef_search=9"),
+        (table.frame, {"k": 500}, "k=500 is larger than any measured"),
+        (table.frame.filter("price < 0.005"), {"recall": 0.9}, "fewer than were measured"),
+    ):
+        text = str(rows.search(queries, **options).explain())
+        assert words in text
+        assert text.count("exact scan") <= 1
