@@ -52,13 +52,13 @@ class Collection(Indexed, Frame):
     """
 
     def __init__(self, source: CollectionSource, session: Session) -> None:
-        super().__init__(scan(source), session)
+        super().__init__(source.scan(), session)
         self._source = source
 
     @property
     def plan(self) -> Scan:
         """All rows, with the fields of now."""
-        return scan(self._source)
+        return self._source.scan()
 
     @property
     def name(self) -> str:

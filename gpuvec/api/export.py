@@ -14,6 +14,7 @@ from gpuvec.sparse import sparse_to_arrow
 from gpuvec.vectors import dense_to_arrow
 
 _DASK_PARTITION_ROWS = 1 << 18
+_FEW_ROWS = 10_000  # that one thread converts in less time than others need to start
 
 
 def to_arrow(rows: Rows) -> pa.Table:
@@ -22,6 +23,8 @@ def to_arrow(rows: Rows) -> pa.Table:
     Vectors are fixed-size lists, of float32 for float16 and bfloat16; binary vectors lists of
     packed bytes; sparse ones maps. Nothing else is copied.
     """
+    if _is_table(rows):
+        return rows.table
     columns = {
         name: _arrow_vectors(rows.vectors[name]) if name in rows.vectors else rows.table[name]
         for name in _visible(rows)
@@ -36,6 +39,9 @@ def to_pandas(rows: Rows) -> Any:
     """
     import pandas as pd
 
+    if _is_table(rows) and not any(map(_needs_nullable, rows.table.columns)):
+        many = rows.table.num_rows > _FEW_ROWS
+        return rows.table.to_pandas(use_threads=many, ignore_metadata=True)
     columns = {
         name: _pandas_vectors(rows.vectors[name])
         if name in rows.vectors
@@ -122,12 +128,25 @@ def _library(name: str, purpose: str) -> Any:
         raise package_missing(name, purpose) from None
 
 
+def _is_table(rows: Rows) -> bool:
+    """Return whether the scalar columns, as they are, are all that leaves."""
+    names = rows.table.column_names
+    return list(rows.order) == names and not any(n.startswith(RESERVED_PREFIX) for n in names)
+
+
+def _needs_nullable(column: pa.ChunkedArray) -> bool:
+    return column.null_count > 0 and column.type in _NULLABLE
+
+
 def _visible(rows: Rows) -> list[str]:
     return [name for name in rows.order if not name.startswith(RESERVED_PREFIX)]
 
 
 def _arrow_vectors(column: VectorColumn) -> pa.Array | pa.ChunkedArray:
     return dense_to_arrow(column) if isinstance(column, DenseVectors) else sparse_to_arrow(column)
+
+
+_NULLABLE = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.bool_())
 
 
 def _nullable_types(pd: Any) -> dict[pa.DataType, Any]:

@@ -57,9 +57,7 @@ class Frame:
 
     @property
     def _output(self) -> Columns:
-        old = self.plan.columns
-        fields = {name: old.fields[name] for name in old.visible}
-        return Columns(fields, old.primary_key if old.primary_key in fields else None, old.name)
+        return self.plan.columns.leaving
 
     def _with(self, plan: Plan) -> "Frame":
         return Frame(plan, self._session)

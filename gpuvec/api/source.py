@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from gpuvec.api.engine import Engine
+from gpuvec.query.build import scan
+from gpuvec.query.plan import Scan
 from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.segment.visible import VisibleSegment
@@ -58,6 +60,7 @@ class CollectionSource:
         self.engine = engine
         self.collection_id = collection_id
         self._partition = partition
+        self._scanned: tuple[Schema, Scan] | None = None
 
     @property
     def name(self) -> str:
@@ -68,6 +71,13 @@ class CollectionSource:
     def schema(self) -> Schema:
         """See `Source.schema`."""
         return self.engine.state(self.collection_id).schema
+
+    def scan(self) -> Scan:
+        """Return all rows as a plan: the same one for as long as name and schema stay."""
+        schema, last = self.schema, self._scanned
+        if last is None or last[0] is not schema or last[1].columns.name != self.name:
+            last = self._scanned = schema, scan(self)
+        return last[1]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

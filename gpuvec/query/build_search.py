@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from gpuvec import errors
@@ -113,7 +114,10 @@ def search(
         )
     if exclude_self:
         _check_own_key(queries, columns)
-    output, renamed, place = _output(queries, columns)
+    id_type = None
+    if isinstance(queries, QueryFrame) and queries.query_id is not None:
+        id_type = queries.plan.columns.fields[queries.query_id]
+    output, renamed, place = _output(columns, id_type)
     found = p.Search(
         columns=output, input=node, queries=queries, field=field,
         metric=field_metric(columns.fields[field], field, metric),
@@ -178,14 +182,17 @@ def _check_own_key(queries: QueryArray | QueryFrame, columns: Columns) -> None:
         raise errors.no_own_key(f"keys are {mine} here and {theirs} in the query frame")
 
 
+@lru_cache(maxsize=256)  # a loop over queries makes the same search again and again
 def _output(
-    queries: QueryArray | QueryFrame, columns: Columns
-) -> tuple[Columns, dict[str, str], str | None]:
-    """Return output columns, what they are called in the input, and the row number's column."""
-    id_type: FieldType = Int64()
-    if isinstance(queries, QueryFrame) and queries.query_id is not None:
-        id_type = queries.plan.columns.fields[queries.query_id]
-    fields: dict[str, FieldType] = {"query_id": id_type, "rank": Int32()}
+    columns: Columns, id_type: FieldType | None
+) -> tuple[Columns, Mapping[str, str], str | None]:
+    """Return output columns, what they are called in the input, and the row number's column.
+
+    Args:
+        columns: of the input.
+        id_type: of the queries' ids; None: row numbers.
+    """
+    fields: dict[str, FieldType] = {"query_id": id_type or Int64(), "rank": Int32()}
     renamed: dict[str, str] = {}
 
     def named(name: str) -> str:

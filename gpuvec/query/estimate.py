@@ -1,6 +1,7 @@
 """How large an answer will be, before work starts."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from gpuvec.errors import result_too_large
 from gpuvec.query import plan as p
@@ -35,8 +36,14 @@ def value_bytes(kind: FieldType) -> int:
 
 def row_bytes(columns: p.Columns, names: Iterable[str] | None = None) -> int:
     """Return the size of one row of the named columns; by default of all visible ones."""
-    wanted = columns.visible if names is None else names
-    return sum(value_bytes(columns.fields[name]) for name in wanted)
+    if names is None:
+        return _visible_bytes(columns)
+    return sum(value_bytes(columns.fields[name]) for name in names)
+
+
+@lru_cache(maxsize=256)
+def _visible_bytes(columns: p.Columns) -> int:
+    return row_bytes(columns, columns.visible)
 
 
 def most_rows(node: p.Plan, source_rows: dict[int, int]) -> int | None:

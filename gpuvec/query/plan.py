@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -46,9 +47,9 @@ class Source(Protocol):
         """Return the source at its newest version, held until the context ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
-    """The output columns of a plan.
+    """The output columns of a plan. What follows from them is found once, at its first use.
 
     Attributes:
         fields: every column that can be named, in order.
@@ -64,27 +65,34 @@ class Columns:
     hidden: frozenset[str] = frozenset()
     inner: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def named(self) -> dict[str, FieldType]:
         """The columns that expressions may name."""
         if not self.inner:
             return self.fields
         return {name: kind for name, kind in self.fields.items() if name not in self.inner}
 
-    @property
+    @cached_property
     def visible(self) -> tuple[str, ...]:
         """Names of the columns that leave, in order."""
         return tuple(name for name in self.fields if name not in self.hidden)
 
-    @property
+    @cached_property
     def where(self) -> str:
         """How messages name the place: `collection "items"` or `this frame`."""
         return f'collection "{self.name}"' if self.name else "this frame"
 
-    @property
+    @cached_property
     def vectors(self) -> dict[str, FieldType]:
         """The vector columns, hidden ones too."""
         return {name: kind for name, kind in self.fields.items() if kind.is_vector}
+
+    @cached_property
+    def leaving(self) -> "Columns":
+        """The columns that leave, as a schema."""
+        fields = {name: self.fields[name] for name in self.visible}
+        key = self.primary_key if self.primary_key in fields else None
+        return Columns(fields, key, self.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
