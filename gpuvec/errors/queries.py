@@ -91,7 +91,7 @@ def scalar_index_for(index: str, field: str, kind: object) -> QueryError:
     instead = f'vectors have indexes of their own: create_index("{field}") chooses one'
     if str(kind).startswith("List"):
         instead = "gv.index.Bitmap() finds rows by the elements of their lists"
-    wanted = "scalar fields and lists" if index == "Bitmap" else "scalar fields, which have an order"
+    wanted = "scalar fields" + (" and lists" if index == "Bitmap" else ", which have an order")
     return QueryError(
         "GV-340",
         f'{index} is for {wanted}; field "{field}" is {kind}',
