@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from gpuvec.expr.prune import can_match
 from gpuvec.query import plan as p
 from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
-from gpuvec.query.evaluate import evaluate_part, mask_part
+from gpuvec.query.evaluate import evaluate_part, keep_part
 from gpuvec.query.join import join_parts
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import (
@@ -94,7 +94,7 @@ def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
             run.metrics.segments_pruned += 1
             continue
         with run.metrics.stage("filter"):
-            kept = part.keep(mask_part(node.predicate, part))
+            kept = keep_part(node.predicate, part, run.session.cache)
         if kept.num_rows:
             yield kept
 

@@ -166,7 +166,8 @@ def _way_line(taken: Taken, found: Survey, pruned: int) -> Line:
 def _share(selected: Selected) -> str:
     """Return the share of rows that pass, and of how many that was found."""
     sampled = "" if selected.sampled is None else f" of the first {selected.sampled:,} rows"
-    return f"selectivity {selected.share:.2g}{sampled}"
+    indexed = ", ".join(f"{name} by {kind}" for name, kind in selected.by_index.items())
+    return f"selectivity {selected.share:.2g}{sampled}" + (f"; {indexed}" if indexed else "")
 
 
 def _not_read(names: list[str]) -> str:

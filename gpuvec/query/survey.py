@@ -1,6 +1,6 @@
 """What a search would do, found without searching: rows that pass, and the way of each segment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from gpuvec.expr.bind import Bound
 from gpuvec.expr.prune import can_match
 from gpuvec.query import plan as p
-from gpuvec.query.evaluate import mask_part
+from gpuvec.query.evaluate import indexed_fields, mask_part
 from gpuvec.query.execute import Run
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Part
@@ -28,18 +28,21 @@ class Selected:
         share: of the rows that were looked at.
         sampled: rows that were looked at; None: all.
         pruned: segments of which statistics say that no row passes.
+        by_index: fields of the filter that an index answers, and its kind.
     """
 
     parts: Sequence[tuple[Part, int]]
     share: float
     sampled: int | None
     pruned: int
+    by_index: Mapping[str, str]
 
 
 def select(run: Run, node: p.Plan, predicate: Bound | None) -> Selected:
     """Return which rows of a plan pass."""
     looked, passed, pruned = 0, 0, 0
     found, rest = [], []
+    cache, by_index = run.session.cache, dict[str, str]()
     for part in run.parts(node):
         if predicate is None:
             found.append((part, part.num_rows))
@@ -47,14 +50,19 @@ def select(run: Run, node: p.Plan, predicate: Bound | None) -> Selected:
             pruned += 1
             looked += part.num_rows
         elif looked < SAMPLED_ROWS:
-            found.append((part, int(np.count_nonzero(mask_part(predicate, part)))))
+            mask = mask_part(predicate, part, cache)
+            found.append((part, int(np.count_nonzero(mask))))
+            by_index.update(indexed_fields(predicate, part, cache))
             passed += found[-1][1]
             looked += part.num_rows
         else:
             rest.append(part)
     share = 1.0 if predicate is None else passed / looked if looked else 0.0
     found += [(part, round(share * part.num_rows)) for part in rest]
-    return Selected(parts=found, share=share, sampled=looked if rest else None, pruned=pruned)
+    return Selected(
+        parts=found, share=share, sampled=looked if rest else None, pruned=pruned,
+        by_index=by_index,
+    )  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
