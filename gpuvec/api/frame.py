@@ -177,10 +177,23 @@ class Frame:
         """Return the nearest rows of this frame for each query.
 
         The answer has one row per query and neighbour: `query_id`, `rank` from 1, the primary key
-            (or `row`, the row
-        number, without one), `distance`, then the other columns; vectors leave only when selected.
-        Rows come in query order, then by rank, equal distances by primary key. Without an index the
-        answer is exact.
+        (or `row`, the row number, without one), `distance`, then the other columns; vectors leave
+        only when selected. Rows come in query order, then by rank, equal distances by primary key.
+        Without an index the answer is exact.
+
+        With an index, `recall` is the mean share, over the queries, of the true `k` nearest rows
+        among those the prefilter leaves. Segment by segment the search takes the fastest setting
+        of the index that was measured to reach it, with the lower end of a 95 % interval, at a `k`
+        and a share of passing rows as hard as its own, for filters that follow the queries too;
+        where none does, where the scan is as fast, and on rows newer than the index, the scan is
+        exact. Rows that an index leaves a query short of are found by a scan. What was measured on
+        rows may not hold for queries of another kind, so some queries, the first of a batch before
+        it is answered, are answered exactly too; a setting that falls short on them is given up
+        for a better one while the database is open, never the other way. `explain` tells the ways,
+        `collect().metrics.recall` what is expected, `evaluate` measures it.
+
+        Searches with `radius` but no `k`, with `group_by`, with `k=None`, by another metric, on a
+        GPU, and of rows that were sorted, limited, sampled or joined are always exact.
 
         Args:
             queries: one vector, a 2-D array, or rows with vectors: a frame, a Parquet glob,
@@ -197,12 +210,15 @@ class Frame:
             group_size: rows of each group.
             exclude_self: leave out the row with the query's own primary key.
             metric: another than the field's.
-            recall: the share of the true neighbours that is enough.
-            exact: the true answer.
-            params: the index's own knobs.
+            recall: the share of the true neighbours that is enough; None: what the index was made
+                for.
+            exact: the true answer; no index is used.
+            params: the index's own knobs, whatever recall they give; segments without an index that
+                has them are scanned.
 
         Raises:
-            QueryError: options that contradict one another, or cannot be.
+            QueryError: options that contradict one another, or cannot be; `GV-318`, `GV-351`,
+                `GV-372`, knobs that no index of the field has, or that this search cannot use.
             SchemaError: `GV-113`, queries of another dimension.
             NotFoundError: `GV-104`, an unknown column.
         """
