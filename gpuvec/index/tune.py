@@ -27,6 +27,7 @@ QUERIES = 1000  # at most
 _FILTERED_QUERIES = 500  # at most
 _PILOT = 96  # queries that show whether a setting may reach a target
 _DOUBT = 0.02  # by which their mean may be too low
+_COMPLETE = 0.9995
 _UNFILTERED_WEIGHT = 4  # of the time, beside 1 for each filtered case
 _SINGLES = 12
 _SINGLES_S = 0.06  # for one setting's single queries
@@ -177,12 +178,11 @@ class _Bench:
         """Return the points of one cell, the exact scan's first."""
         cell = self._cell(case, k)
         pilots: list[CurvePoint] = []
-        enough = (1 + max(self._targets)) / 2
         for params in self._index.settings(k):
             point = self._point(cell, params, _PILOT)
             pilots.append(point)
             slower = point.batch_s >= cell.exact.batch_s and point.single_s >= cell.exact.single_s
-            if slower or point.recall >= enough or time.perf_counter() > end:
+            if slower or point.recall >= _COMPLETE or time.perf_counter() > end:
                 break
         whole: dict[int, CurvePoint] = {}
         for target in self._targets:

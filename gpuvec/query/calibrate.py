@@ -84,14 +84,24 @@ class Live:
         self.total += float(values.sum())
         self.squares += float((values**2).sum())
 
+    @property
+    def believed(self) -> float:
+        """A recall that the queries so far speak for.
+
+        It lies a standard error above the mean while they are few, as other evidence says that the
+        setting is good enough, and one below it when they are many.
+        """
+        if self.count < STEP:
+            return self.mean + self.error
+        return self.mean - self.error * min(1.0, (self.count - STEP) / (MOST - STEP))
+
     def falls_short(self, target: float) -> bool:
-        """Return whether the mean is below the target; of a few queries, clearly so."""
-        doubt = self.error if 0 < self.count < STEP else 0.0
-        return self.count >= LEAST and self.mean < target - doubt
+        """Return whether queries enough speak against the setting."""
+        return self.count >= LEAST and self.believed < target
 
     def leaves_open(self, target: float) -> bool:
         """Return whether more queries could well turn the verdict."""
-        return self.count < LEAST or abs(self.mean - target) < self.error
+        return self.count < LEAST or abs(self.believed - target) < self.error
 
 
 @dataclass(slots=True)
@@ -234,7 +244,7 @@ class Calibrator:
         if own is not None and own.count >= LEAST:
             if not own.falls_short(target):
                 return None
-            return f"recall {own.mean:.3f} on {own.count:,.0f} real queries"
+            return f"recall {own.mean:.3f} ± {own.error:.3f} on {own.count:,.0f} real queries"
         believed = [live for live in known.values() if live.count >= LEAST]
         missed = sum(live.count * (1 - live.mean) for live in believed)
         expected = sum(live.count * (1 - live.expected) for live in believed)

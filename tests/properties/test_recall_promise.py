@@ -1,0 +1,165 @@
+"""A recall asked for is reached, on queries that neither build nor measurement ever saw.
+
+Ways are chosen as a search chooses them, but as if the exact scan were slow: else most of these
+small cases would be scanned, and nothing would be at stake.
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import gpuvec
+from gpuvec.index import registry
+from gpuvec.index.auto import held_out_rows
+from gpuvec.index.base import Neighbors
+from gpuvec.index.curve import interval, recalls
+from gpuvec.index.spec import HNSW, IVFSQ8, IVFFlat, IVFInt8
+from gpuvec.index.tune import measure_curve
+from gpuvec.kernels.pairwise import pairwise_distances
+from gpuvec.query.calibrate import Calibrator
+from gpuvec.query.strategy import Ask, IndexInfo
+from gpuvec.rows import DenseVectors
+from gpuvec.types import Metric
+
+K = 10
+SAMPLE = Path(gpuvec.__file__).parents[1] / "benchmarks" / "data"
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+
+
+class Data(NamedTuple):
+    rows: np.ndarray
+    queries: np.ndarray
+    metric: Metric
+
+
+def text() -> Data:
+    """Return descriptions of packages, and questions that other people wrote."""
+
+    def read(name):
+        column = pq.read_table(SAMPLE / name, columns=["vector"])["vector"].combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        return np.ascontiguousarray(flat.reshape(len(column), -1), np.float32)
+
+    return Data(read("packages.parquet"), read("queries.parquet"), Metric.COSINE)
+
+
+def clustered() -> Data:
+    rng = np.random.default_rng(1)
+    centers = 2 * rng.normal(size=(200, 48))
+    sizes = rng.dirichlet(np.full(200, 0.5))
+
+    def draw(count):
+        near = centers[rng.choice(200, count, p=sizes)]
+        return (near + rng.normal(size=near.shape)).astype(np.float32)
+
+    return Data(draw(12_000), draw(1000), Metric.L2)
+
+
+def noise() -> Data:
+    rng = np.random.default_rng(2)
+    both = rng.normal(size=(13_000, 24)).astype(np.float32)
+    return Data(both[1000:], both[:1000], Metric.IP)
+
+
+KINDS = {"text": text, "clustered": clustered, "noise": noise}
+
+
+@cache
+def data(kind):
+    return KINDS[kind]()
+
+
+@cache
+def built(kind, spec):
+    """Return an index, what is known of it, and the exact scan."""
+    rows, _, metric = data(kind)
+    vectors = DenseVectors(rows)
+    held_out = held_out_rows(vectors)
+    index = registry.build(spec, vectors, metric, held_out=held_out)
+    exact = registry.exact(vectors, metric)
+    curve = measure_curve(index, exact, vectors, metric, held_out=held_out, ks=(K,))
+    index.complete()
+    points = [p if p.params else replace(p, batch_s=9.0, single_s=9.0) for p in curve.points]
+    slow_scan = replace(curve, points=tuple(points))
+    return index, IndexInfo(spec=index.spec, target=0.95, curve=slow_scan), exact
+
+
+def masks(kind):
+    """Yield the name, the share and the rows of filters; half of them follow some queries."""
+    rows, queries, metric = data(kind)
+    rng = np.random.default_rng(7)
+    luck = rng.random(len(rows))
+    near = pairwise_distances(queries[rng.choice(len(queries), 3)], rows, metric).min(axis=0)
+    for share in SHARES:
+        if share == 1.0:
+            yield "all", 1.0, None
+            continue
+        count = round(share * len(rows))
+        for name, order in (("random", luck), ("near some queries", near)):
+            keep = np.zeros(len(rows), bool)
+            keep[np.argsort(order)[:count]] = True
+            yield name, share, keep
+
+
+def answer(index, exact, calibrator, queries, keep, target):
+    """Search as `query.ways` does: choose, check, search, complete short answers."""
+    passing = index.num_rows if keep is None else int(keep.sum())
+    ask = Ask(rows=index.num_rows, passing=passing, queries=len(queries), k=K, target=target)
+    way = calibrator.settle(
+        ask,
+        queries,
+        lambda some, k, params: index.search(some, k, params=params, keep=keep),
+        lambda some, k: exact.search(some, k, keep=keep),
+    )
+    if way.kind == "exact":
+        return way, exact.search(queries, K, keep=keep)
+    found = index.search(queries, way.k, params=way.params, keep=keep)
+    return way, Neighbors(found.rows[:, :K], found.distances[:, :K])
+
+
+def holds(kind, spec, targets):
+    """Check every filter and target; return how many searches took the index."""
+    _, queries, _ = data(kind)
+    index, info, exact = built(kind, spec)
+    indexed, above, all_of = 0, 0, 0
+    for name, share, keep in masks(kind):
+        truth = exact.search(queries, K, keep=keep)
+        for target in targets:
+            way, found = answer(index, exact, Calibrator(info), queries, keep, target)
+            values = recalls(found, truth)
+            said = f"{kind} {spec} {name} {share}: {values.mean():.4f} of {target} by {way}"
+            print(f"{kind:9} {spec!s:40} {name:17} {share:<5} {target}: {values.mean():.4f} "
+                  f"{way.kind} {way.params} {way.reason}")  # fmt: skip
+            assert interval(values)[1] >= target, said
+            indexed += way.kind == "index"
+            above += values.mean() >= target
+            all_of += 1
+    assert above >= 0.85 * all_of
+    return indexed
+
+
+QUICK = [("clustered", IVFInt8()), ("text", HNSW())]
+EVERY = [(kind, spec) for kind in KINDS for spec in (IVFInt8(), HNSW(), IVFFlat(), IVFSQ8())]
+
+
+def _needs(spec):
+    if not isinstance(spec, IVFInt8):
+        pytest.importorskip("faiss")
+
+
+@pytest.mark.parametrize(("kind", "spec"), QUICK, ids=str)
+def test_a_recall_asked_for_is_reached(kind, spec):
+    _needs(spec)
+    assert holds(kind, spec, (0.95,)) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "spec"), EVERY, ids=str)
+def test_every_recall_is_reached_on_every_kind_of_data(kind, spec):
+    _needs(spec)
+    assert holds(kind, spec, (0.9, 0.95, 0.99)) >= (0 if kind == "noise" else 1)
