@@ -261,8 +261,8 @@ class IndexWork:
                 self.cancel()
             raise errors.as_build_error(self._field, error) from error
         report = _report(self._engine, self._id, state, self._field)
-        if report.short and report.wish != AUTO:
-            warnings.warn(_short_text(report), errors.RecallWarning, stacklevel=4)
+        if report.wish != AUTO:
+            _warn_if_short(report)
         return report
 
     def cancel(self) -> None:
@@ -289,13 +289,19 @@ def _show(work: IndexWork, job: "Job[IndexReport]") -> None:
             tell(work.rows - shown)
 
 
-def _short_text(report: IndexReport) -> str:
-    most = min(report.short, key=lambda segment: segment.recall or 0.0)
-    return (
+def _warn_if_short(report: IndexReport) -> None:
+    """Warn of segments whose settings miss the target, not of those too small to show it."""
+    target = report.target or 0.0
+    short = [s for s in report.short if s.recall is not None and s.recall < target]
+    if not short:
+        return
+    most = min(short, key=lambda segment: segment.recall or 0.0)
+    text = (
         f'{report.wish} of "{report.field}" reaches recall {most.recall:.3f} at most, not '
-        f"{report.target:g} (k={report.k}, a segment of {most.rows:,} rows): searches that want "
-        f"{report.target:g} scan exactly there. Build it larger, or ask for less"
+        f"{target:g} (k={report.k}, a segment of {most.rows:,} rows): searches that want "
+        f"{target:g} scan exactly there. Build it larger, or ask for less"
     )
+    warnings.warn(text, errors.RecallWarning, stacklevel=5)
 
 
 def _definition(
