@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from gpuvec.storage.durable import DurableFolder, DurableLog, is_temporary, repo
 from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 from gpuvec.storage.process_lock import hold_lock
+from gpuvec.storage.stamps import Stamps
 from gpuvec.storage.system import HOST, System
 
 DURABILITY = ("fsync", "os")
@@ -51,6 +52,7 @@ class LocalStore:
         self._logs: dict[str, DurableLog] = {}
         self._open_logs: OrderedDict[str, DurableLog] = OrderedDict()  # used last at the end
         self._mutex = threading.Lock()  # guards both
+        self._stamps = Stamps(self._root)
 
     @property
     def root(self) -> Path:
@@ -170,6 +172,10 @@ class LocalStore:
         for folder in sorted(folders):
             with reported("sync", folder), suppress(FileNotFoundError):
                 self._files.sync_folder(folder)
+
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable | None:
+        """See `ObjectStore.stamp`; None where `system` is a model."""
+        return self._stamps.stamp(folders, logs) if self._system is HOST else None
 
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`. The file need not exist; None where `system` is a model."""

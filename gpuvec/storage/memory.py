@@ -98,6 +98,9 @@ class MemoryStore:
             for key in keys:
                 self._objects.pop(check_key(key), None)
 
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> None:
+        """See `ObjectStore.stamp`: always None."""
+
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`: always None."""
         check_key(key)

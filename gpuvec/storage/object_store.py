@@ -6,7 +6,7 @@ on a store that fails on schedule, so what the simulation proves is the code tha
 """
 
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -49,6 +49,17 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that do not exist are passed over."""
+
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable | None:
+        """Return what differs once a key was made or deleted in a folder, or a log was appended to.
+
+        None when that cannot be told for less than a listing. Take it before reading: as long as
+        it stays the same, what was read is all there is.
+
+        Args:
+            folders: keys that other keys begin with, up to a slash; keys further below may change.
+            logs: keys that exist.
+        """
 
     def local_path(self, key: str) -> Path | None:
         """Return a path that can be memory mapped, None when the store has no local files."""

@@ -1,7 +1,7 @@
 """A store that fails on schedule."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -95,6 +95,10 @@ class FaultStore:
         """See `ObjectStore.delete`."""
         with self._operation("delete", " ".join(keys)):
             self._inner.delete(keys)
+
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable | None:
+        """See `ObjectStore.stamp`; no operation, since it may only save some."""
+        return self._inner.stamp(folders, logs)
 
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`."""

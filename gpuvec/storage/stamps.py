@@ -1,0 +1,56 @@
+"""Whether anything changed below a local folder, told by a few `stat` calls.
+
+A folder's times change with every name that is made or removed in it; a log's size changes with
+every append. Times have ticks, within which a second change leaves no trace: so a folder's times
+count once they have stood still for `SETTLED_S`, by a clock of this process. And since some file
+systems (over a network, in user space) keep no such times, no stamp lives longer than `KEPT_S`: on
+these, and only these, a read may miss what was written in so short a time.
+"""
+
+import os
+import time
+from collections.abc import Callable, Hashable, Sequence
+
+SETTLED_S = 2.5  # FAT ticks every two seconds
+KEPT_S = 0.1
+
+_Times = tuple[int, int, int, int]
+
+
+class Stamps:
+    """Stamps of folders and logs below one root. Safe for use by several threads.
+
+    Args:
+        root: the folder of a local store.
+        now_s: a clock that never goes back.
+    """
+
+    def __init__(self, root: str, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._root = root
+        self._now_s = now_s
+        self._seen: dict[str, tuple[_Times, float]] = {}  # folder: its times, and since when
+
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable | None:
+        """See `ObjectStore.stamp`."""
+        now = self._now_s()
+        found: list[Hashable] = [int(now / KEPT_S)]
+        try:
+            for folder in folders:
+                times = _times(os.stat(f"{self._root}/{folder}"))
+                before = self._seen.get(folder)
+                if before is None or before[0] != times:
+                    self._seen[folder] = (times, now)
+                    return None
+                if now - before[1] < SETTLED_S:
+                    return None
+                found.append(times)
+            for log in logs:
+                file = os.stat(f"{self._root}/{log}")
+                found.append((log, file.st_ino, file.st_size, file.st_mtime_ns))
+        except OSError:
+            return None
+        return tuple(found)
+
+
+def _times(folder: os.stat_result) -> _Times:
+    return folder.st_ino, folder.st_dev, folder.st_mtime_ns, folder.st_ctime_ns
