@@ -5,13 +5,31 @@ each 32-bit lane and adds them to it. Addresses are int64.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+import llvmlite.binding
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, config
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+WORD = 4  # dimensions of a 32-bit lane
 _DOT = {16: "llvm.x86.avx512.vpdpbusd.512", 8: "llvm.x86.avx512.vpdpbusd.256"}
+
+
+@cache
+def int8_lanes() -> int:
+    """Return the sums per register that compiled code may use: 16, 8, or 0 without VNNI.
+
+    Asks for what Numba compiles for, so `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` count.
+    """
+    if config.CPU_FEATURES is not None:
+        wanted = {part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+")}
+    else:
+        wanted = {name for name, on in llvmlite.binding.get_host_cpu_features().items() if on}
+    if {"avx512vnni", "avx512bw", "avx512vl"} <= wanted:
+        return 16
+    return 8 if "avxvnni" in wanted else 0
 
 
 def vector(lanes: int) -> ir.VectorType:
@@ -41,10 +59,26 @@ def splat(builder: Any, word: Any, lanes: int) -> Any:
 
 
 def dot(builder: Any, lanes: int, total: Any, row_codes: Any, query_codes: Any) -> Any:
-    """Emit the dot product of unsigned and signed codes, added to `total`."""
+    """Emit the dot product of unsigned and signed codes, added to `total`.
+
+    Without VNNI it takes four 32-bit products: the same sums on every machine, more slowly.
+    """
+    if not int8_lanes():
+        return _wide_dot(builder, lanes, total, row_codes, query_codes)
     kind = ir.FunctionType(vector(lanes), [vector(lanes)] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, _DOT[lanes])
     return builder.call(function, [total, row_codes, query_codes])
+
+
+def _wide_dot(builder: Any, lanes: int, total: Any, row_codes: Any, query_codes: Any) -> Any:
+    """Emit `dot` in instructions that every processor has."""
+    for byte in range(WORD):
+        up = ir.Constant(vector(lanes), [24 - 8 * byte] * lanes)
+        down = ir.Constant(vector(lanes), [24] * lanes)
+        row = builder.lshr(builder.shl(row_codes, up), down)
+        query = builder.ashr(builder.shl(query_codes, up), down)
+        total = builder.add(total, builder.mul(row, query))
+    return total
 
 
 def loop(

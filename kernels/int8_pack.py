@@ -179,7 +179,7 @@ def _fit_space(rows: Any, metric: Metric, *, centers: int) -> Space | None:
     rotation[:, :dim] = axes[:, ::-1]
     variance = np.zeros(dims, np.float32)
     variance[:dim] = np.maximum(energy[::-1], 0)
-    head, shift = _choose_head(variance)
+    head, shift = choose_head(variance)
     if (LEVELS + OFFSET) * LEVELS * ((head << 2 * MAX_SHIFT) + dims) > _MAX_SUM:
         return None
     return Space(
@@ -222,7 +222,7 @@ def _assign(vectors: F32, middles: F32) -> NDArray[np.int64]:
     return nearest
 
 
-def _choose_head(variance: F32) -> tuple[int, int]:
+def choose_head(variance: F32) -> tuple[int, int]:
     """Return the head and shift with the least expected loss, from the spread per dimension.
 
     Half the weight is on all dimensions, half on the first third, where most scans stop.

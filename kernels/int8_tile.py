@@ -13,39 +13,23 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
-from numba.core import config
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuvec.kernels import compiled as compiled  # its cache guard
 from gpuvec.kernels.int8_ir import I32, I64, dot, load, loop, splat, store, vector
+from gpuvec.kernels.int8_ir import WORD as WORD
+from gpuvec.kernels.int8_ir import int8_lanes as int8_lanes
 
 TILE_ROWS = 48
 GROUP = 8  # queries per call
-WORD = 4  # dimensions per step
 FAR = 2.0**30  # no integer product is that large
 MARGIN = 3  # of integer thresholds, for their own rounding
 _UNROLL = 4
 _QUERIES_IN_REGISTERS = {16: 8, 8: 2}  # x TILE_ROWS / lanes sums, of 32 and 16 registers
-
-
-@cache
-def int8_lanes() -> int:
-    """Return the sums per register that compiled code may use: 16, 8, or 0 without VNNI.
-
-    Asks for what Numba compiles for, so `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` count.
-    """
-    if config.CPU_FEATURES is not None:
-        wanted = {part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+")}
-    else:
-        wanted = {name for name, on in llvmlite.binding.get_host_cpu_features().items() if on}
-    if {"avx512vnni", "avx512bw", "avx512vl"} <= wanted:
-        return 16
-    return 8 if "avxvnni" in wanted else 0
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -247,3 +247,23 @@ def log_undecided(where: str) -> UnavailableError:
         hint="retry shortly; if it goes on, open the database for writing once",
         details={"path": where, "retryable": True, "outcome": "none"},
     )
+
+
+def unknown_index_version(*, wanted: int, got: object) -> UnsupportedError:
+    """Return the error for an index file in a form that this version does not know."""
+    return UnsupportedError(
+        "GV-330",
+        f"the index file has form {got}; this version of gpuvec reads form {wanted}",
+        hint="drop the index and create it again, or use the version of gpuvec that made it",
+        details={"wanted": wanted, "got": got},
+    )
+
+
+def damaged_index_file(why: str) -> CorruptError:
+    """Return the error for an index file that is not one, or not all of one."""
+    return CorruptError(
+        "GV-331",
+        f"an index file is damaged: {why}",
+        hint="drop the index and create it again; rows are not affected",
+        details={"why": why},
+    )

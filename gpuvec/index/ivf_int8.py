@@ -1,0 +1,275 @@
+"""Lists of 8-bit codes, scanned list by list for whole batches: `kernels.ivf_scan` as an index."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.device.memory import host_limit_bytes
+from gpuvec.errors import index_cannot_measure, index_memory_exceeded, wrong_length
+from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
+from gpuvec.index.ivf_file import read_arrays, write_arrays
+from gpuvec.index.spec import IVFInt8, check_params
+from gpuvec.kernels.float_scan import float_scan_topk
+from gpuvec.kernels.ivf_pack import (
+    IvfArrays,
+    IvfPack,
+    groups_for,
+    pack_bytes,
+    pack_ivf,
+)
+from gpuvec.kernels.ivf_scan import Effort, IvfSearch, Keep, keep_tiles
+from gpuvec.kernels.pairwise import check_pair, is_binary
+from gpuvec.kernels.select_k import check_k
+from gpuvec.rows import DenseVectors
+from gpuvec.storage.object_store import Buffer
+from gpuvec.types import Array, Metric, RowMask
+
+FILE, VERSION = "pack.bin", 1
+_SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
+_FLOAT_TILE = 32  # queries of a float32 scan
+_DEFAULT = 0.5
+_SETTINGS = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
+
+
+def effort_of(knob: float) -> Effort:
+    """Return what a knob from 0 to 1 stands for."""
+    spreads = 1.0 + 9.0 * knob
+    return Effort(reach=spreads, patience=spreads)
+
+
+class IVFInt8Index:
+    """Near rows by lists of codes.
+
+    Args:
+        spec: every parameter decided.
+        vectors: of the segment; held, not copied.
+        metric: dense.
+        pack: of the rows; None: of none, or of rows that codes cannot hold, which are scanned.
+        held_out: rising rows that are not found yet.
+    """
+
+    def __init__(
+        self,
+        spec: IVFInt8,
+        vectors: DenseVectors,
+        metric: Metric,
+        pack: IvfPack | None,
+        held_out: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.metric = metric
+        self.num_rows = len(vectors)
+        self._vectors = vectors
+        self._pack = pack
+        self._found: RowMask | None = None if vectors.valid is None else vectors.valid.copy()
+        if held_out is not None and len(held_out):
+            self._found = np.ones(len(vectors), np.bool_) if self._found is None else self._found
+            self._found[held_out] = False
+        self._every: Keep | None = None
+        self._local = threading.local()
+
+    @property
+    def nbytes(self) -> int:
+        """See `ApproximateIndex.nbytes`."""
+        return 0 if self._pack is None else self._pack.nbytes
+
+    @property
+    def last_stats(self) -> SearchStats | None:
+        """See `ApproximateIndex.last_stats`."""
+        found: SearchStats | None = getattr(self._local, "stats", None)
+        return found
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        params: Params | None = None,
+        keep: RowMask | None = None,
+        tie_rank: Array | None = None,
+        bound: Array | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> Neighbors:
+        """See `ApproximateIndex.search`."""
+        start = time.perf_counter()
+        check_k(k)
+        check_pair(queries, self._vectors.values, self.metric)
+        effort = effort_of(check_params(self.spec, params or {}).get("effort", _DEFAULT))
+        for what, given, wanted in (
+            ("keep", keep, self.num_rows),
+            ("tie_rank", tie_rank, self.num_rows),
+            ("bound", bound, len(queries)),
+        ):
+            if given is not None and len(given) != wanted:
+                raise wrong_length(what, wanted=wanted, got=len(given))
+        mask = self._found
+        if keep is not None and not keep.all():
+            mask = keep if mask is None else mask & keep
+        if self._pack is None:
+            found, candidates, rescanned = self._scan(queries, k, mask, tie_rank, bound, threads)
+        else:
+            search = IvfSearch(
+                self._pack,
+                self._vectors.values,
+                queries,
+                int(k),
+                keep=self._keep(mask, threads),
+                mask=mask,
+                effort=effort,
+                tie_rank=tie_rank,
+                bound=bound,
+                threads=threads,
+                memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+            )
+            found, stats = search.run()
+            candidates, rescanned = stats.candidates, stats.rescanned
+        self._local.stats = SearchStats(
+            strategy=self.spec.KIND,
+            queries=len(queries),
+            candidates=candidates,
+            rescanned=rescanned,
+            seconds=time.perf_counter() - start,
+        )
+        return found
+
+    def settings(self, k: int) -> Sequence[Params]:
+        """See `ApproximateIndex.settings`."""
+        return [{"effort": effort} for effort in _SETTINGS]
+
+    def complete(self) -> None:
+        """See `ApproximateIndex.complete`."""
+        self._found = self._vectors.valid
+        self._every = None
+
+    def files(self) -> Mapping[str, Sequence[Buffer]]:
+        """See `ApproximateIndex.files`."""
+        if self._pack is None:
+            return {FILE: write_arrays(VERSION, {"packed": False}, {})}
+        pack = self._pack
+        facts = {
+            "packed": True,
+            "edge": pack.edge,
+            "head": pack.head,
+            "row_shift": pack.row_shift,
+            "query_shift": pack.query_shift,
+            "unit": pack.unit,
+        }
+        arrays = {name: getattr(pack, name) for name in _SPACE}
+        return {FILE: write_arrays(VERSION, facts, arrays | pack.arrays._asdict())}
+
+    def _keep(self, mask: RowMask | None, threads: int) -> Keep:
+        """Return which rows may be found; where that is all of them, it is worked out once."""
+        assert self._pack is not None
+        if mask is not self._found:
+            return keep_tiles(self._pack, mask, threads)
+        if self._every is None:
+            self._every = keep_tiles(self._pack, mask, threads)
+        return self._every
+
+    def _scan(
+        self,
+        queries: Queries,
+        k: int,
+        mask: RowMask | None,
+        tie_rank: Array | None,
+        bound: Array | None,
+        threads: int,
+    ) -> tuple[Neighbors, int, int]:
+        """Answer from the vectors themselves."""
+        listed = None if mask is None else np.flatnonzero(mask)
+        answers, candidates = [Neighbors.empty(0, k)], 0
+        for start in range(0, len(queries), _FLOAT_TILE):
+            at = slice(start, start + _FLOAT_TILE)
+            found, measured = float_scan_topk(
+                self._vectors.values,
+                queries[at],
+                k,
+                self.metric,
+                listed=listed,
+                tie_rank=tie_rank,
+                bound=None if bound is None else bound[at],
+                threads=threads,
+            )
+            answers.append(found)
+            candidates += measured
+        return Neighbors.concat(answers), candidates, len(queries)
+
+
+_SPACE = ("origin", "rotation", "variance", "reach")  # arrays of a pack beside those of its lists
+
+
+def build(
+    spec: IVFInt8,
+    vectors: DenseVectors,
+    metric: Metric,
+    *,
+    held_out: NDArray[np.int64] | None = None,
+    threads: int = 0,
+    memory_limit: int | None = None,
+) -> IVFInt8Index:
+    """See `registry.build`.
+
+    Raises:
+        UnsupportedError: `GV-320`, the metric is not a dense one.
+        DeviceMemoryError: `GV-401`, it does not fit; names the parts.
+    """
+    _check(spec, vectors, metric)
+    count = len(vectors) if vectors.valid is None else int(np.count_nonzero(vectors.valid))
+    decided = replace(spec, n_lists=spec.n_lists or groups_for(count))
+    parts = build_bytes(decided, len(vectors), vectors)
+    allowed = host_limit_bytes() if memory_limit is None else memory_limit
+    if sum(parts.values()) > allowed:
+        raise index_memory_exceeded(f"building {decided}", parts, allowed)
+    pack = None
+    if count:
+        known = None
+        if held_out is not None and len(held_out):
+            known = np.ones(len(vectors), np.bool_)
+            known[held_out] = False
+        assert decided.n_lists is not None
+        pack = pack_ivf(
+            vectors.values,
+            metric,
+            groups=decided.n_lists,
+            found=vectors.valid,
+            known=known,
+            threads=threads,
+        )
+    return IVFInt8Index(decided, vectors, metric, pack, held_out)
+
+
+def load(
+    spec: IVFInt8, vectors: DenseVectors, metric: Metric, files: Mapping[str, IndexFile]
+) -> IVFInt8Index:
+    """See `registry.load`. Nothing is read but the file's first page.
+
+    Raises:
+        UnsupportedError: `GV-330`, the file is of another version.
+        CorruptError: `GV-331`, it is damaged.
+    """
+    _check(spec, vectors, metric)
+    facts, arrays = read_arrays(files[FILE].data, VERSION)
+    if not facts.pop("packed"):
+        return IVFInt8Index(spec, vectors, metric, None)
+    known: dict[str, Any] = {**facts, **{name: arrays.pop(name) for name in _SPACE}}
+    pack = IvfPack(metric=metric, arrays=IvfArrays(**arrays), **known)
+    return IVFInt8Index(spec, vectors, metric, pack)
+
+
+def build_bytes(spec: IVFInt8, rows: int, vectors: DenseVectors) -> dict[str, int]:
+    """See `registry.build_bytes`."""
+    return pack_bytes(rows, int(vectors.values.shape[1]), spec.n_lists or groups_for(rows))
+
+
+def _check(spec: IVFInt8, vectors: DenseVectors, metric: Metric) -> None:
+    if is_binary(metric):
+        dense = [other for other in Metric if not is_binary(other)]
+        raise index_cannot_measure(type(spec).__name__, metric, dense)
+    rows = vectors.values[:1]
+    check_pair(np.zeros((1, rows.shape[1]), np.float32), rows, metric)

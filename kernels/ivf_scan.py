@@ -1,0 +1,317 @@
+"""The approximate batch search: near rows of many dense queries, list by list.
+
+Queries are rotated and encoded, lists and rows chosen by the compiled sweep (`kernels.ivf_sweep`),
+and what it finds is measured by `paired_distances`. A query with more candidates than there is room
+for (mostly rows that are equal) is answered by the float32 scan instead, and counted.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuvec.kernels.blas import one_blas_thread
+from gpuvec.kernels.candidates import Candidates, list_pairs, make_candidates
+from gpuvec.kernels.float_scan import float_scan_topk
+from gpuvec.kernels.host_heap import select_segments
+from gpuvec.kernels.int8_pack import rotate
+from gpuvec.kernels.int8_scan import tile_masks
+from gpuvec.kernels.int8_tile import tile_address
+from gpuvec.kernels.ivf_batch import (
+    IvfBatch,
+    encode_batch,
+    make_scratch,
+    query_peaks,
+    scratch_bytes,
+    steps_of,
+)
+from gpuvec.kernels.ivf_pack import IvfPack
+from gpuvec.kernels.ivf_sweep import sweep_lists
+from gpuvec.kernels.lanes import numbers_view
+from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.kernels.pairwise import paired_distances
+from gpuvec.kernels.parallel import run_parallel, split, thread_count
+from gpuvec.kernels.quantize import LEVELS
+from gpuvec.kernels.scan_bounds import prepare_queries, score_limits
+from gpuvec.types import Metric, RowMask
+
+BLOCK = 512  # queries per sweep
+ROOM = 256  # candidates per query, besides four times k
+SCRATCH_BYTES = 256 << 20
+DOUBT = 2.0  # spreads of what codes lose, by which scores are widened
+_ROUNDING = 12.0**-0.5
+_RESCAN_TILE = 32
+_FINEST = -8  # powers of two by which steps of short l2 queries may be narrower
+_MOST_FIRST = 48
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How thorough a search is.
+
+    Attributes:
+        reach: spreads by which a list's center may lie below a query's floor.
+        patience: spreads by which a row may lie below it at the first edge.
+    """
+
+    reach: float
+    patience: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Which rows may be found, tile by tile.
+
+    Attributes:
+        tiles: (t,) int64, one bit a row.
+        half: (p,) float32, `IvfArrays.center_half`, +inf for lists without such rows.
+        rows: how many there are.
+        lists: that have any.
+    """
+
+    tiles: I64
+    half: F32
+    rows: int
+    lists: int
+
+
+def keep_tiles(pack: IvfPack, mask: RowMask | None, threads: int) -> Keep:
+    """Turn a mask of rows into one of tiles.
+
+    Args:
+        pack: the rows.
+        mask: (n,) bool; None: all that are packed.
+        threads: 0: all cores.
+    """
+    arrays = pack.arrays
+    lists = len(arrays.units)
+    given = np.zeros(0, np.bool_) if mask is None else mask
+
+    def work(part: tuple[int, int]) -> tuple[I64, I64]:
+        tiles = arrays.list_tiles[part[0] : part[1] + 1]
+        found: tuple[I64, I64] = tile_masks(
+            arrays.rows[tiles[0] : tiles[-1]], tiles - tiles[0], given
+        )
+        return found
+
+    done = run_parallel(work, split(lists, 64, least=512), threads)
+    counts = np.concatenate([found[1] for found in done])
+    half = arrays.center_half.copy()
+    half[:lists][counts == 0] = np.inf
+    return Keep(
+        tiles=np.concatenate([found[0] for found in done]),
+        half=half,
+        rows=int(counts.sum()),
+        lists=int(np.count_nonzero(counts)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IvfStats:
+    """What a search did.
+
+    Attributes:
+        candidates: pairs measured for their final distance.
+        rescanned: queries answered by the float32 scan.
+        products: 8-bit multiplications.
+        seconds: of wall time.
+    """
+
+    candidates: int
+    rescanned: int
+    products: int
+    seconds: float
+
+
+class IvfSearch:
+    """One call's queries over one pack.
+
+    Args:
+        pack: of the rows.
+        rows: (n, dim) host array that was packed.
+        queries: (m, dim) float32.
+        k: at least 1.
+        keep: rows that may be found.
+        mask: the same by row; None: all.
+        effort: how thorough.
+        tie_rank: (n,) int64 or None.
+        bound: (m,) float32 or None.
+        threads: 0: all cores.
+        memory_limit: bytes for temporary data.
+    """
+
+    def __init__(
+        self,
+        pack: IvfPack,
+        rows: Any,
+        queries: F32,
+        k: int,
+        *,
+        keep: Keep,
+        mask: RowMask | None,
+        effort: Effort,
+        tie_rank: I64 | None,
+        bound: F32 | None,
+        threads: int,
+        memory_limit: int | None,
+    ) -> None:
+        self._pack = pack
+        self._rows = rows
+        self._queries = np.ascontiguousarray(queries)
+        self._k = k
+        self._keep = keep
+        self._mask = mask
+        self._effort = effort
+        self._tie_rank = tie_rank
+        self._ranks = numbers_view(tie_rank)
+        self._bound = bound
+        self._threads = threads
+        self._memory = memory_limit or SCRATCH_BYTES
+        self._out = Neighbors.empty(len(queries), k)
+
+    def run(self) -> tuple[Neighbors, IvfStats]:
+        """Answer all queries."""
+        begin = time.perf_counter()
+        m, size = len(self._queries), min(self._k, self._keep.rows)
+        if size == 0 or m == 0:
+            return self._out, IvfStats(candidates=0, rescanned=0, products=0, seconds=0.0)
+        threads = thread_count(self._threads)
+        room = min(self._keep.rows, ROOM + 4 * size)
+        block = self._block(threads, room)
+        parts = -(-m // block)
+        parts = -(-parts // threads) * threads
+        with one_blas_thread():
+            done = run_parallel(
+                lambda part: self._answer(*part, size, room),
+                split(m, parts, least=8),
+                self._threads,
+            )
+        lost = np.concatenate([part[0] for part in done])
+        self._rescan(np.flatnonzero(lost))
+        return self._out, IvfStats(
+            candidates=sum(part[1] for part in done),
+            rescanned=int(np.count_nonzero(lost)),
+            products=sum(part[2] for part in done),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def _block(self, threads: int, room: int) -> int:
+        """Return how many queries to sweep at a time."""
+        lists = len(self._pack.arrays.units)
+        each = scratch_bytes(1, lists) - scratch_bytes(0, lists)
+        each += 16 * room + 12 * self._queries.shape[1]
+        return int(min(BLOCK, max(8, self._memory // threads // each)))
+
+    def _answer(
+        self, start: int, stop: int, size: int, room: int
+    ) -> tuple[NDArray[np.bool_], int, int]:
+        """Answer some queries; return which were given up, pairs measured, products made."""
+        pack, queries = self._pack, self._queries[start:stop]
+        flat = pack.metric in (Metric.IP, Metric.COSINE)
+        origin = np.zeros_like(pack.origin) if flat else pack.origin
+        vectors, norms, refused = prepare_queries(queries, pack.metric, origin)
+        limits = np.full(len(queries), np.inf)
+        if self._bound is not None:
+            limits = self._bound[start:stop].astype(np.float64)
+        floor = score_limits(limits, norms, 1.0, pack.metric)
+        if flat:  # rows are less the origin, so scores are too
+            floor -= vectors @ pack.origin
+        floor[refused] = np.inf
+        rotated = rotate(vectors, pack.rotation)
+        lost, pairs, products = refused.copy(), 0, 0
+        for members, units in self._classes(rotated):
+            found = make_candidates(floor[members], size, room)
+            products += self._sweep(rotated[members], units, norms[members], found)
+            owners, places, begins = list_pairs(found)
+            asked = queries[members]
+            distances = paired_distances(asked, self._rows, owners, places, pack.metric, threads=1)
+            near = Neighbors.empty(len(asked), self._k)
+            select_segments(
+                begins, distances, places, self._ranks, self._tie_rank is not None,
+                limits[members], near.rows, near.distances,
+            )  # fmt: skip
+            self._out.rows[start:stop][members] = near.rows
+            self._out.distances[start:stop][members] = near.distances
+            lost[members] |= found.lost
+            pairs += len(places)
+        return lost, pairs, products
+
+    def _classes(self, rotated: F32) -> Iterator[tuple[Any, F64]]:
+        """Part queries so that those of l2 share their step; yield members and steps."""
+        pack = self._pack
+        peaks = np.empty((len(rotated), 2), np.float32)
+        query_peaks(rotated, pack.head, peaks)
+        needed = np.maximum(peaks[:, 0] / 2.0**pack.query_shift, peaks[:, 1]) / LEVELS
+        if pack.metric in (Metric.IP, Metric.COSINE):
+            yield slice(None), np.where(needed > 0, needed, 1).astype(np.float32).astype(np.float64)
+            return
+        least = pack.unit * 2.0**_FINEST
+        powers = np.ceil(np.log2(np.maximum(needed, least) / pack.unit)).astype(np.int64)
+        for power in np.unique(powers):
+            members = np.flatnonzero(powers == power)
+            yield members, np.full(len(members), pack.unit * 2.0**power)
+
+    def _sweep(self, rotated: F32, units: F64, norms: F64, found: Candidates) -> int:
+        """Fill `found`; return the products made."""
+        pack, keep, effort = self._pack, self._keep, self._effort
+        m, dims = rotated.shape
+        codes = np.zeros((m + 1, dims), np.int8)
+        added, spreads = np.zeros((2, m)), np.zeros((2, m), np.float32)
+        energies = np.zeros((2, m), np.float32)
+        encode_batch(
+            rotated, units, pack.variance, pack.head, pack.edge, pack.row_shift, pack.query_shift,
+            codes, added, spreads, energies,
+        )  # fmt: skip
+        flat = pack.metric in (Metric.IP, Metric.COSINE)
+        if not flat:
+            spreads[:] = pack.reach[:, None]
+        wide = 4.0**pack.row_shift
+        batch = IvfBatch(
+            codes=codes,
+            units=units,
+            added=added,
+            spreads=spreads,
+            squares=energies[1],
+            losses=np.sqrt(wide * energies[0] + np.maximum(energies[1] - energies[0], 0.0))
+            * _ROUNDING,
+            flat=flat,
+            shift=pack.row_shift + pack.query_shift,
+            head=steps_of(pack.head),
+            edge=steps_of(pack.edge),
+            multiply=tile_address(),
+        )
+        lists = len(pack.arrays.units)
+        first = -(-3 * self._k * keep.lists // (2 * keep.rows))
+        turns = np.array([0.6, 1.0]) * effort.reach
+        return int(sweep_lists(
+            pack.arrays, batch, found, keep.tiles, keep.half, min(max(first, 1), _MOST_FIRST),
+            turns, effort.patience, DOUBT, make_scratch(m, lists),
+        ))  # fmt: skip
+
+    def _rescan(self, which: I64) -> None:
+        """Answer some queries pair by pair."""
+        listed = (
+            np.sort(self._pack.arrays.rows[self._pack.arrays.rows >= 0]) if len(which) else None
+        )
+        if listed is not None and self._mask is not None:
+            listed = listed[self._mask[listed]]
+        for start in range(0, len(which), _RESCAN_TILE):
+            some = which[start : start + _RESCAN_TILE]
+            found, _ = float_scan_topk(
+                self._rows,
+                self._queries[some],
+                self._k,
+                self._pack.metric,
+                listed=listed,
+                tie_rank=self._tie_rank,
+                bound=None if self._bound is None else self._bound[some],
+                threads=self._threads,
+            )
+            self._out.rows[some], self._out.distances[some] = found.rows, found.distances
