@@ -15,68 +15,76 @@ from gpuvec.types import Array, Metric
 _PLAIN_VALUES = 1 << 22  # values of candidates that NumPy measures while bodies are not loaded
 
 
-def nearest_of(
-    queries: Array,
-    rows: Array,
-    candidates: NDArray[np.int64],
-    k: int,
-    metric: Metric,
-    *,
-    tie_rank: Array | None = None,
-) -> Neighbors:
-    """Measure candidates and keep the `k` nearest of each query.
+class NearestOf:
+    """Measures candidates and keeps the nearest of each query.
 
     Args:
-        queries: (m, width) float32, or packed uint8.
         rows: (n, width) on the host, any dtype the metric measures; only candidates are read.
-        candidates: (m, c) int64, -1 for none; none twice in a query.
-        k: at least 1.
         metric: what to measure.
-        tie_rank: (n,) int64, order of rows at equal distance; None: row order.
-
-    Returns:
-        (m, k); distances are those of `paired_distances`.
-
-    Cost: as `paired_distances`, in the calling thread; 5 us a call.
     """
-    name = f"nearest of {rows.dtype.name} {'bits' if is_binary(metric) else 'numbers'}"
-    loaded = is_loaded(name)
-    if not loaded and candidates.size * rows.shape[1] <= _PLAIN_VALUES:
-        found = _in_numpy(queries, rows, candidates, k, metric, tie_rank)
-        load_beside(name, lambda: _load(rows.dtype, metric))
+
+    def __init__(self, rows: Array, metric: Metric) -> None:
+        self._rows = rows
+        self._metric = metric
+        self._name = f"nearest of {rows.dtype.name} {'bits' if is_binary(metric) else 'numbers'}"
+        self._view: Any = None
+
+    def __call__(
+        self,
+        queries: Array,
+        candidates: NDArray[np.int64],
+        k: int,
+        *,
+        tie_rank: Array | None = None,
+    ) -> Neighbors:
+        """Return the `k` nearest of each query's candidates.
+
+        Args:
+            queries: (m, width) float32, or packed uint8.
+            candidates: (m, c) int64, -1 for none; none twice in a query.
+            k: at least 1.
+            tie_rank: (n,) int64, order of rows at equal distance; None: row order.
+
+        Returns:
+            (m, k); distances are those of `paired_distances`.
+
+        Cost: as `paired_distances`, in the calling thread, and some microseconds a call.
+        """
+        loaded = is_loaded(self._name)
+        if not loaded and candidates.size * self._rows.shape[1] <= _PLAIN_VALUES:
+            found = _in_numpy(queries, self._rows, candidates, k, self._metric, tie_rank)
+            load_beside(self._name, lambda: _load(self._rows.dtype, self._metric))
+            return found
+        found = self._compiled(queries, candidates, k, tie_rank)
+        if not loaded:
+            note_loaded(self._name)
         return found
-    found = _compiled(queries, rows, candidates, k, metric, tie_rank)
-    if not loaded:
-        note_loaded(name)
-    return found
 
+    def _compiled(
+        self, queries: Array, candidates: NDArray[np.int64], k: int, tie_rank: Array | None
+    ) -> Neighbors:
+        from gpuvec.kernels import host_nearest
+        from gpuvec.kernels.lanes import kernel_view, numbers_view
 
-def _compiled(
-    queries: Array,
-    rows: Array,
-    candidates: NDArray[np.int64],
-    k: int,
-    metric: Metric,
-    tie_rank: Array | None,
-) -> Neighbors:
-    from gpuvec.kernels import host_nearest
-    from gpuvec.kernels.lanes import kernel_view, numbers_view
-
-    found = Neighbors(
-        np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-    )
-    fill = host_nearest.nearest_bits if is_binary(metric) else host_nearest.nearest
-    fill(
-        kernel_view(queries),
-        kernel_view(rows),
-        kernel_view(candidates),
-        numbers_view(tie_rank),
-        tie_rank is not None,
-        METRIC_CODES[metric],
-        found.rows,
-        found.distances,
-    )
-    return found
+        if self._view is None:
+            self._view = kernel_view(self._rows)
+        fill = host_nearest.nearest_bits if is_binary(self._metric) else host_nearest.nearest
+        found = Neighbors(
+            np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        )
+        asked = np.ascontiguousarray(queries).view()
+        asked.flags.writeable = False
+        fill(
+            asked,
+            self._view,
+            candidates,
+            numbers_view(tie_rank),
+            tie_rank is not None,
+            METRIC_CODES[self._metric],
+            found.rows,
+            found.distances,
+        )
+        return found
 
 
 def _load(dtype: np.dtype[Any], metric: Metric) -> Iterator[None]:
@@ -85,7 +93,7 @@ def _load(dtype: np.dtype[Any], metric: Metric) -> Iterator[None]:
         import_module(f"gpuvec.kernels.{body}")
         yield
     one = np.ones((1, 1), np.uint8 if is_binary(metric) else np.float32)
-    _compiled(one, one.astype(dtype), np.zeros((1, 1), np.int64), 1, metric, None)
+    NearestOf(one.astype(dtype), metric)._compiled(one, np.zeros((1, 1), np.int64), 1, None)
     yield
 
 
@@ -103,8 +111,8 @@ def _in_numpy(
     distances = paired_in_numpy(queries, rows, owner, row, metric)
     order = np.lexsort((row if tie_rank is None else tie_rank[row], distances, owner))
     owner, row, distances = owner[order], row[order], distances[order]
-    starts = np.searchsorted(owner, np.arange(len(queries)))
-    place = np.arange(len(owner)) - starts[owner]
+    first = np.searchsorted(owner, np.arange(len(queries)))
+    place = np.arange(len(owner)) - first[owner]
     near = place < k
     found = Neighbors.empty(len(queries), k)
     found.rows[owner[near], place[near]] = row[near]

@@ -14,7 +14,7 @@ from gpuvec.errors import index_memory_exceeded, wrong_length
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.faiss_library import openmp_threads
 from gpuvec.index.spec import IndexSpec, check_params
-from gpuvec.kernels.nearest_of import nearest_of
+from gpuvec.kernels.nearest_of import NearestOf
 from gpuvec.kernels.pairwise import check_pair
 from gpuvec.kernels.parallel import run_parallel, thread_count
 from gpuvec.kernels.select_k import check_k
@@ -43,6 +43,7 @@ class FaissIndex(ABC):
         self.metric = metric
         self.num_rows = len(vectors)
         self._values = vectors.values
+        self._nearest = NearestOf(vectors.values, metric)
         self._local = threading.local()
 
     @property
@@ -116,7 +117,7 @@ class FaissIndex(ABC):
                 asked = queries[slice(*part)]
                 with openmp_threads(1):
                     rows = self._candidates(asked, count, selection)
-                return nearest_of(asked, self._values, rows, k, self.metric, tie_rank=tie_rank)
+                return self._nearest(asked, rows, k, tie_rank=tie_rank)
 
             parts = self._parts(len(queries), k + count, threads, memory_limit)
             found = Neighbors.concat(run_parallel(work, parts, threads))

@@ -55,7 +55,8 @@ class Space:
         if not self.product or len(found) == 0:
             return found
         squares = np.vecdot(found, found)
-        fine = squares.min() > _TINY and squares.max() < _HUGE
+        least, most = (squares[0],) * 2 if len(found) == 1 else (squares.min(), squares.max())
+        fine = least > _TINY and most < _HUGE
         return found if fine else unit_rows(found)
 
     @cached_property

@@ -1,0 +1,29 @@
+"""IVFFlat and IVFSQ8 by FAISS: under the contract of approximate indexes, and what is their own."""
+
+import ml_dtypes
+import numpy as np
+
+from gpuvec.index.spec import IVFSQ8, IVFFlat
+from gpuvec.kernels.pairwise import is_binary
+from gpuvec.testing.approximate_indexes import ApproximateIndexTests
+from gpuvec.testing.kernels import CASES
+from gpuvec.types import Metric
+
+DENSE = tuple(case for case in CASES if not is_binary(case[0]))
+
+
+class TestIvfFlatContract(ApproximateIndexTests):
+    spec = IVFFlat()
+    cases = (
+        (Metric.COSINE, np.float32),
+        (Metric.L2, np.float16),
+        (Metric.IP, np.int8),
+        (Metric.SQEUCLIDEAN, ml_dtypes.bfloat16),
+    )
+    more_cases = DENSE
+
+
+class TestIvfSq8Contract(ApproximateIndexTests):
+    spec = IVFSQ8(n_lists=20)
+    cases = ((Metric.COSINE, np.float16), (Metric.L2, np.float32), (Metric.IP, np.uint8))
+    more_cases = DENSE
