@@ -38,10 +38,12 @@ class TopK:
     def hits(self) -> "Hits":
         """Return the hits without padding."""
         found = self.row >= 0
+        if found.all():
+            queries, k = found.shape
+            offsets = np.arange(0, queries * k + 1, k)
+            return Hits(offsets, self.part.ravel(), self.row.ravel(), self.distance.ravel())
         counts = np.count_nonzero(found, axis=1)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        if offsets[-1] == found.size:
-            return Hits(offsets, self.part.ravel(), self.row.ravel(), self.distance.ravel())
         return Hits(offsets, self.part[found], self.row[found], self.distance[found])
 
 
@@ -71,11 +73,15 @@ class Hits:
     @property
     def query(self) -> IntArray:
         """(hits,) which query each hit answers."""
+        if self.num_queries == 1:
+            return np.zeros(len(self), np.int64)
         return np.repeat(np.arange(self.num_queries), np.diff(self.offsets))
 
     @property
     def rank(self) -> IntArray:
         """(hits,) place of each hit among those of its query, from 0."""
+        if self.num_queries == 1:
+            return np.arange(len(self))
         return np.arange(len(self)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
     def where(self, keep: NDArray[np.bool_]) -> "Hits":

@@ -69,6 +69,8 @@ class Searcher:
             found = self.top(queries, wanted, node.high).hits()
             if node.high is not None:
                 found = found.where(found.distance <= np.float32(node.high))
+            if own_keys is None:
+                return found
         if own_keys is not None:
             found = self.without_own(found, own_keys)
         return found.nearest(k)

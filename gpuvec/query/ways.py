@@ -1,10 +1,12 @@
 """The nearest rows within one segment: by its index or by the exact scan, whichever was chosen."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from gpuvec.index.base import Neighbors, Params, Queries
+from gpuvec.index.spec import IndexSpec
 from gpuvec.query.batch import take_queries
 from gpuvec.query.indexed import has_knobs
 from gpuvec.query.measurements import Measurements
@@ -84,7 +86,8 @@ class Ways:
         if way.params is None:
             return self._scan(target, question)
         found = self._probe(target, question, question.queries, way.k, way.params, question.bound)
-        self._metrics.note_scan(target.approximate.last_stats, _name(target, way.params))
+        name = way_name(target.indexed.spec, way.params)
+        self._metrics.note_scan(target.approximate.last_stats, name)
         return self._complete(target, question, _cut(found, question.k))
 
     def _fits(self, target: Target) -> bool:
@@ -172,12 +175,11 @@ def _cut(found: Neighbors, k: int) -> Neighbors:
     return Neighbors(found.rows[:, :k], found.distances[:, :k])
 
 
-def way_name(spec: object, params: Params) -> str:
+def way_name(spec: IndexSpec, params: Params) -> str:
     """Return an index and its knobs as `explain` and `metrics` name them: `HNSW ef_search=64`."""
-    knobs = " ".join(f"{name}={value:g}" for name, value in params.items())
-    return f"{type(spec).__name__} {knobs}".rstrip()
+    return _name(type(spec).__name__, tuple(params.items()))
 
 
-def _name(target: Target, params: Params) -> str:
-    assert target.indexed is not None
-    return way_name(target.indexed.spec, params)
+@lru_cache(maxsize=1024)
+def _name(kind: str, knobs: tuple[tuple[str, float], ...]) -> str:
+    return " ".join([kind, *(f"{name}={value:g}" for name, value in knobs)])
