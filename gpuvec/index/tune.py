@@ -28,6 +28,7 @@ _FILTERED_QUERIES = 500  # at most
 _PILOT = 96  # queries that show whether a setting may reach a target
 _DOUBT = 0.02  # by which their mean may be too low
 _COMPLETE = 0.9995
+_SLOWER = 1.25  # times the exact scan's time, of batches and of single queries
 _UNFILTERED_WEIGHT = 4  # of the time, beside 1 for each filtered case
 _SINGLES = 12
 _SINGLES_S = 0.06  # for one setting's single queries
@@ -181,8 +182,8 @@ class _Bench:
         for params in self._index.settings(k):
             point = self._point(cell, params, _PILOT)
             pilots.append(point)
-            slower = point.batch_s >= cell.exact.batch_s and point.single_s >= cell.exact.single_s
-            if slower or point.recall >= _COMPLETE or time.perf_counter() > end:
+            slower = min(point.batch_s / cell.exact.batch_s, point.single_s / cell.exact.single_s)
+            if slower > _SLOWER or point.recall >= _COMPLETE or time.perf_counter() > end:
                 break
         whole: dict[int, CurvePoint] = {}
         for target in self._targets:
