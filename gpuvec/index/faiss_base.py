@@ -104,8 +104,8 @@ class FaissIndex(ABC):
         check_pair(queries, self._values, self.metric)
         knobs, count = self._plan(k, check_params(self.spec, params or {}))
         self._check_lengths(len(queries), keep, tie_rank, bound)
-        if keep is not None and keep.all():
-            keep = None
+        keep = None if keep is None or keep.all() else np.asarray(keep, bool)
+        tie_rank = None if tie_rank is None else np.asarray(tie_rank, np.int64)
         hidden = self._size == 0 or (keep is not None and not keep.any())
         count = 0 if hidden else min(count, self._size)
         if count == 0 or len(queries) == 0:
@@ -114,10 +114,7 @@ class FaissIndex(ABC):
             selection = self._selection(knobs, keep)
 
             def work(part: tuple[int, int]) -> Neighbors:
-                asked = queries[slice(*part)]
-                with openmp_threads(1):
-                    rows = self._candidates(asked, count, selection)
-                return self._nearest(asked, rows, k, tie_rank=tie_rank)
+                return self._answer(queries[slice(*part)], k, count, selection, tie_rank)
 
             parts = self._parts(len(queries), k + count, threads, memory_limit)
             found = Neighbors.concat(run_parallel(work, parts, threads))
@@ -128,6 +125,14 @@ class FaissIndex(ABC):
             seconds=time.perf_counter() - start,
         )
         return found
+
+    def _answer(
+        self, queries: Queries, k: int, count: int, selection: Any, tie_rank: Array | None
+    ) -> Neighbors:
+        """Return the `k` nearest of `count` candidates of each query."""
+        with openmp_threads(1):
+            rows = self._candidates(queries, count, selection)
+        return self._nearest(queries, rows, k, tie_rank=tie_rank)
 
     def _check_lengths(
         self, queries: int, keep: RowMask | None, tie_rank: Array | None, bound: Array | None

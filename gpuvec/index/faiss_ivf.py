@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.errors import index_cannot_measure
+from gpuvec.index import faiss_bit_lists
 from gpuvec.index.base import ApproximateIndex, IndexFile, Params, Queries
 from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
 from gpuvec.index.faiss_centers import list_count, nearest_centers, sample_size, train_centers
@@ -206,6 +207,15 @@ def build(
 ) -> ApproximateIndex:
     """See `registry.build`. The same rows make the same index on any number of threads."""
     _check(spec, vectors, metric)
+    if is_binary(metric):
+        return faiss_bit_lists.build(
+            _flat(spec),
+            vectors,
+            metric,
+            held_out=held_out,
+            threads=threads,
+            memory_limit=memory_limit,
+        )
     check_build_memory(spec, build_bytes(spec, len(vectors), vectors), memory_limit)
     work = _Build(spec, vectors, metric, held_out, threads)
     index = IvfIndex(work.spec, vectors, metric, lists=work.lists, space=work.space, pending=work)
@@ -219,6 +229,8 @@ def load(
 ) -> ApproximateIndex:
     """See `registry.load`. Lists are read where the file is mapped."""
     _check(spec, vectors, metric)
+    if is_binary(metric):
+        return faiss_bit_lists.load(_flat(spec), vectors, metric, files)
     data = files[_LISTS].data
     space = search_space(vectors, product=metric in (Metric.COSINE, Metric.IP))
     return IvfIndex(spec, vectors, metric, lists=opened(data), space=space, data=data)
@@ -249,7 +261,12 @@ def _check(spec: Spec, vectors: DenseVectors, metric: Metric) -> None:
     sample = vectors.values[:0]
     packed = is_binary(metric)
     check_pair(sample if packed else sample.astype(np.float32), sample, metric)
-    if packed:
+    if packed and isinstance(spec, IVFSQ8):
         served = [other for other in Metric if not is_binary(other)]
         raise index_cannot_measure(type(spec).__name__, metric, served)
     faiss_library()
+
+
+def _flat(spec: Spec) -> IVFFlat:
+    assert isinstance(spec, IVFFlat)
+    return spec

@@ -27,3 +27,10 @@ class TestIvfSq8Contract(ApproximateIndexTests):
     spec = IVFSQ8(n_lists=20)
     cases = ((Metric.COSINE, np.float16), (Metric.L2, np.float32), (Metric.IP, np.uint8))
     more_cases = DENSE
+
+
+class TestBitListsContract(ApproximateIndexTests):
+    spec = IVFFlat()
+    metric = Metric.HAMMING
+    dtype = np.uint8
+    cases = ((Metric.HAMMING, np.uint8), (Metric.JACCARD, np.uint8))
