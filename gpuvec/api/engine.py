@@ -33,6 +33,7 @@ from gpuvec.storage import keys
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
+from gpuvec.storage.stamps import LastRead
 from gpuvec.types import NodeId, SegmentId, Timestamp
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class Engine:
         self._lock_held: AbstractContextManager[None] | None = None
         self._catalog = ManifestLog(keys.CATALOG, DatabaseState())
         self._view: LogView[DatabaseState] | None = None
+        self._followed = LastRead(store, keys.manifest_folder(keys.CATALOG))
         self._root = RootCoord(where)
         self._place = Place(store, where)
         self._stale = False  # the database's log may hold more than `_view`
@@ -96,7 +98,7 @@ class Engine:
     def snapshot(self, collection_id: str) -> Snapshot:
         """Return a collection at its newest version."""
         name = self.name_of(collection_id)
-        return self.channel(collection_id).snapshot(name, self._now_ms())
+        return self._channel(collection_id).snapshot(name, self._now_ms())
 
     @contextmanager
     def reading(self, collection_id: str) -> Iterator[Snapshot]:
@@ -141,9 +143,12 @@ class Engine:
         return self._root
 
     def _follow(self) -> None:
-        self._view = self.run(self._catalog.read(self._view))
-        self._root.note(self._view.state)
-        self._stale = False
+        stamp = self._followed.stamp()
+        if self._stale or not self._followed.is_at(stamp):
+            self._view = self.run(self._catalog.read(self._view))
+            self._root.note(self._view.state)
+            self._stale = False
+            self._followed.note(stamp)
 
     def name_of(self, collection_id: str) -> str:
         """Return the present name of a collection.

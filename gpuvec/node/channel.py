@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
 
 from gpuvec.errors import (
     GpuvecError,
@@ -21,31 +20,15 @@ from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.loader import Loader
+from gpuvec.node.ports import Runner, Stamps
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore, Procedure
+from gpuvec.storage.stamps import LastRead
 from gpuvec.types import ChannelName, SegmentId, Timestamp
-from gpuvec.wal.log import ChannelPosition, Cursor, Group, Tail, claim, read_tail
+from gpuvec.wal.log import ChannelPosition, Cursor, Group, Tail, claim, newest_log, read_tail
 
-T = TypeVar("T")
 CHANNEL = ChannelName("s000")
-
-
-class Runner(Protocol):
-    """Runs a procedure to its end."""
-
-    def __call__(self, procedure: Procedure[T]) -> T:
-        """Return what the procedure returns."""
-
-
-class Stamps(Protocol):
-    """The timestamp oracle, as nodes see it."""
-
-    def next(self) -> Timestamp:
-        """Return a timestamp above all others."""
-
-    def observe(self, timestamp: Timestamp) -> None:
-        """Note a timestamp that is in use."""
 
 
 class Channel:
@@ -90,6 +73,9 @@ class Channel:
         self._owner: ChannelOwner | None = None
         self._loader: Loader | None = None
         self._shard: ShardDelegator | None = None
+        folder = keys.manifest_folder(self._prefix)
+        self._looked = LastRead(store, folder)
+        self._followed = LastRead(store, folder, keys.wal_folder(self._prefix, CHANNEL))
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
         self._gone = ""  # its name, once the collection was dropped
@@ -142,8 +128,11 @@ class Channel:
         """Take over what another process made durable; nothing to do for an owner."""
         if self.owned:
             return
-        with self._lock:
-            self._refresh()
+        stamp = self._followed.stamp(*newest_log(self._prefix, CHANNEL, self._cursor))
+        if self._gone or not self._followed.is_at(stamp):
+            with self._lock:
+                self._refresh()
+                self._followed.note(stamp)
 
     def _refresh(self) -> None:
         self._check_there()
@@ -162,10 +151,12 @@ class Channel:
 
     def look(self) -> None:
         """Read the manifest alone: schema and partitions as they are now."""
-        if self._owner is None:
+        stamp = self._looked.stamp() if self._owner is None else None
+        if self._owner is None and (self._gone or not self._looked.is_at(stamp)):
             with self._lock:
                 self._check_there()
                 self._view = self._run(self._manifest.read(self._view))
+                self._looked.note(stamp)
 
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is acknowledged now, at one version."""
@@ -250,6 +241,7 @@ class Channel:
         self._owner = None
         self._installed = -1
         self._cursor = None
+        self._followed.forget()
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

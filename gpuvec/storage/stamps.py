@@ -11,6 +11,8 @@ import os
 import time
 from collections.abc import Callable, Hashable, Sequence
 
+from gpuvec.storage.object_store import ObjectStore
+
 SETTLED_S = 2.5  # FAT ticks every two seconds
 KEPT_S = 0.1
 
@@ -50,6 +52,36 @@ class Stamps:
         except OSError:
             return None
         return tuple(found)
+
+
+class LastRead:
+    """When some folders were read last, by their stamp, so that they need not be read again.
+
+    Args:
+        store: that holds them.
+        folders: see `ObjectStore.stamp`.
+    """
+
+    def __init__(self, store: ObjectStore, *folders: str) -> None:
+        self._store = store
+        self._folders = folders
+        self._last: Hashable | None = None
+
+    def stamp(self, *logs: str) -> Hashable | None:
+        """Return what to `note` after a reading that begins now; see `ObjectStore.stamp`."""
+        return self._store.stamp(self._folders, logs)
+
+    def is_at(self, stamp: Hashable | None) -> bool:
+        """Return whether nothing changed since the last reading."""
+        return stamp is not None and stamp == self._last
+
+    def note(self, stamp: Hashable | None) -> None:
+        """Say that what there was at a stamp has been read."""
+        self._last = stamp
+
+    def forget(self) -> None:
+        """Say that it must be read again."""
+        self._last = None
 
 
 def _times(folder: os.stat_result) -> _Times:

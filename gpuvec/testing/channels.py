@@ -28,13 +28,19 @@ _NUMBERS = itertools.count()  # names are never reused
 
 
 def new_store(*, appendable: bool = True) -> MemoryStore:
-    """Return a store with one empty collection."""
-    store, clock = MemoryStore(appendable=appendable), ManualClock()
+    """Return a store in memory with one empty collection."""
+    store = MemoryStore(appendable=appendable)
+    make_collection(store)
+    return store
+
+
+def make_collection(store: ObjectStore) -> None:
+    """Make the one empty collection of a store."""
+    clock = ManualClock()
     log = ManifestLog(keys.collection("c-1"), CollectionState())
     first = InitCollection(collection_id="c-1", schema=SCHEMA, channels=(CHANNEL,))
     view = run(log.read(), store, clock)
     run(log.commit(view, [first], generation=GENERATION, committer="test"), store, clock)
-    return store
 
 
 def open_channel(store: ObjectStore, clock: Clock | None = None) -> Channel:

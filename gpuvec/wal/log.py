@@ -62,6 +62,13 @@ def claim(
     return (yield from medium(Channel(prefix=prefix, name=channel), epoch, position))
 
 
+def newest_log(prefix: str, channel: ChannelName, cursor: Cursor | None) -> list[str]:
+    """Return the key of the log that is appended to, as far as a reader knows; none for slots."""
+    if not isinstance(cursor, files.FileCursor) or not cursor.spans:
+        return []
+    return [files.file_key(Channel(prefix=prefix, name=channel), cursor.spans[-1].file)]
+
+
 def read_tail(
     prefix: str,
     channel: ChannelName,
