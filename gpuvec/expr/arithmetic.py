@@ -5,6 +5,7 @@ float64. A whole result beyond 64 bits is null, and so is a division, or remaind
 remainder has the sign of the dividend, as in C and SQL. Floats follow IEEE 754 otherwise.
 """
 
+import operator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 Value: TypeAlias = Any  # a `pa.Array`, or a `pa.Scalar` where all rows have the same value
 
 _LOWEST = np.int64(-(2**63))
+_COMPUTE = {"+": pc.add, "-": pc.subtract, "*": pc.multiply}
+_PLAIN = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+FEW_VALUES = 16  # compared one by one, which is quicker than looking them up
+SPAN = 1 << 20  # of whole numbers that are looked up in a table
 _COMPARE = {
     "==": pc.equal, "!=": pc.not_equal, "<": pc.less,
     "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
@@ -23,6 +28,10 @@ _COMPARE = {
 
 def compute(op: str, left: Value, right: Value, rows: int) -> pa.Array:
     """Return `left op right` as int64 or float64, (rows,); op is one of `+ - * / % **`."""
+    if not (isinstance(left, pa.Scalar) and isinstance(right, pa.Scalar)):
+        quick = _quick(op, left, right)
+        if quick is not None:
+            return quick
     a, a_null = _numbers(left, rows)
     b, b_null = _numbers(right, rows)
     null = _either(a_null, b_null)
@@ -32,6 +41,32 @@ def compute(op: str, left: Value, right: Value, rows: int) -> pa.Array:
         else:
             found, wrong = _whole_result(op, a.astype(np.int64), b.astype(np.int64))
     return pa.array(np.broadcast_to(found, rows), mask=_mask(_either(null, wrong), rows))
+
+
+def is_one_of(operand: pa.Array, values: pa.Array) -> pa.Array:
+    """Return which values are among others, bool; anything where null."""
+    kind = operand.type
+    is_float = pa.types.is_floating(kind)
+    if not (is_float or pa.types.is_integer(kind)):
+        return pc.is_in(operand, value_set=values)
+    plain, _ = _numbers(operand, len(operand))
+    wanted = values.drop_null().unique().to_numpy(zero_copy_only=False)
+    if not is_float:
+        limits = np.iinfo(plain.dtype)
+        wanted = wanted[(wanted >= limits.min) & (wanted <= limits.max)]
+    with np.errstate(over="ignore"):
+        near = wanted.astype(plain.dtype)
+    near = near[near == wanted]
+    if len(near) <= FEW_VALUES:
+        found = np.zeros(len(plain), bool)
+        for value in near:
+            found |= plain == value
+        return pa.array(found)
+    if not is_float and int(near.max()) - int(near.min()) < SPAN:
+        return pa.array(np.isin(plain, near, kind="table"))
+    if is_float:
+        return pc.is_in(plain_zeros(operand.cast(pa.float64())), value_set=values)
+    return pc.is_in(operand.cast(pa.int64()), value_set=values)
 
 
 def negate(value: Value, rows: int) -> pa.Array:
@@ -55,6 +90,35 @@ def compare(op: str, left: Value, right: Value, rows: int) -> Value:
 def plain_zeros(floats: pa.Array) -> pa.Array:
     """Return the numbers with 0.0 for -0.0, which are equal but hash differently."""
     return pc.add(floats, pa.scalar(0.0, floats.type))
+
+
+def _quick(op: str, left: Value, right: Value) -> pa.Array | None:
+    """Return a result in one pass of Arrow's, where it needs no look at single rows."""
+    run = _COMPUTE.get(op)
+    if run is None:
+        return None
+    if _is_float(left) or _is_float(right):
+        return run(left.cast(pa.float64(), safe=False), right.cast(pa.float64(), safe=False))
+    if not _stays_whole(op, _bounds(left), _bounds(right)):
+        return None
+    return run(left.cast(pa.int64()), right.cast(pa.int64()))
+
+
+def _stays_whole(op: str, a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Return whether no result leaves 64 bits."""
+    corners = [_PLAIN[op](x, y) for x in a for y in b]
+    return bool(min(corners) >= _LOWEST and max(corners) < -int(_LOWEST))
+
+
+def _bounds(value: Value) -> tuple[int, int]:
+    """Return bounds of whole numbers: those of the type where it is small."""
+    if isinstance(value, pa.Scalar):
+        return (value.as_py() or 0,) * 2
+    if value.type != pa.int64():
+        limits = np.iinfo(value.type.to_pandas_dtype())
+        return int(limits.min), int(limits.max)
+    found = pc.min_max(value).as_py()
+    return found["min"] or 0, found["max"] or 0
 
 
 def _alike(left: Value, right: Value) -> tuple[Value, Value]:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.expr import patterns
+from gpuvec.expr import patterns, substring
 
 
 def call(name: str, operand: pa.Array, rest: tuple[Any, ...]) -> pa.Array:
@@ -55,7 +55,7 @@ _CALLS: dict[str, Callable[..., pa.Array]] = {
     "array_length": _length,
     "starts_with": lambda values, text: pc.starts_with(values, pattern=text),
     "ends_with": lambda values, text: pc.ends_with(values, pattern=text),
-    "contains": lambda values, text: pc.match_substring(values, pattern=text),
+    "contains": substring.contains,
     "text_match": patterns.text_match,
     "fill_null": _fill_null,
 }

@@ -177,12 +177,7 @@ class _Batch:
 
     def _one_of(self, node: OneOf) -> Value:
         operand = self.array(node.operand)
-        kind = operand.type
-        if pa.types.is_floating(kind):
-            operand = arithmetic.plain_zeros(operand.cast(pa.float64()))
-        elif pa.types.is_integer(kind):
-            operand = operand.cast(pa.int64())
-        found = pc.is_in(operand, value_set=node.values)
+        found = arithmetic.is_one_of(operand, node.values)
         return pc.if_else(operand.is_valid(), found, None) if operand.null_count else found
 
     def _known(self, node: Known) -> Value:

@@ -6,6 +6,8 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuvec.expr.substring import contains
+
 
 @lru_cache(maxsize=1024)
 def like_parts(pattern: str) -> tuple[str | None, ...] | None:
@@ -63,7 +65,7 @@ def like(texts: pa.Array, pattern: str) -> pa.Array:
         case (None, str(text)) if text:
             return pc.ends_with(texts, pattern=text)
         case (None, str(text), None) if text:
-            return pc.match_substring(texts, pattern=text)
+            return contains(texts, text)
     return pc.match_substring_regex(texts, pattern=like_to_regex(pattern))
 
 

@@ -4,9 +4,11 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from gpuvec.expr.arithmetic import compute, is_one_of
 from gpuvec.expr.bind import bind
 from gpuvec.expr.evaluate import evaluate
 from gpuvec.expr.tree import Arithmetic, Compare, col, lit
@@ -69,3 +71,27 @@ def test_arithmetic_is_exact_or_null(left, right):
         agree(Arithmetic(op, col("x"), col("y")), fields, table)
     agree(-col("x"), fields, table)
     agree(col("x").abs(), fields, table)
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.int32(), pa.int64(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize("count", [0, 3, 40])
+def test_one_of_few_or_many_numbers_is_found_by_value(kind, count):
+    rng = np.random.default_rng(count)
+    column = pa.array(rng.integers(-100, 100, 500).tolist(), kind, mask=rng.random(500) < 0.1)
+    wanted = [float(v) for v in rng.integers(-300, 300, count)]
+    if pa.types.is_integer(kind):
+        values = pa.array([int(v) for v in wanted], pa.int64())
+    else:
+        values = pa.array([*wanted, 0.1, 1e300], pa.float64())
+    found = is_one_of(column, values).to_pylist()
+    for value, hit in zip(column.to_pylist(), found, strict=True):
+        assert value is None or hit == (value in wanted)
+
+
+def test_sums_that_may_leave_64_bits_are_null_where_they_do():
+    column = pa.array([2**62, -(2**62), 5, None])
+    assert compute("*", column, pa.scalar(2), 4).to_pylist() == [None, -(2**63), 10, None]
+    assert compute("+", column, column, 4).to_pylist() == [None, -(2**63), 10, None]
+    small = pa.array([127, -128, None], pa.int8())
+    assert compute("*", small, small, 3).to_pylist() == [16129, 16384, None]
+    assert compute("-", small, pa.scalar(None, pa.int64()), 3).to_pylist() == [None] * 3
