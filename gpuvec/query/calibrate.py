@@ -3,9 +3,7 @@
 Held-out rows can be easier than the queries that people ask. So some queries are answered exactly
 too, and a setting whose recall on these falls short of a target does not serve that target. Which
 setting serves thus depends on what was asked before, in one direction only: never is a setting
-taken that the measured curve does not allow. Where a setting has not been checked itself, those
-beside it tell: if real queries miss twice as many rows there, they are taken to miss twice as many
-here.
+taken that the measured curve does not allow.
 
 When queries are checked (all of it counted in seconds that the curve expects, so that the same
 calls in the same order always do the same):
@@ -14,8 +12,10 @@ calls in the same order always do the same):
   serves its cell (k and selectivity). `STEP` of its queries tell; while they leave it open whether
   the target is reached, as many more do, up to a quarter of the batch or `MOST`. If the setting
   fails, the next one is checked on the same queries.
-* afterwards, and for single queries, checks of up to `LATER` queries may take `SHARE` of the time
-  that searches take; `EARLY_SHARE` until `STEP` queries of a setting have been checked.
+* afterwards, and for fewer queries, checks of up to `LATER` queries may take `SHARE` of the time
+  that searches take; `EARLY_SHARE` until `STEP` queries of a setting have been checked. As these
+  are slow to come, a setting that has not been checked itself is judged by those beside it: if real
+  queries miss twice as many rows there as by the curve, they are taken to miss twice as many here.
 """
 
 import math
@@ -151,8 +151,9 @@ class Calibrator:
         way = self._chosen.get(key)
         if way is None:
             target = self._target(ask)
+            why_out = self._failed_itself if ask.queries >= BATCH else self._failed_or_like_it
             with self._lock:
-                way = choose_way(ask, self.info, lambda *at: self._why_out(*at, target=target))
+                way = choose_way(ask, self.info, lambda *at: why_out(*at, target=target))
                 if len(self._chosen) >= _REMEMBERED:
                     self._chosen.clear()
                 self._chosen[key] = way
@@ -237,18 +238,24 @@ class Calibrator:
         cell = self._live.setdefault((way.cell.k, way.cell.selectivity), {})
         return cell.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
 
-    def _why_out(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
-        """Say why a setting is out: its own checks, or, before any, those of its neighbours."""
+    def _failed_itself(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
+        """Say why a setting is out by its own checks."""
+        known = self._live.get((cell.k, cell.selectivity), {})
+        own = known.get(params_key(point.params or {}))
+        if own is None or not own.falls_short(target):
+            return None
+        return f"recall {own.mean:.3f} ± {own.error:.3f} on {own.count:,.0f} real queries"
+
+    def _failed_or_like_it(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
+        """Say why a setting is out by its own checks, or, before any, by those beside it."""
         known = self._live.get((cell.k, cell.selectivity), {})
         own = known.get(params_key(point.params or {}))
         if own is not None and own.count >= LEAST:
-            if not own.falls_short(target):
-                return None
-            return f"recall {own.mean:.3f} ± {own.error:.3f} on {own.count:,.0f} real queries"
-        believed = [live for live in known.values() if live.count >= LEAST]
-        missed = sum(live.count * (1 - live.mean) for live in believed)
-        expected = sum(live.count * (1 - live.expected) for live in believed)
-        harder = missed / max(expected, _RARE * sum(live.count for live in believed), _RARE)
+            return self._failed_itself(point, cell, target=target)
+        checked = [live for live in known.values() if live.count >= LEAST]
+        missed = sum(live.count * (1 - live.mean) for live in checked)
+        expected = sum(live.count * max(1 - live.expected, _RARE) for live in checked)
+        harder = missed / expected if checked else 1.0
         if harder > 1.0 and 1 - harder * (1 - point.recall) < target:
             return f"real queries miss {harder:.1f} times as often"
         return None
