@@ -85,7 +85,7 @@ class Ways:
         self._metrics.note_way(way, target.calibrator.live(way))
         if way.params is None:
             return self._scan(target, question)
-        found = self._probe(target, question, question.queries, way.k, way.params, question.bound)
+        found = self._probe(target, question, question.queries, way.k, way.params)
         name = way_name(target.indexed.spec, way.params)
         self._metrics.note_scan(target.approximate.last_stats, name)
         return self._complete(target, question, _cut(found, question.k))
@@ -104,21 +104,15 @@ class Ways:
         )  # fmt: skip
 
     def _probe(
-        self,
-        target: Target,
-        question: Question,
-        queries: Queries,
-        k: int,
-        params: Params,
-        bound: Array | None = None,
+        self, target: Target, question: Question, queries: Queries, k: int, params: Params
     ) -> Neighbors:
+        """Search the index as its curve was measured: without a bound."""
         return target.approximate.search(
             queries,
             k,
             params=params,
             keep=question.keep,
             tie_rank=target.tie_rank,
-            bound=bound,
             threads=self._threads,
             memory_limit=self._scratch_bytes,
         ).to_host()

@@ -43,7 +43,7 @@ def table_of(kind, metric, mix, seed):
     return _TABLES[key]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(sorted(SPECS)),
     metric=st.sampled_from(["l2", "cosine", "ip"]),
