@@ -116,15 +116,15 @@ class LogSimulation:
     # Roles
 
     def _create(self) -> Procedure[None]:
-        log = _manifest()
+        log = manifest_log()
         schema = Schema({"id": Int64()}, "id")
         init = InitCollection(collection_id="c-1", schema=schema, channels=(CHANNEL,))
         yield from log.commit((yield from log.read()), [init], generation=1, committer="creator")
 
     def _own(self) -> Procedure[None]:
         """Claim the channel, answer clients, hand groups to flushers, truncate."""
-        log = _manifest()
-        eye = _Eye(log)
+        log = manifest_log()
+        eye = Eye(log)
         recovery = yield from self._claim(log, eye)
         wal, held = recovery.log, list(recovery.groups)
         last_ts = max(_channel(eye.seen).flushed_ts, wal.last_ts)
@@ -153,7 +153,7 @@ class LogSimulation:
         """Do what an owner does last: nothing, as if it had died."""
         yield from ()
 
-    def _claim(self, log: ManifestLog[CollectionState], eye: "_Eye") -> Procedure[Recovery]:
+    def _claim(self, log: ManifestLog[CollectionState], eye: "Eye") -> Procedure[Recovery]:
         view = yield from log.read()
         change = SetEpoch(channel=CHANNEL, epoch=_channel(view).epoch + 1)
         eye.view = yield from log.commit(view, [change], generation=1, committer="owner")
@@ -162,14 +162,14 @@ class LogSimulation:
 
     def _finish(self) -> Procedure[None]:
         """Recover, and read what is there."""
-        log = _manifest()
-        yield from self._claim(log, _Eye(log))
+        log = manifest_log()
+        yield from self._claim(log, Eye(log))
         yield from self._read_once(None)
         self.finished = True
 
     def _flush(self) -> Procedure[None]:
         """Do an owner's task, perhaps long after the owner is gone, perhaps twice."""
-        log = _manifest()
+        log = manifest_log()
         for _ in range(_ROUNDS):
             yield Sleep(0.2)
             if not self.tasks:
@@ -183,7 +183,7 @@ class LogSimulation:
                 continue  # somebody else flushed it, or owns the channel
 
     def _collect(self) -> Procedure[None]:
-        log = _manifest()
+        log = manifest_log()
         for _ in range(_ROUNDS):
             yield Sleep(0.4)
             view = yield from log.read()
@@ -194,7 +194,7 @@ class LogSimulation:
 
     def _read(self) -> Procedure[None]:
         """Read again and again, with and without a cursor."""
-        eye, cursor = _Eye(_manifest()), None
+        eye, cursor = Eye(manifest_log()), None
         groups: list[Group] = []
         for _ in range(_ROUNDS):
             yield Sleep(0.05)
@@ -203,10 +203,10 @@ class LogSimulation:
             cursor = yield from self._read_once(cursor, groups, eye)
 
     def _read_once(
-        self, cursor: Cursor | None, groups: list[Group] | None = None, eye: "_Eye | None" = None
+        self, cursor: Cursor | None, groups: list[Group] | None = None, eye: "Eye | None" = None
     ) -> Procedure[Cursor]:
         groups = [] if groups is None else groups
-        eye = eye or _Eye(_manifest())
+        eye = eye or Eye(manifest_log())
         before = len(self.acknowledged)
         tail = yield from read_tail(
             PREFIX, CHANNEL, eye.position, appendable=self.appendable, cursor=cursor
@@ -231,7 +231,7 @@ class LogSimulation:
         self.reads.append(lines)
         return tail.cursor
 
-    def _rows(self, eye: "_Eye", flushed: int, groups: list[Group]) -> Procedure[set[str]]:
+    def _rows(self, eye: "Eye", flushed: int, groups: list[Group]) -> Procedure[set[str]]:
         """Return the rows of segment files, deletion files and tail."""
         rows: dict[str, int] = {}
         state = eye.seen.state
@@ -348,7 +348,7 @@ class LogSimulation:
             raise self.fail(f"a request was done twice: {names}")
 
 
-class _Eye:
+class Eye:
     """A process's view of the manifest log, as `position` moves it."""
 
     def __init__(self, log: ManifestLog[CollectionState]) -> None:
@@ -357,16 +357,19 @@ class _Eye:
 
     @property
     def seen(self) -> View:
+        """The newest view that was read."""
         assert self.view is not None
         return self.view
 
     def position(self) -> Procedure[ChannelPosition]:
+        """Read the manifest, and return how far it says the channel is flushed."""
         self.view = yield from self._log.read(self.view)
         channel = _channel(self.view)
         return ChannelPosition(epoch=channel.epoch, flushed_lsn=channel.flushed_lsn)
 
 
-def _manifest() -> ManifestLog[CollectionState]:
+def manifest_log() -> ManifestLog[CollectionState]:
+    """Return the manifest log of the simulated collection."""
     return ManifestLog(PREFIX, CollectionState(), checkpoint_every=7)
 
 
