@@ -277,7 +277,7 @@ MUTANTS = [
     Mutant("no_fence_slot", SLOTS, no_fence_slot),
     Mutant("fence_after_any_slot", SLOTS, fence_after_any_slot),
     Mutant("old_epoch_may_claim", SLOTS, old_epoch_may_claim, 515, 5000, rare=True),
-    Mutant("truncate_fences_too", SLOTS, truncate_fences_too, start=65),
+    Mutant("truncate_fences_too", SLOTS, truncate_fences_too, start=620),
     Mutant("trust_what_is_not_synced", FILES, trust_what_is_not_synced),
     Mutant("ignore_fences_when_reading", FILES, ignore_fences_when_reading, 800, 3000, rare=True),
     Mutant("note_an_end_that_is_not_durable", FILES, note_an_end_that_is_not_durable),
