@@ -116,7 +116,7 @@ def columns_of(tree: Expr) -> frozenset[str]:
     return frozenset[str]().union(*map(columns_of, children(tree)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Bound:
     """An expression that fits a schema.
 

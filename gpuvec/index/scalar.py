@@ -59,12 +59,20 @@ class ScalarIndex:
         values: the different values, or elements of lists, in order.
         rows: the rows of each.
         of_lists: whether the field holds lists.
+        mapped: whether all of it lies in mapped files.
     """
 
     def __init__(
-        self, spec: IndexSpec, values: pa.Array, rows: SlotRows, *, of_lists: bool
+        self,
+        spec: IndexSpec,
+        values: pa.Array,
+        rows: SlotRows,
+        *,
+        of_lists: bool,
+        mapped: bool = False,
     ) -> None:
         self.spec = spec
+        self._mapped = mapped
         self._of_lists = of_lists
         self._rows = rows
         self._array = values
@@ -86,6 +94,11 @@ class ScalarIndex:
     def nbytes(self) -> int:
         """Bytes of values, lists of rows and bit sets, mapped ones too."""
         return int(self._array.nbytes) + self._rows.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of them that lie in the process's own memory."""
+        return 0 if self._mapped else self.nbytes
 
     def ask(self, node: Expr) -> Answer | None:
         """Return the rows for which a condition holds; None if this index cannot tell.
@@ -196,7 +209,8 @@ def load(spec: IndexSpec, files: Mapping[str, IndexFile]) -> ScalarIndex:
         UnsupportedError: `GV-342`, a layout of files that this version of gpuvec does not know.
     """
     values, rows, of_lists = scalar_files.read(files)
-    return ScalarIndex(spec, values, rows, of_lists=of_lists)
+    mapped = all(file.path is not None for file in files.values())
+    return ScalarIndex(spec, values, rows, of_lists=of_lists, mapped=mapped)
 
 
 def choose(column: Column) -> IndexSpec:

@@ -1,7 +1,6 @@
 """Expressions over parts: reads the columns they name and measures the distances they ask for."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,13 @@ import pyarrow as pa
 
 from gpuvec.expr import evaluate as run
 from gpuvec.expr.bound import Bound, VectorDistance, part_of
-from gpuvec.expr.tree import Expr
-from gpuvec.expr.weigh import weight
 from gpuvec.index import scalar
 from gpuvec.index.scalar import ScalarIndex
 from gpuvec.kernels.pairwise import paired_distances
-from gpuvec.query import steps
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.part import Column, Origin, Part
+from gpuvec.query.steps import Step, find, narrow, plan, plan_unindexed
+from gpuvec.segment.view import SegmentIndex, SegmentView
 from gpuvec.types import Metric, RowMask
 
 
@@ -51,49 +49,51 @@ def keep_part(bound: Bound, part: Part, cache: DerivedCache | None = None) -> Pa
 
 def indexed_fields(bound: Bound, part: Part, cache: DerivedCache) -> Mapping[str, str]:
     """Return the fields of a condition whose index is asked, and the kind of each index."""
-    origin = part.origin
-    if origin is None:
+    if part.origin is None:
         return {}
-    opened = partial(_opened, origin, cache)
-    fields = steps.plan(bound.tree, origin.base.num_rows, opened).fields
-    found = {name: opened(name) for name in sorted(fields)}
-    return {name: index.spec.KIND for name, index in found.items() if index is not None}
+    indexes = _indexes(bound, part.origin, cache)
+    fields = plan(bound.tree, part.origin.base.num_rows, indexes).fields
+    return {name: indexes[name].spec.KIND for name in sorted(fields)}
 
 
 def _origin_mask(bound: Bound, origin: Origin, cache: DerivedCache | None) -> RowMask:
     """Return the rows of a segment for which a condition is true; hidden rows mean nothing."""
     rows = origin.base.num_rows
-    step = steps.plan(bound.tree, rows, partial(_opened, origin, cache))
+    indexes = {} if cache is None else _indexes(bound, origin, cache)
+    step = plan(bound.tree, rows, indexes) if indexes else plan_unindexed(bound)
 
-    def over(node: Expr, among: RowMask | None, null: bool) -> RowMask:
-        own = part_of(bound, node)
-        columns = len(own.columns) + len(own.distances)
+    def over(part: Step, among: RowMask | None, null: bool) -> RowMask:
+        own = bound if part is step else part_of(bound, part.node)
         if among is not None:
             count = int(np.count_nonzero(among))
             if not count:
                 return among
-            if steps.narrow(weight(node), columns, rows, count):
+            if narrow(part.weight, len(own.columns) + len(own.distances), rows, count):
                 found = np.zeros(rows, bool)
                 found[among] = _mask(own, origin.part(among), null=null)
                 return found
         return _mask(own, origin.base, null=null)
 
-    return steps.find(step, over, origin.keep)
+    return find(step, over, origin.keep)
 
 
-def _opened(origin: Origin, cache: DerivedCache | None, name: str) -> ScalarIndex | None:
-    """Return the scalar index of a field of a segment, None where there is none."""
-    view = origin.view
-    found = None if cache is None or name in origin.computed else view.index(name)
-    if found is None or cache is None or not found.spec.SCALAR:
-        return None
+def _indexes(bound: Bound, origin: Origin, cache: DerivedCache) -> dict[str, ScalarIndex]:
+    """Return the scalar indexes of the fields that a condition reads."""
+    view, found = origin.view, {}
+    for name in bound.columns - origin.computed:
+        index = view.index(name)
+        if index is not None and index.spec.SCALAR:
+            found[name] = _opened(view, index, cache)
+    return found
 
+
+def _opened(view: SegmentView, index: SegmentIndex, cache: DerivedCache) -> ScalarIndex:
     def load() -> ScalarIndex:
-        return scalar.load(found.spec, found.files())
+        return scalar.load(index.spec, index.files())
 
-    key = (view.segment_id, view.generation, "index", found.index_id)
-    index: ScalarIndex = cache.get(key, load, lambda index: index.nbytes)
-    return index
+    key = (view.segment_id, view.generation, "index", index.index_id)
+    found: ScalarIndex = cache.get(key, load, lambda index: index.held_bytes)
+    return found
 
 
 def _mask(bound: Bound, part: Part, *, null: bool = False) -> RowMask:

@@ -8,22 +8,23 @@ those for which it is true or null, whichever the step above needs: so SQL's thr
 throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gpuvec.expr.bound import columns_of
+from gpuvec.expr.bound import Bound, columns_of
 from gpuvec.expr.tree import Combine, Expr, Not
 from gpuvec.expr.weigh import CHOOSE, TAKE, weight
 from gpuvec.index.scalar import Answer, ScalarIndex
 from gpuvec.types import RowMask
 
-# Runs a condition over columns: of the rows in the mask, or of all; with True, null counts as true.
+# Runs a step over columns: of the rows in the mask, or of all; with True, null counts as true.
 # Rows out of the mask are False.
-RunOver = Callable[[Expr, RowMask | None, bool], RowMask]
-Opened = Callable[[str], ScalarIndex | None]
+RunOver = Callable[["Step", RowMask | None, bool], RowMask]
+Indexes = Mapping[str, ScalarIndex]  # by field
 
 _MASK_NS, _SET_NS = 0.06, 2.0  # of an index's answer: each row of the segment, each row set
 _UNEQUAL = 8  # parts of an `and` are run apart if one costs so many times what another does
@@ -45,29 +46,47 @@ class Step:
         return self.answer is not None or bool(self.parts)
 
 
-def plan(node: Expr, rows: int, opened: Opened) -> Step:
+def plan(node: Expr, rows: int, indexes: Indexes) -> Step:
     """Return how the rows of a condition will be found.
 
     Args:
         node: a bound condition.
         rows: of the segment.
-        opened: gives the index of a field, or None.
+        indexes: of the segment's fields.
     """
-    names = columns_of(node)
-    index = opened(next(iter(names))) if len(names) == 1 else None
+    return _plan(node, columns_of(node), rows, indexes)
+
+
+_unindexed: WeakKeyDictionary[Bound, Step] = WeakKeyDictionary()
+
+
+def plan_unindexed(bound: Bound) -> Step:
+    """Return how the rows of a condition will be found where there is no index."""
+    found = _unindexed.get(bound)
+    if found is None:
+        found = _unindexed[bound] = plan(bound.tree, 0, {})
+    return found
+
+
+def _plan(node: Expr, names: frozenset[str], rows: int, indexes: Indexes) -> Step:
+    index = _index(names, indexes)
     if index is not None:
         answer = index.ask(node)
         if answer is not None and _pays(answer, node, rows):
             return Step(node, 0.0, answer, fields=names)
     match node:
         case Combine(op=op, operands=operands):
-            parts = [plan(part, rows, opened) for part in _by_field(op, operands, opened)]
-            return _combined(node, op, parts)
+            groups = _by_field(op, operands, indexes)
+            return _combined(node, op, [_plan(*group, rows, indexes) for group in groups])
         case Not(operand=operand):
-            part = plan(operand, rows, opened)
+            part = _plan(operand, names, rows, indexes)
             if part.is_split:
                 return Step(node, part.weight, None, (part,), part.fields)
     return Step(node, weight(node))
+
+
+def _index(names: frozenset[str], indexes: Indexes) -> ScalarIndex | None:
+    return indexes.get(next(iter(names))) if indexes and len(names) == 1 else None
 
 
 def _combined(node: Expr, op: str, parts: list[Step]) -> Step:
@@ -79,16 +98,21 @@ def _combined(node: Expr, op: str, parts: list[Step]) -> Step:
     return Step(node, sum(weights))
 
 
-def _by_field(op: str, operands: tuple[Expr, ...], opened: Opened) -> list[Expr]:
-    """Return the operands, all those on one indexed field as one."""
+def _by_field(
+    op: str, operands: tuple[Expr, ...], indexes: Indexes
+) -> list[tuple[Expr, frozenset[str]]]:
+    """Return the operands, all those on one indexed field as one, and the columns of each."""
+    alone = [(operand, columns_of(operand)) for operand in operands]
     groups: dict[object, list[Expr]] = {}
-    for place, operand in enumerate(operands):
-        names = columns_of(operand)
-        index = opened(next(iter(names))) if len(names) == 1 else None
-        groups.setdefault(place if index is None else names, []).append(operand)
-    if len(groups) == 1:  # the index could not answer all of them together
-        return list(operands)
-    return [group[0] if len(group) == 1 else Combine(op, tuple(group)) for group in groups.values()]
+    for place, (operand, names) in enumerate(alone):
+        key = place if _index(names, indexes) is None else names
+        groups.setdefault(key, []).append(operand)
+    if len(groups) in (1, len(alone)):  # the index could not answer all of them together
+        return alone
+    joined = (
+        group[0] if len(group) == 1 else Combine(op, tuple(group)) for group in groups.values()
+    )
+    return [(part, columns_of(part)) for part in joined]
 
 
 def _pays(answer: Answer, node: Expr, rows: int) -> bool:
@@ -119,7 +143,7 @@ def find(step: Step, run: RunOver, among: RowMask | None, *, null: bool = False)
     if step.answer is not None:
         return step.answer.mask(null=null)
     if not step.parts:
-        return run(step.node, among, null)
+        return run(step, among, null)
     if isinstance(step.node, Not):
         return ~find(step.parts[0], run, among, null=not null)
     assert isinstance(step.node, Combine)
