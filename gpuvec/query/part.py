@@ -110,8 +110,12 @@ class Part:
 
     def to_rows(self, names: Sequence[str], vectors: Iterable[str]) -> Rows:
         """Read columns and return them; `vectors` names those that are vector columns."""
-        self.prepare(names)
         outside = frozenset(vectors)
+        if self.batch is not None and not self._seen and outside.isdisjoint(names):
+            found = self.batch(names)
+            if found is not None and found.num_columns == len(names):
+                return Rows(pa.Table.from_batches([found]), {}, tuple(names))
+        self.prepare(names)
         table = pa.table({name: self.column(name) for name in names if name not in outside})
         held = {name: self.column(name) for name in names if name in outside}
         return Rows(table, held, tuple(names))

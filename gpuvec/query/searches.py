@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
 from gpuvec.query.estimate import row_bytes
@@ -104,20 +105,27 @@ def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) 
     """
     renamed = searcher.node.renamed
     found = gather([target.base for target in searcher.targets], hits.part, hits.row)
+    own: dict[str | None, Callable[[], Column]] = {
+        "query_id": lambda: take_column(tile.ids, hits.query),
+        "rank": lambda: arrow_numbers((hits.rank + (before + 1)).astype(np.int32)),
+        "distance": lambda: arrow_numbers(hits.distance),
+        searcher.node.place: lambda: arrow_numbers(searcher.places(hits)),
+    }
 
     def read(name: str) -> Column:
-        if name == "query_id":
-            return take_column(tile.ids, hits.query)
-        if name == "rank":
-            return arrow_numbers((hits.rank + (before + 1)).astype(np.int32))
-        if name == "distance":
-            return arrow_numbers(hits.distance)
-        if name == searcher.node.place:
-            return arrow_numbers(searcher.places(hits))
-        return found.column(renamed.get(name, name))
+        return own[name]() if name in own else found.column(renamed.get(name, name))
 
-    def load(names: Sequence[str]) -> None:
-        own = ("query_id", "rank", "distance", searcher.node.place)
-        found.prepare([renamed.get(name, name) for name in names if name not in own])
+    def batch(names: Sequence[str]) -> pa.RecordBatch | None:
+        taken = found.batch and found.batch(stored(names))
+        if taken is None:
+            return None
+        columns = dict(zip(taken.schema.names, taken.columns, strict=True))
+        columns = {name: columns.get(renamed.get(name, name)) for name in names}
+        columns |= {name: own[name]() for name in names if name in own}
+        given = {name: column for name, column in columns.items() if column is not None}
+        return pa.RecordBatch.from_arrays(list(given.values()), names=list(given))
 
-    return Part(len(hits), read, load)
+    def stored(names: Sequence[str]) -> list[str]:
+        return [renamed.get(name, name) for name in names if name not in own]
+
+    return Part(len(hits), read, lambda names: found.prepare(stored(names)), batch=batch)

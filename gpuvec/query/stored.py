@@ -69,7 +69,7 @@ class StoredColumns:
     def batch(self, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return the scalar ones of some columns side by side, of all rows.
 
-        None where a column is in several chunks, or there are fewer than two.
+        None where a column is in several chunks, or there is none.
         """
         if not self._kept or not self._fields.keys() >= set(names):
             return None
@@ -86,7 +86,7 @@ class StoredColumns:
         scalars = [name for name in names if not self._kind(name).is_vector]
         self.load(scalars)
         columns = [self.read(name) for name in scalars]
-        if len(columns) < 2 or any(isinstance(column, pa.ChunkedArray) for column in columns):
+        if not columns or any(isinstance(column, pa.ChunkedArray) for column in columns):
             return None
         return pa.RecordBatch.from_arrays(columns, names=scalars)
 
