@@ -116,7 +116,7 @@ class RecallCurve:
 
     Attributes:
         source: where the queries came from: "held-out rows" or "given queries".
-        points: in no order.
+        points: the settings of one case in the order of `ApproximateIndex.settings`.
     """
 
     source: str
@@ -181,7 +181,8 @@ class Cell:
     Attributes:
         k: that was measured.
         selectivity: the smaller one of those that decide.
-        settings: of the index; times are those expected at the selectivity asked for.
+        settings: of the index, the cheapest first; times are those expected at the selectivity
+            asked for.
         exact: the scan of all rows that pass.
     """
 
@@ -211,7 +212,17 @@ def _merge(
             exact = joined
         else:
             settings.append(joined)
-    return Cell(k=k, selectivity=share, settings=tuple(settings), exact=exact)
+    return Cell(k=k, selectivity=share, settings=_smoothed(settings), exact=exact)
+
+
+def _smoothed(settings: Sequence[CurvePoint]) -> tuple[CurvePoint, ...]:
+    """Let no setting take longer than a more thorough one: such times are chance."""
+    batch_s = single_s = math.inf
+    found = []
+    for point in reversed(settings):
+        batch_s, single_s = min(batch_s, point.batch_s), min(single_s, point.single_s)
+        found.append(replace(point, batch_s=batch_s, single_s=single_s))
+    return tuple(reversed(found))
 
 
 def _worst_by_params(points: Sequence[CurvePoint]) -> dict[ParamsKey | None, CurvePoint]:

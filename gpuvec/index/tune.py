@@ -3,7 +3,7 @@
 A filter can be blind to what is asked, or follow it: rows near one another pass, so that the
 neighbours of most queries do not. Both are measured at each selectivity. All settings get a few
 queries, from the cheapest on, until one finds everything or is slower than the exact scan; then
-those that seem to reach a target get all of them.
+those that seem to reach a target get all of them, and at last, if there is time, all others.
 """
 
 import time
@@ -185,16 +185,16 @@ class _Bench:
             slower = min(point.batch_s / cell.exact.batch_s, point.single_s / cell.exact.single_s)
             if slower > _SLOWER or point.recall >= _COMPLETE or time.perf_counter() > end:
                 break
-        whole: dict[int, CurvePoint] = {}
-        for target in self._targets:
+        points = dict(enumerate(pilots))
+        for target in (*self._targets, None):
             for number, pilot in enumerate(pilots):
-                if pilot.recall < target - _DOUBT:
+                if pilot.recall < (min(self._targets) if target is None else target) - _DOUBT:
                     continue
-                if number not in whole and time.perf_counter() < end and pilot.params is not None:
-                    whole[number] = self._point(cell, pilot.params, len(cell.asked))
-                if number in whole and whole[number].low >= target:
+                if points[number] is pilot and time.perf_counter() < end:
+                    points[number] = self._point(cell, pilot.params or {}, len(cell.asked))
+                if target is not None and points[number].low >= target:
                     break
-        return [cell.exact, *(whole.get(number, pilot) for number, pilot in enumerate(pilots))]
+        return [cell.exact, *points.values()]
 
     def _cell(self, case: _Case, k: int) -> _Cell:
         """Answer a case's queries exactly."""

@@ -136,13 +136,23 @@ def test_expected_seconds_rise_from_one_query_to_the_measured_batch():
     assert taken[5:] == pytest.approx([1e-2, 5e-2])
 
 
-def test_the_best_setting_is_the_fastest_whose_lower_end_reaches():
+def test_the_best_setting_is_the_cheapest_whose_lower_end_reaches():
     found = curve(
         point(0.955, effort=0.1, batch_s=1e-6),
-        point(0.965, effort=0.2, batch_s=3e-6),
-        point(0.975, effort=0.3, batch_s=2e-6, single_s=1e-3),
+        point(0.965, effort=0.2, batch_s=2e-6),
+        point(0.975, effort=0.3, batch_s=3e-6, single_s=1e-3),
     )
-    assert found.best(10, 0.95).params == {"effort": 0.3}
-    assert found.best(10, 0.95, queries=1).params == {"effort": 0.2}
+    assert found.best(10, 0.95).params == {"effort": 0.2}
+    assert found.best(10, 0.96, queries=1).params == {"effort": 0.3}
     assert found.best(10, 0.99) is None
     assert found.best(1000, 0.5) is None
+
+
+def test_a_setting_takes_no_longer_than_a_more_thorough_one():
+    found = curve(
+        point(0.9, effort=0.1, batch_s=5.0, single_s=1.0),
+        point(0.95, effort=0.2, batch_s=2.0, single_s=3.0),
+        point(0.99, effort=0.3, batch_s=4.0, single_s=2.0),
+    ).at(10, 1.0)
+    assert [s.batch_s for s in found.settings] == [2.0, 2.0, 4.0]
+    assert [s.single_s for s in found.settings] == [1.0, 2.0, 2.0]
