@@ -23,12 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from gpuvec import errors
 from gpuvec.index.curve import CurvePoint, RecallCurve
-from gpuvec.index.spec import Bitmap, Flat, IndexSpec, Sorted, spec_from_json
+from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.meta.changes import AddIndex, Change
 from gpuvec.node.channel import Channel
@@ -44,8 +41,6 @@ from gpuvec.types import Metric, SegmentId, Timestamp
 
 T = TypeVar("T")
 Progress = Callable[[float], None]  # told the share that is done; may raise, to stop the work
-
-_FEW_VALUES = 1000  # different ones, for which a row list each is the better scalar index
 
 
 class BuildHost(Protocol):
@@ -280,25 +275,17 @@ def _make_scalar(plan: BuildPlan) -> Made:
     from gpuvec.index import scalar
 
     column = plan.rows.table([plan.field])[plan.field]
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    spec = plan.spec or scalar_spec(values)
+    spec = plan.spec or scalar.choose(column)
     start = time.perf_counter()
-    index = scalar.build(spec, values)
+    index = scalar.build(spec, column)
     seconds = time.perf_counter() - start
     size = int(index.nbytes)
     if plan.max_memory is not None and size > plan.max_memory:
         raise errors.index_memory_exceeded(
             f'{spec} of field "{plan.field}"', {"index": size}, plan.max_memory
         )
-    summary = {"rows": len(values), "bytes": size, "seconds": seconds}
+    summary = {"rows": len(column), "bytes": size, "seconds": seconds}
     return Made(spec=spec, files=index.files(), summary=summary)
-
-
-def scalar_spec(values: pa.Array) -> IndexSpec:
-    """Return the scalar index for a column: a `Bitmap` of few values or lists, else `Sorted`."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        return Bitmap()
-    return Bitmap() if pc.count_distinct(values).as_py() <= _FEW_VALUES else Sorted()
 
 
 def write(plan: BuildPlan, made: Made, prefix: str, index_id: SegmentId) -> Procedure[IndexRecord]:

@@ -1,6 +1,7 @@
 """Random histories: the database and a dict do the same things, and must agree."""
 
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,13 @@ from gpuvec.storage.open import open_store
 from gpuvec.testing.model import ModelCollection
 
 DIM = 4
+INDEXES = [
+    ("v", gv.index.HNSW(m=4, ef_construction=16)),
+    ("v", gv.index.IVFFlat(n_lists=2)),
+    ("n", gv.index.Sorted()),
+    ("word", gv.index.Bitmap()),
+    ("word", "auto"),
+]
 KEYS = 60  # few, so that they meet
 
 FILTERS = [
@@ -70,6 +78,7 @@ class History:
         self.model = ModelCollection("key", {"n": None, "word": "a", "v": None})
         self.extra = None
         self.reader = None
+        self.recalls = []  # of searches that went through indexes
 
     def close(self):
         self.drop_reader()
@@ -180,6 +189,17 @@ class History:
         self.db = gv.connect(self.path)
         self.items = self.db["items"]
 
+    def make_index(self):
+        field, index = self.random.choice(INDEXES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", gv.RecallWarning)  # rows may be few
+            self.items.create_index(field, index, recall=0.5)
+        assert field in self.items.indexes().to_arrow()["field"].to_pylist()
+
+    def drop_index(self):
+        for field in self.items.indexes().to_arrow()["field"].to_pylist()[:1]:
+            self.items.drop_index(field)
+
     def rename(self):
         self.db.rename("items", "other")
         self.db.rename("other", "items")
@@ -204,9 +224,32 @@ class History:
 
     def check_search(self, text, test):
         query = self.numbers.integers(-9, 9, DIM).astype(np.float32)
-        found = self.items.filter(text).search(query, k=5).to_arrow().to_pylist()
+        rows = self.items.filter(text)
+        found = rows.search(query, k=5, exact=True).to_arrow().to_pylist()
         wanted = self.model.nearest(query, 5, "v", test)
         assert [(row["distance"], row["key"]) for row in found] == wanted
+        self.check_approximate(rows.search(query, k=5), query, wanted, test)
+        knob = self.knob()
+        if knob is not None:
+            self.check_approximate(rows.search(query, k=5, params=knob), query, wanted, test)
+
+    def knob(self):
+        """Return a setting of the index of `v` that finds nearly everything, if it has one."""
+        with self.items._source.snapshot() as snapshot:
+            spec = snapshot.indexes.get("v")
+        return None if spec is None else {name: 64 for name in spec.SEARCH}
+
+    def check_approximate(self, search, query, wanted, test):
+        """No answer is short, wrong or doubled; how many are the true ones is counted."""
+        found = search.to_arrow().to_pylist()
+        got = [(row["distance"], row["key"]) for row in found]
+        true = dict(map(reversed, self.model.nearest(query, len(self.model.rows), "v", test)))
+        assert len(got) == len(wanted)
+        assert got == sorted(got)
+        assert {key: distance for distance, key in got} == {key: true[key] for _, key in got}
+        if wanted:
+            last = wanted[-1][0]
+            self.recalls.append(sum(distance <= last for distance, _ in got) / len(wanted))
 
     def check_partition(self):
         for name in self.items.partitions:
@@ -235,8 +278,11 @@ class History:
     STEPS = (
         (insert, 8), (upsert, 6), (update, 3), (delete_filter, 2), (delete_keys, 4),
         (delete_frame, 1), (drop_partition, 1), (truncate, 1), (change_fields, 1), (flush, 3),
-        (reopen, 2), (rename, 1), (check_reader, 4),
+        (reopen, 2), (rename, 1), (check_reader, 4), (make_index, 3), (drop_index, 1),
     )  # fmt: skip
+
+    def check_recall(self):
+        assert np.mean(self.recalls) >= 0.95
 
     def run(self, steps):
         names, weights = zip(*self.STEPS, strict=True)
@@ -264,6 +310,7 @@ def test_a_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
     history = History(tmp_path / "db", seed, key_kind)
     try:
         history.run(60)
+        history.check_recall()
     finally:
         history.close()
 
@@ -275,5 +322,6 @@ def test_a_long_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
     history = History(tmp_path / "db", seed, key_kind)
     try:
         history.run(250)
+        history.check_recall()
     finally:
         history.close()
