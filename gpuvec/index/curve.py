@@ -138,12 +138,15 @@ class RecallCurve:
         return tuple(sorted({point.k for point in self.points}))
 
     @cached_property
-    def _cells(self) -> dict[int, dict[float, list[CurvePoint]]]:
-        """The points of an index by k and selectivity, the latter rising."""
+    def _worst(self) -> dict[int, dict[float, dict[ParamsKey | None, CurvePoint]]]:
+        """By k and selectivity, the latter rising: of each setting the worst of all cases."""
         found: dict[int, dict[float, list[CurvePoint]]] = {}
         for point in sorted(self.points, key=lambda point: point.selectivity):
             found.setdefault(point.k, {}).setdefault(point.selectivity, []).append(point)
-        return found
+        return {
+            k: {share: _worst_by_params(points) for share, points in shares.items()}
+            for k, shares in found.items()
+        }
 
     def measured_k(self, k: int) -> int | None:
         """Return the `k` whose measurements hold for this one; None: it is larger than all."""
@@ -157,7 +160,7 @@ class RecallCurve:
         known = self.measured_k(k)
         if known is None:
             return None
-        measured = self._cells[known]
+        measured = self._worst[known]
         below = [share for share in measured if share <= selectivity]
         if not below:
             return None
@@ -193,10 +196,13 @@ class Cell:
 
 
 def _merge(
-    k: int, share: float, low: list[CurvePoint], high: list[CurvePoint], weight: float
+    k: int,
+    share: float,
+    sparse: Mapping[ParamsKey | None, CurvePoint],
+    dense: Mapping[ParamsKey | None, CurvePoint],
+    weight: float,
 ) -> Cell:
-    """Join the points of two selectivities; `weight` is that of the larger one's times."""
-    sparse, dense = _worst_by_params(low), _worst_by_params(high)
+    """Join the points of two selectivities; `weight` is that of the denser one's times."""
     settings, exact = [], None
     for key, point in sparse.items():
         other = dense.get(key, point if key is None else None)
