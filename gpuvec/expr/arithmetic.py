@@ -6,6 +6,7 @@ remainder has the sign of the dividend, as in C and SQL. Floats follow IEEE 754 
 """
 
 import operator
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -125,13 +126,21 @@ def _alike(left: Value, right: Value) -> tuple[Value, Value]:
     """Give a literal the type of the column beside it, if it fits: columns are not widened."""
     for literal, column, place in ((left, right, 0), (right, left, 1)):
         if isinstance(literal, pa.Scalar) and literal.type != column.type and literal.is_valid:
-            try:
-                cast = literal.cast(column.type)
-            except pa.ArrowInvalid:
-                continue
-            if cast.cast(literal.type).equals(literal):
+            cast = _cast_exactly(literal.as_py(), literal.type, column.type)
+            if cast is not None:
                 return (cast, column) if place == 0 else (column, cast)
     return left, right
+
+
+@lru_cache(maxsize=1024)
+def _cast_exactly(value: Any, kind: pa.DataType, wanted: pa.DataType) -> Value | None:
+    """Return a literal in another type; None where it loses digits."""
+    literal = pa.scalar(value, kind)
+    try:
+        cast = literal.cast(wanted)
+    except pa.ArrowInvalid:
+        return None
+    return cast if cast.cast(kind).equals(literal) else None
 
 
 def _compare_mixed(op: str, whole: Value, floats: Value, rows: int) -> pa.Array:
