@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gpuvec.api.intake import AnyColumn, as_host_array, read_column
 from gpuvec.device.arrays import array_namespace, from_dlpack, is_device_array
@@ -24,6 +25,7 @@ from gpuvec.types import Array
 from gpuvec.vectors import cast_dense, dense_from_arrow, not_finite_rows
 
 _NAME = "queries"  # of the column that they are read as
+_FEW_NUMBERS = 1 << 16
 _CUDA = (2, 13)  # DLPack device types: CUDA, CUDA managed memory
 
 
@@ -48,11 +50,21 @@ def to_queries(
             NaN (`GV-111`) or has another dimension than the others (`GV-112`).
         QueryError: `GV-123`, no vectors.
     """
+    if type(queries) is np.ndarray and isinstance(kind, Vector) and _is_ready(queries, kind):
+        return queries.reshape(-1, kind.dim)
     wanted = _wanted(kind)
     try:
         return _query_matrix(_query_column(queries, kind, wanted), kind, wanted, field, where)
     except SchemaError as error:
         raise unfit_queries(error, _NAME, wanted) from None
+
+
+def _is_ready(queries: NDArray[Any], kind: Vector) -> bool:
+    """Return whether a few queries are as searches take them: most are, and a look shows it."""
+    if queries.dtype != np.float32 or queries.ndim not in (1, 2) or queries.shape[-1] != kind.dim:
+        return False
+    few = 0 < queries.size <= _FEW_NUMBERS and queries.flags.c_contiguous
+    return few and bool(np.isfinite(queries).all())
 
 
 def _wanted(kind: FieldType) -> str:
