@@ -56,7 +56,7 @@ class ScalarIndex:
 
     Args:
         spec: `Bitmap()` or `Sorted()`.
-        values: the different values, or elements of lists, in order.
+        values: the values, or elements of lists, in order; see `Values`.
         rows: the rows of each.
         of_lists: whether the field holds lists.
         mapped: whether all of it lies in mapped files.
@@ -84,11 +84,6 @@ class ScalarIndex:
     def num_rows(self) -> int:
         """Rows of the segment."""
         return self._rows.num_rows
-
-    @property
-    def num_values(self) -> int:
-        """How many different values, or elements of lists, there are; null is none."""
-        return len(self._array)
 
     @property
     def nbytes(self) -> int:

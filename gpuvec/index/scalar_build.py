@@ -1,6 +1,6 @@
 """Making scalar indexes of columns: the different values in order, and which rows have which."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class _Lists:
     """The rows of each slot.
 
     Attributes:
-        values: the different values in order; the slot after them is that of null.
+        values: in order; the slot after them is that of null.
         counts: (slots,) rows of each slot.
         rows: slot by slot, rising within each.
         num_rows: of the column.
@@ -71,8 +71,11 @@ def bitmap_rows(column: Column) -> tuple[pa.Array, BitmapRows]:
 
 
 def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
-    """Return the different values of a column of scalars, and its rows in their order."""
-    found = _slots(_chunked(column))
+    """Return the values of a column of scalars in order, and its rows in that order.
+
+    Numbers that repeat little are kept once for each row: that takes less than saying which do.
+    """
+    found = _each_row(_slots(_chunked(column)))
     step = mark_step(found.num_rows)
     bits = np.zeros((MARKS - 1, -(-found.num_rows // 8)), np.uint8)
     before = np.zeros(found.num_rows, bool)
@@ -88,6 +91,17 @@ def sorted_rows(column: Column) -> tuple[pa.Array, SortedRows]:
         bits=bits,
     )
     return found.values, rows
+
+
+def _each_row(lists: _Lists) -> _Lists:
+    """Return lists of one row each, if values may repeat and that takes fewer bytes."""
+    kind, once = lists.values.type, len(lists.values)
+    present = lists.num_rows - int(lists.counts[-1])
+    if not pa.types.is_primitive(kind) or (present - once) * kind.bit_width // 8 >= 4 * once:
+        return lists
+    values = lists.values.take(pa.array(np.repeat(np.arange(once), lists.counts[:-1])))
+    counts = np.append(np.ones(present, np.int64), lists.counts[-1])
+    return replace(lists, values=values, counts=counts)
 
 
 def _chunked(column: Column) -> pa.ChunkedArray:

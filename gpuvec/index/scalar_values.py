@@ -43,8 +43,8 @@ class Values:
     """The different values of one column.
 
     Args:
-        values: (count,), rising as Arrow sorts them: NaN last, no null; zeros of both signs may
-            both be there.
+        values: (count,), rising as Arrow sorts them: NaN last, no null. Numbers may be there more
+            than once, zeros with both signs; texts only once.
         few: whether they are so few beside the rows that a condition may be run over all of them.
         has_null: whether any row is null.
     """

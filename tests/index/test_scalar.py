@@ -1,5 +1,7 @@
 """Scalar indexes: what they answer, what they refuse, what they read and how large they are."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -23,6 +25,7 @@ from gpuvec.schema import JSON, Float32, Float64, Int64, List, String, Timestamp
 from tests.index.scalar_segments import built, indexed_view, loaded, part_of
 
 ROWS = 5_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIELDS = {
     "id": Int64(), "few": Int64(nullable=True), "many": Float64(nullable=True),
     "brand": String(nullable=True), "name": String(), "tags": List(String(), nullable=True),
@@ -135,6 +138,29 @@ def test_numbers_beyond_the_type_of_the_column_lie_outside_it(kind):
         for text in ("x < 300", "x > -300", "x == 300", "x != 300", "x in [5, 300]", "x < 1e300"):
             condition = bind_filter(parse_filter(text), fields)
             assert np.array_equal(index.ask(condition.tree).mask(), mask(condition, table)), text
+
+
+@pytest.mark.parametrize("field", [Float32, Float64, Int64, Timestamp])
+def test_numbers_that_repeat_now_and_then_are_found_every_time(field):
+    kind = field().arrow_type()
+    rng = np.random.default_rng(3)
+    numbers = rng.integers(-10_000, 10_000, 3_000)
+    column = pa.array(numbers, pa.int64(), mask=rng.random(3_000) < 0.05).cast(kind, safe=False)
+    index = loaded(Sorted(), column)
+    assert index._rows.starts is None
+    fields = {"x": field(nullable=True)}
+    table = pa.table({"x": column})
+    twice = np.bincount(numbers + 10_000).argmax() - 10_000
+    for wanted in (twice, 0, numbers[5], -20_000):
+        for text in ("x == {v}", "x != {v}", "x in [{v}]", "x <= {v}", "not (x > {v})"):
+            condition = bind_filter(parse_filter(text.format(v=shown(wanted, kind))), fields)
+            assert np.array_equal(index.ask(condition.tree).mask(), mask(condition, table)), text
+
+
+def shown(value, kind):
+    if not pa.types.is_timestamp(kind):
+        return str(value)
+    return f'"{(EPOCH + timedelta(microseconds=int(value))).isoformat()}"'
 
 
 def test_instants_are_compared_as_instants():
