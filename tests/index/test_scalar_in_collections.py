@@ -1,5 +1,6 @@
 """Collections with scalar indexes: filters see every write, as they do without."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -115,3 +116,30 @@ def test_a_field_made_anew_under_the_same_name_has_no_old_index(tmp_path):
         items.add_field("brand", gv.String(nullable=True))
         assert items.filter('brand == "acme"').count() == 0
         assert items.filter("brand is null").count() == 500
+
+
+def test_a_damaged_index_is_never_an_empty_answer(tmp_path):
+    with gv.connect(tmp_path) as db:
+        items = db.create_collection("items", gv.Schema(FIELDS, "id"))
+        items.insert(rows(np.random.default_rng(0), range(500)))
+        items.create_index("brand", gv.index.Bitmap())
+    (file,) = tmp_path.rglob("scalar.arrow")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+    with gv.connect(tmp_path) as db, pytest.raises(gv.CorruptError, match=r"scalar\.arrow"):
+        db["items"].filter('brand == "acme"').count()
+
+
+def test_threads_share_an_opened_index(tmp_path):
+    with gv.connect(tmp_path) as db:
+        items = db.create_collection("items", gv.Schema(FIELDS, "id"))
+        found = rows(np.random.default_rng(0), range(3_000))
+        items.insert(found)
+        for name, spec in INDEXES.items():
+            items.create_index(name, spec)
+        wanted = [sum(map(bool, map(holds, found))) for holds in CONDITIONS.values()]
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(lambda text: items.filter(text).count(), list(CONDITIONS) * 20)
+            assert list(answers) == wanted * 20
