@@ -1,4 +1,4 @@
-"""Rounds of: open a database, write and flush with several threads, die by kill -9; then look.
+"""Rounds of: open a database, write, flush and index with threads, die by kill -9; then look.
 
 Each round is a fork of this process, which itself never opens the database. Prints how many
 writes were acknowledged.
@@ -49,8 +49,16 @@ def write_until_killed(path, first_batch):
             items.flush()
             time.sleep(0.01)
 
+    def index():
+        while True:
+            items.create_index("key", gv.index.Sorted())
+            note("index 0")
+            time.sleep(0.02)
+            if os.urandom(1)[0] < 64:
+                items.drop_index("key")
+
     threads = [threading.Thread(target=write, args=(n,)) for n in range(WRITERS)]
-    for thread in [*threads, threading.Thread(target=flush)]:
+    for thread in [*threads, threading.Thread(target=flush), threading.Thread(target=index)]:
         thread.start()
     threads[0].join()
 
@@ -60,7 +68,8 @@ def look(path):
     notes = {}
     for line in (path / "notes").read_text().splitlines():
         word, batch = line.split()
-        notes[int(batch)] = word
+        if word != "index":
+            notes[int(batch)] = word
     with gv.connect(path / "db") as db:
         items = db["items"]
         table = items.to_arrow()
@@ -73,7 +82,21 @@ def look(path):
         for batch, word in notes.items():
             wanted = {"try": (0, ROWS), "done": (ROWS,), "kill": (0, ROWS), "gone": (0,)}[word]
             assert counts.get(batch, 0) in wanted, f"batch {batch}: {counts.get(batch, 0)} {word}"
+        look_at_indexes(items, keys)
     return len(notes)
+
+
+def look_at_indexes(items, keys):
+    """Read every index file; answer with what is there, then build what is missing."""
+    middle = int(np.median(keys)) if len(keys) else 0
+    for _ in range(2):
+        with items._source.snapshot() as snapshot:
+            for view in snapshot:
+                found = view.index("key")
+                assert found is None or found.files()
+        assert items.filter(f"key < {middle}").count() == (keys < middle).sum()
+        report = items.create_index("key", gv.index.Sorted())
+        assert report.waiting == 0
 
 
 def in_child(work):
