@@ -1,4 +1,4 @@
-"""The command line: `gpuvec demo | doctor | import | search | inspect | config`.
+"""The command line: `gpuvec demo | doctor | import | search | inspect | bench | config`.
 
 Exit codes: 0 done, 1 an error that is explained on stderr, 2 wrong usage.
 """
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from gpuvec.errors import (
     GpuvecError,
+    bad_recall_list,
     bad_rename,
     no_key_given,
     no_such_file,
@@ -149,6 +150,7 @@ def search(
     recall: Annotated[
         float | None, typer.Option(min=0, max=1, help="the share of true neighbours to reach")
     ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="the true answer; use no index")] = False,
     result: Annotated[Path | None, typer.Option("--out", help="a Parquet file to write")] = None,
     limit: Annotated[int, typer.Option(min=1, help="rows to print")] = 20,
 ) -> None:
@@ -161,7 +163,9 @@ def search(
     with _database(target, must_exist=True) as (db, name):
         frame = db[name]
         frame = frame.filter(where) if where else frame
-        found = frame.search(queries, k, query_on=query_on, query_id=query_id, recall=recall)
+        found = frame.search(
+            queries, k, query_on=query_on, query_id=query_id, recall=recall, exact=exact
+        )
         if select:
             names = [column.strip() for column in select.split(",")]
             found = found.select("query_id", "rank", "distance", *names)
@@ -176,6 +180,7 @@ def search(
 def inspect(
     target: Annotated[str, typer.Argument(help="a database, or one of its collections")],
     segments: Annotated[bool, typer.Option("--segments", help="list segments")] = False,
+    indexes: Annotated[bool, typer.Option("--indexes", help="list indexes")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a database or collection holds, from metadata."""
@@ -188,16 +193,60 @@ def inspect(
         return
     with _database(target, must_exist=True) as (db, name):
         items = db[name]
-        parts = items.segments().to_arrow().to_pylist() if segments else []
+        lists = {"segments": items.segments} if segments else {}
+        lists |= {"indexes": items.indexes} if indexes else {}
+        listed = {name: rows().to_arrow().to_pylist() for name, rows in lists.items()}
         if as_json:
-            shown = {"schema": items.schema.to_json(), **items.stats()}
-            shown |= {"segments": parts} if segments else {}
+            shown = {"schema": items.schema.to_json(), **items.stats(), **listed}
             print(json.dumps(shown, indent=2, default=str))
             return
         out.print(str(items.schema), highlight=False)
         print_facts(out, items.stats())
-        if segments:
+        for parts in listed.values():
             print_rows(out, parts)
+
+
+@app.command()
+def bench(
+    target: Target,
+    k: Annotated[int, typer.Option("-k", min=1, help="neighbours of each query")] = 10,
+    recall: Annotated[str, typer.Option(help="targets to ask for")] = "0.9,0.95,0.99",
+    where: Annotated[str, typer.Option("--filter", help="'price < 20'")] = "",
+    queries: Annotated[
+        str | None, typer.Option(help="files with real queries; else rows, without themselves")
+    ] = None,
+    query_on: Annotated[str | None, typer.Option(help="the vector column of the queries")] = None,
+    on: Annotated[str | None, typer.Option(help="the vector field, if there are several")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="queries to ask")] = 1_000,
+    plot: Annotated[Path | None, typer.Option(help="a picture to write: curve.png")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure on your own data what each recall target reaches and how fast it is."""
+    import gpuvec as gv
+    from gpuvec.api.files import open_files
+    from gpuvec.api.progress import progress
+    from gpuvec.bench import ROUNDS, run_bench
+
+    targets = _targets(recall)
+    if queries is not None:
+        open_files(queries)
+    if plot is not None and not plot.parent.is_dir():
+        raise no_such_file(str(plot.parent), what="folder")
+    steps = len(targets) + 1 + ROUNDS
+    with _database(target, must_exist=True) as (db, name), progress("bench", steps, "") as advance:
+        frame = db[name].filter(where) if where else db[name]
+        asked = None if queries is None else gv.frame(queries)
+        found = run_bench(
+            frame, k=k, targets=targets, field=on, queries=asked, query_on=query_on,
+            sample=sample, advance=advance,
+        )  # fmt: skip
+    if plot is not None:
+        found.plot(plot)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        out.print(found.title(), highlight=False)
+        print_rows(out, found.table())
 
 
 @config_app.command("show")
@@ -225,6 +274,16 @@ def _database(target: str, *, must_exist: bool = False) -> Iterator[tuple[Any, s
 
 def _is_database(path: str) -> bool:
     return "://" in path or (Path(path) / "gpuvec.json").is_file()
+
+
+def _targets(text: str) -> list[float]:
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        raise bad_recall_list(text) from None
+    if not all(0 < target <= 1 for target in found):
+        raise bad_recall_list(text)
+    return found
 
 
 def _renames(text: str) -> dict[str, str]:

@@ -98,6 +98,11 @@ def test_inspect_fits_a_terminal(shop):
         ("search ./shop/items --queries torn.parquet", "CorruptError [GV-709]: cannot read torn"),
         ("search ./shop/itms --queries q.parquet", 'Did you mean "items"'),
         (f"{SEARCH} --out none/hits.parquet", "no folder at none"),
+        (f"{SEARCH} --exact --recall 0.9", "GV-"),
+        ("bench ./shop/items --recall 0.9,much", "GV-711]: cannot read the recall targets"),
+        ("bench ./shop/items --recall 1.5", "numbers above 0 and at most 1"),
+        ("bench ./shop/items --filter 'price < 0'", "GV-710]: there are no rows"),
+        ("bench ./shop/items --plot none/c.png", "no folder at none"),
         ("import none-*.parquet --to ./shop/items", "no file at none-*.parquet"),
         ("import torn.parquet --to ./shop/items", "cannot read torn.parquet"),
         ("import a.parquet --to ./shop/new", "--primary-key COLUMN, one of: id, price, emb"),
@@ -125,6 +130,27 @@ def test_doctor_looks_at_every_part(shop):
     found = json.loads(run("doctor --json", shop))
     assert [item["part"] for item in found] == ["python", "cpu", "memory", "gpu", "faiss", "disk"]
     assert "disk" in run("doctor", shop)
+
+
+def test_bench_measures_every_target_beside_the_exact_search(shop):
+    told = json.loads(run("bench ./shop/items --sample 40 --recall 0.9,1 --json", shop))
+    assert (told["queries"], told["rows"]) == (40, 300)
+    assert [line["target"] for line in told["lines"]] == [None, 0.9, 1.0]
+    assert all(line["recall"] == 1 and line["batch_per_s"] > 0 for line in told["lines"])
+
+
+def test_bench_takes_filters_and_real_queries_and_draws(shop):
+    line = "bench ./shop/items --filter 'price < 10' --queries q.parquet --recall 0.9 --plot c.png"
+    out = run(line, shop)
+    assert "5 queries (given queries) of 100 rows" in out
+    assert "recall 0.9" in out
+    assert (shop / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_exact_searches_and_indexes_are_at_hand(shop):
+    run(f"{SEARCH} -k 3 --exact --out exact.parquet", shop)
+    assert pq.read_table(shop / "exact.parquet")["id"].to_pylist()[::3] == [0, 1, 2, 3, 4]
+    assert json.loads(run("inspect ./shop/items --indexes --json", shop))["indexes"] == []
 
 
 def test_config_show_names_origins(shop):

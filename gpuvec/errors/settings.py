@@ -80,3 +80,18 @@ def unreadable_source(path: str, why: object) -> CorruptError:
     return CorruptError(
         "GV-709", f"cannot read {path}: {why}", hint="write the file again", details={"path": path}
     )
+
+
+def bad_recall_list(text: str) -> QueryError:
+    """Return the error for a list of recall targets that is none."""
+    return QueryError(
+        "GV-711",
+        f'cannot read the recall targets "{text}"',
+        hint="wanted: numbers above 0 and at most 1, with commas: 0.9,0.95,0.99",
+        details={"got": text},
+    )
+
+
+def nothing_to_bench(what: str) -> QueryError:
+    """Return the error for a measurement without rows, or without queries."""
+    return QueryError("GV-710", f"there are no {what} to measure with")
