@@ -185,7 +185,11 @@ class Values:
     def _with_null(self, ranges: Runs) -> Slots:
         if not self._has_null:
             return Slots(ranges, ranges)
-        return Slots(ranges, either(ranges, _run(self.null, self.slots)))
+        if len(ranges) and ranges[-1, 1] == self.null:
+            possible = ranges.copy()
+            possible[-1, 1] = self.slots
+            return Slots(ranges, possible)
+        return Slots(ranges, np.concatenate([ranges, _run(self.null, self.slots)]))
 
     def _and(self, a: Slots, b: Slots) -> Slots:
         sure = self._both(a.sure, b.sure)
