@@ -18,7 +18,7 @@ from gpuvec.node.channel import Channel
 from gpuvec.query.session import new_session
 
 T = TypeVar("T")
-_STOP_S = 10.0  # that closing waits for a step of a build which cannot be interrupted
+STOP_S = 10.0
 
 _log = logging.getLogger("gpuvec")
 
@@ -56,12 +56,16 @@ class Builds:
         coord: decides.
         host: see `Host`.
         clock: monotonic time for the coordinator.
+
+    Attributes:
+        stop_s: seconds that `stop` waits for a step of a build which cannot be interrupted.
     """
 
     def __init__(self, coord: DataCoord, host: Host, clock: Clock) -> None:
         self._coord = coord
         self._host = host
         self._clock = clock
+        self.stop_s = STOP_S
         self._thread: threading.Thread | None = None
         self._current: BuildIndex | None = None
         self._share = 0.0  # of the current build
@@ -120,7 +124,7 @@ class Builds:
             self._stopping = True
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_STOP_S)
+            thread.join(self.stop_s)
 
     def _note(self) -> None:
         for channel in self._host.writable():

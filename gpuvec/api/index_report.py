@@ -205,7 +205,8 @@ class IndexReport:
             kinds[name] = kinds.get(name, 0) + 1
         if len(kinds) == 1:
             return next(iter(kinds))
-        return ", ".join(f"{count} × {name}" for name, count in kinds.items()) or _EXACT  # noqa: RUF001
+        order = sorted(kinds, key=lambda name: name == _EXACT)
+        return ", ".join(f"{kinds[name]} × {name}" for name in order) or _EXACT  # noqa: RUF001
 
     @property
     def line(self) -> str:

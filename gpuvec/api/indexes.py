@@ -184,7 +184,7 @@ class Indexed:
 
 def _report(engine: Engine, collection_id: str, state: CollectionState, name: str) -> IndexReport:
     error = engine.builds.progress(collection_id, name).error
-    return report_of(state, name, "" if error is None else str(error))
+    return report_of(state, name, "" if error is None else str(error).splitlines()[0])
 
 
 class IndexWork:
