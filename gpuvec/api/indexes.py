@@ -154,7 +154,8 @@ class Indexed:
             recall: the targets to tell settings for.
             k: neighbours to measure with.
             queries: real ones, as `search` takes them: the best there is, since rows may be easier
-                than what is asked for. None: some of the rows, hidden from the answers.
+                than what is asked for. None: some of the rows, hidden from the answers; an `HNSW`
+                is built once more without them, and thrown away.
 
         Raises:
             NotFoundError: `GV-104`, `GV-618` no such field or index.

@@ -62,7 +62,8 @@ class Tuning:
 
     Attributes:
         field: that is indexed.
-        source: of the queries: "given queries", or rows that were hidden from the answers.
+        source: of the queries: "given queries", "held-out rows" that the index was never given, or
+            "rows hidden from the answers".
         table: one row per segment, `k` and target: the setting that searches will use; without
             `params` where they scan exactly.
         points: one row per measurement; without `params` those of the exact scan.

@@ -18,11 +18,14 @@ class IndexSpec:
         KIND: its name in files and messages.
         SEARCH: knob to (least, most) of `params={...}` in a search.
         SCALAR: whether it is for scalar fields.
+        REMEMBERS: whether a row that is hidden from the answers still leads to its neighbours, so
+            that it is no honest query.
     """
 
     KIND: ClassVar[str] = ""
     SEARCH: ClassVar[Mapping[str, tuple[float, float]]] = {}
     SCALAR: ClassVar[bool] = False
+    REMEMBERS: ClassVar[bool] = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `spec_from_json` makes an equal spec."""
@@ -68,6 +71,7 @@ class HNSW(IndexSpec):
     """
 
     KIND = "hnsw"
+    REMEMBERS = True
     SEARCH: ClassVar = {"ef_search": (1, 1 << 20)}
 
     m: int = 32

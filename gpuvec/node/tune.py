@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Queries
 from gpuvec.index.curve import RecallCurve
-from gpuvec.index.registry import exact, load
 from gpuvec.index.tune import Progress, measure_curve
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord
 from gpuvec.node.build import best_points
@@ -73,20 +73,30 @@ def measure(
         one: the index.
         metric: of its field.
         ks: neighbours to measure with, the most important first.
-        queries: as `VectorIndex.search` takes them; None: some rows, hidden from the answers. The
-            index knows these rows, so that it may find its way to their neighbours more easily.
+        queries: as `VectorIndex.search` takes them; None: some rows, hidden from the answers. An
+            index to which hidden rows still are a help is built once more without them.
         threads: of the host; 0: all cores.
         memory_limit: bytes for temporary data.
         progress: told how far the work is.
+
+    Raises:
+        DeviceMemoryError: `GV-401`, an index that must be built once more does not fit.
     """
     vectors = one.rows.vector(one.definition.field)
     assert isinstance(vectors, DenseVectors)
+    spec, held_out = one.index.spec, held_out_rows(vectors) if queries is None else None
+    if held_out is not None and spec.REMEMBERS:
+        index = registry.build(
+            spec, vectors, metric, held_out=held_out, threads=threads, memory_limit=memory_limit
+        )
+    else:
+        index = registry.load(spec, vectors, metric, one.index.files())
     curve = measure_curve(
-        load(one.index.spec, vectors, metric, one.index.files()),
-        exact(vectors, metric),
+        index,
+        registry.exact(vectors, metric),
         vectors,
         metric,
-        held_out=held_out_rows(vectors) if queries is None else None,
+        held_out=held_out,
         queries=queries,
         ks=ks,
         threads=threads,
@@ -94,7 +104,7 @@ def measure(
         budget_s=_BUDGET_S,
         progress=progress,
     )
-    return replace(curve, source=HIDDEN_ROWS) if queries is None else curve
+    return curve if queries is not None or spec.REMEMBERS else replace(curve, source=HIDDEN_ROWS)
 
 
 def write(

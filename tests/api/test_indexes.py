@@ -435,8 +435,12 @@ def test_only_the_writing_process_makes_indexes(tmp_path):
 # Tuning
 
 
-def test_tuning_measures_again_and_keeps_the_files(items):
-    items.create_index("v", HNSW)
+@pytest.mark.parametrize(
+    ("spec", "source"),
+    [(HNSW, "held-out rows"), (gv.index.IVFFlat(n_lists=4), "rows hidden from the answers")],
+)
+def test_tuning_measures_again_and_keeps_the_files(items, spec, source):
+    items.create_index("v", spec)
     (before,) = segment_indexes(items, "v")
     tuning = items.tune("v", recall=[0.5, 0.9], k=[5])
     (after,) = segment_indexes(items, "v")
@@ -445,7 +449,7 @@ def test_tuning_measures_again_and_keeps_the_files(items):
         n: f.path for n, f in before.files().items()
     }
     assert after.curve().ks == (5, 10, 100)
-    assert tuning.source == after.curve().source == "rows hidden from the answers"
+    assert tuning.source == after.curve().source == source
     table = tuning.table.to_arrow()
     assert table["target"].to_pylist() == [0.5, 0.9]
     assert set(table["k"].to_pylist()) == {5}
