@@ -8,6 +8,7 @@ the others, of the mask and its sum over the same columns in memory.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -195,9 +196,11 @@ def main() -> None:
     options = parser.parse_args()
     debian = pq.read_table(options.debian)
     debian = debian.drop_columns([name for name in debian.column_names if name == "vector"])
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         results = {
             "processor": platform.processor() or platform.machine(),
+            "load at the start": load,
             "made up": measure(
                 Path(folder), "made-up", made_up(options.rows), MADE_UP_INDEXES, MADE_UP_FILTERS
             ),
