@@ -9,6 +9,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from gpuvec.device.memory import host_limit_bytes
 from gpuvec.errors import index_memory_exceeded, no_index_fits
 from gpuvec.index import registry
-from gpuvec.index.base import ApproximateIndex
+from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import HNSW, IndexSpec, IVFInt8
-from gpuvec.index.tune import QUERIES, TARGETS, Progress, measure_curve
+from gpuvec.index.tune import FILTER_BYTES, QUERIES, TARGETS, Progress, measure_curve
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric
@@ -30,6 +31,7 @@ _ENOUGH = 1.5  # gain of batches and of single queries from which no other index
 _KS = (10, 100)
 _MEASURE_S = 4.0  # at least; else as long as the build took
 _BUILD_SHARE = 0.6  # of the progress
+_SCRATCH_SHARE = 8  # of the memory is for temporary data of the searches that are measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ def build_best(
         seed=seed,
     )
     if spec is not None:
-        _check_resident(spec, vectors, max_memory)
+        _check_fits(spec, bench, max_memory)
         built = bench.build(spec, progress)
         done = Built(
             index=built.index,
@@ -158,7 +160,7 @@ def build_best(
             candidates=(replace(built.candidate, reason=f"asked for; {built.candidate.reason}"),),
         )
     else:
-        wanted, left_out = _that_fit(vectors, Metric(metric), max_memory, bench.memory_limit)
+        wanted, left_out = _that_fit(bench, max_memory)
         done = _best_of(bench, wanted, left_out, progress)
     if done.index is not None:
         done.index.complete()
@@ -174,7 +176,7 @@ class _One:
     candidate: Candidate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Builder:
     """Builds and measures candidates over one segment alike."""
 
@@ -187,6 +189,21 @@ class _Builder:
     queries: Array | None
     held_out: NDArray[np.int64]
     seed: int
+
+    @cached_property
+    def exact(self) -> VectorIndex:
+        """The exact scan, which all candidates are measured against."""
+        return registry.exact(self.vectors, self.metric)
+
+    def bytes_of(self, spec: IndexSpec) -> dict[str, int]:
+        """Return what a candidate needs at its peak, part by part; "index" is what stays."""
+        building = registry.build_bytes(spec, len(self.vectors), self.vectors)
+        measuring = {
+            "index": building["index"],
+            "codes of the exact scan": self.exact.nbytes,
+            "filters to measure with": FILTER_BYTES * len(self.vectors),
+        }
+        return max(building, measuring, key=lambda parts: sum(parts.values()))
 
     def build(self, spec: IndexSpec, progress: Progress | None, held_bytes: int = 0) -> _One:
         start = time.perf_counter()
@@ -204,7 +221,7 @@ class _Builder:
         start = time.perf_counter()
         curve = measure_curve(
             index,
-            registry.exact(self.vectors, self.metric),
+            self.exact,
             self.vectors,
             self.metric,
             held_out=self.held_out,
@@ -212,6 +229,7 @@ class _Builder:
             ks=tuple(dict.fromkeys((self.k, *_KS))),
             targets=tuple(dict.fromkeys((self.recall, *TARGETS))),
             threads=self.threads,
+            memory_limit=self.memory_limit // _SCRATCH_SHARE,
             budget_s=max(_MEASURE_S, build_s),
             seed=self.seed,
             progress=None if progress is None else _after(progress, _BUILD_SHARE),
@@ -276,42 +294,42 @@ def _is_enough(candidate: Candidate) -> bool:
     return min(batch, single) >= _ENOUGH
 
 
-def _that_fit(
-    vectors: DenseVectors, metric: Metric, max_memory: int | None, memory_limit: int
-) -> tuple[list[IndexSpec], list[Candidate]]:
+def _that_fit(bench: _Builder, max_memory: int | None) -> tuple[list[IndexSpec], list[Candidate]]:
     """Part the candidates by whether their bytes are allowed.
 
     Raises:
         DeviceMemoryError: `GV-402`, there are candidates, but none fits.
     """
-    fit, left_out, parts = [], [], {}
-    for spec in candidates(vectors, metric):
-        sizes = registry.build_bytes(spec, len(vectors), vectors)
+    fit: list[IndexSpec] = []
+    left_out, parts = [], {}
+    for spec in candidates(bench.vectors, bench.metric):
+        sizes = bench.bytes_of(spec)
         parts[spec.KIND] = sizes
         why = ""
         if max_memory is not None and sizes["index"] > max_memory:
             allowed = f"{max_memory / 2**20:,.0f}"
             why = f"holds {sizes['index'] / 2**20:,.0f} MiB, max_memory allows {allowed}"
-        elif sum(sizes.values()) > memory_limit:
+        elif sum(sizes.values()) > bench.memory_limit:
             why = f"its build needs {sum(sizes.values()) / 2**20:,.0f} MiB"
         if why:
             left_out.append(Candidate(spec=spec, built=False, reason=why, nbytes=sizes["index"]))
         else:
             fit.append(spec)
     if left_out and not fit:
-        limits = {"build": memory_limit}
+        limits = {"build": bench.memory_limit}
         raise no_index_fits(
             parts, limits if max_memory is None else {"index": max_memory, **limits}
         )
     return fit, left_out
 
 
-def _check_resident(spec: IndexSpec, vectors: DenseVectors, max_memory: int | None) -> None:
-    if max_memory is None:
-        return
-    size = registry.build_bytes(spec, len(vectors), vectors)["index"]
-    if size > max_memory:
-        raise index_memory_exceeded(f"{spec} of {len(vectors):,} rows", {"index": size}, max_memory)
+def _check_fits(spec: IndexSpec, bench: _Builder, max_memory: int | None) -> None:
+    parts = bench.bytes_of(spec)
+    what = f"{spec} of {len(bench.vectors):,} rows"
+    if max_memory is not None and parts["index"] > max_memory:
+        raise index_memory_exceeded(what, {"index": parts["index"]}, max_memory)
+    if sum(parts.values()) > bench.memory_limit:
+        raise index_memory_exceeded(what, parts, bench.memory_limit)
 
 
 def _after(progress: Progress, start: float) -> Callable[[float], None]:

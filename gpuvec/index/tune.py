@@ -36,17 +36,33 @@ _QUICK_S = 0.04  # batches faster than this are timed twice
 _PIVOTS = 4
 _LEAST_SIDE = 50  # queries whose mean counts for itself
 
+FILTER_BYTES = 40  # per row, for the filters that are tried
+
 Progress = Callable[[float], None]  # told the share that is done; what it raises ends the work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Case:
-    """Rows that may be found: `name` and `selectivity` as in `CurvePoint`."""
+    """Rows that may be found.
+
+    Attributes:
+        name: as in `CurvePoint`.
+        selectivity: as in `CurvePoint`.
+        findable: rows that pass without a filter; None: all.
+        place: (rows,) int32, rows of a place below `count` pass; others cannot be found at all or
+            have a higher one. None: no filter.
+        count: rows that pass.
+    """
 
     name: str
     selectivity: float
-    keep: RowMask | None
+    findable: RowMask | None
+    place: NDArray[np.int32] | None
     count: int
+
+    def keep(self) -> RowMask | None:
+        """Return (rows,) which pass; None: all."""
+        return self.findable if self.place is None else self.place < self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +71,7 @@ class _Cell:
 
     Attributes:
         case: rows that may be found.
+        keep: these as a mask.
         k: neighbours.
         asked: queries.
         truth: their exact answer.
@@ -63,6 +80,7 @@ class _Cell:
     """
 
     case: _Case
+    keep: RowMask | None
     k: int
     asked: Array
     truth: Neighbors
@@ -198,9 +216,10 @@ class _Bench:
 
     def _cell(self, case: _Case, k: int) -> _Cell:
         """Answer a case's queries exactly."""
+        keep = case.keep()
 
         def search(queries: Array) -> Neighbors:
-            return self._exact.search(queries, k, keep=case.keep, **self._options)
+            return self._exact.search(queries, k, keep=keep, **self._options)
 
         asked = self.asked if case.name == "all" else self.asked[:_FILTERED_QUERIES]
         found, batch_s = _timed(search, asked)
@@ -217,17 +236,20 @@ class _Bench:
             single_s=_single(search, asked),
         )
         inside = None
-        if case.name == "clustered" and case.keep is not None:
+        if case.name == "clustered" and keep is not None:
             nearest = self._nearest[: len(asked)]
-            inside = case.keep[np.maximum(nearest, 0)] & (nearest >= 0)
-        return _Cell(case=case, k=k, asked=asked, truth=found.to_host(), exact=exact, inside=inside)
+            inside = keep[np.maximum(nearest, 0)] & (nearest >= 0)
+        truth = found.to_host()
+        return _Cell(
+            case=case, keep=keep, k=k, asked=asked, truth=truth, exact=exact, inside=inside
+        )
 
     def _point(self, cell: _Cell, params: Params, count: int) -> CurvePoint:
         """Measure one setting on some of the cell's queries."""
 
         def search(queries: Array) -> Neighbors:
             return self._index.search(
-                queries, cell.k, params=params, keep=cell.case.keep, **self._options
+                queries, cell.k, params=params, keep=cell.keep, **self._options
             )
 
         few = cell.asked[:count]
@@ -280,34 +302,39 @@ def _cases(
     """Yield all rows first, then filters that ignore and filters that follow the queries."""
     rows = np.arange(len(vectors)) if findable is None else np.flatnonzero(findable)
     rng = np.random.default_rng(seed)
-    blind = rng.permutation(len(rows))
-    near: NDArray[np.int64] | None = None
+    blind = _places(rng.permutation(rows), len(vectors))
+    near = _around_pivots(vectors, metric, rows, rng)
     for share in SELECTIVITIES:
-        if share == 1.0:
-            yield _Case(name="all", selectivity=1.0, keep=findable, count=len(rows))
-            continue
-        if near is None:
-            near = _around_pivots(vectors, metric, rows, rng)
-        count = round(share * len(rows))
-        for name, order in (("random", blind), ("clustered", near)):
-            keep = np.zeros(len(vectors), bool)
-            keep[rows[order[:count]]] = True
-            yield _Case(name=name, selectivity=share, keep=keep, count=count)
+        filters = (("all", None),) if share == 1.0 else (("random", blind), ("clustered", near))
+        for name, place in filters:
+            yield _Case(
+                name=name,
+                selectivity=share,
+                findable=findable,
+                place=place,
+                count=round(share * len(rows)),
+            )
+
+
+def _places(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
+    """Return the place of each row in an order of some; those that are not in it come last."""
+    place = np.full(count, np.iinfo(np.int32).max, np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place
 
 
 def _around_pivots(
     vectors: DenseVectors, metric: Metric, rows: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return places in `rows`, those nearest to any of some random rows first."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    pivots = vectors.values[rng.choice(rows, min(_PIVOTS, len(rows)), replace=False)]
-    pivots = np.ascontiguousarray(pivots, pivots.dtype if is_binary(metric) else np.float32)
-    place = np.full(len(rows), len(rows), np.int64)
-    for distances in pairwise_distances(pivots, vectors.values, metric, threads=0):
-        order = np.argsort(distances[rows], kind="stable")
-        np.minimum.at(place, order, np.arange(len(rows)))
-    return np.argsort(place, kind="stable")
+) -> NDArray[np.int32]:
+    """Return the places of rows, those nearest to any of some random ones first."""
+    best = np.full(len(rows), len(rows), np.int32)
+    for pivot in rng.choice(rows, min(_PIVOTS, len(rows)), replace=False):
+        one = vectors.values[pivot : pivot + 1]
+        one = np.ascontiguousarray(one, one.dtype if is_binary(metric) else np.float32)
+        distances = pairwise_distances(one, vectors.values, metric, threads=0)[0]
+        nearest_first = np.argsort(distances[rows], kind="stable")
+        np.minimum(best, _places(nearest_first, len(rows)), out=best)
+    return _places(rows[np.argsort(best, kind="stable")], len(vectors))
 
 
 def _worse_side(

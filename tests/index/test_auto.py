@@ -5,7 +5,7 @@ from gpuvec.errors import DeviceMemoryError
 from gpuvec.index import registry
 from gpuvec.index.auto import AUTO_LEAST_ROWS, Candidate, build_best, candidates, held_out_rows
 from gpuvec.index.curve import CurvePoint
-from gpuvec.index.spec import HNSW, IVFInt8
+from gpuvec.index.spec import HNSW, IVFFlat, IVFInt8
 from gpuvec.rows import DenseVectors
 
 
@@ -48,7 +48,8 @@ def test_an_index_asked_for_is_built_measured_and_completed():
     told = []
     built = build_best(IVFInt8(), vectors, "l2", recall=0.9, progress=told.append)
     assert built.index.spec.n_lists
-    assert built.best in [p for p in built.curve.points if p.low >= 0.9 and p.params]
+    assert built.best.low >= 0.9
+    assert built.best.params in [p.params for p in built.curve.points if p.low == built.best.low]
     found = built.index.search(vectors.values, 1, params={"effort": 1.0})
     np.testing.assert_array_equal(found.rows[:, 0], np.arange(3000))
     (candidate,) = built.candidates
@@ -111,9 +112,8 @@ def test_a_budget_too_small_for_any_index_names_the_parts_of_each():
         build_best(None, vectors, "l2", recall=0.9, max_memory=1000)
     assert caught.value.code == "GV-402"
     assert caught.value.details["index"] == 1000
-    assert caught.value.details["parts"]["ivf_int8"] == registry.build_bytes(
-        IVFInt8(), len(vectors), vectors
-    )
+    stays = registry.build_bytes(IVFInt8(), len(vectors), vectors)["index"]
+    assert caught.value.details["parts"]["ivf_int8"]["index"] == stays
     assert "ivf_int8: index" in str(caught.value)
     with pytest.raises(DeviceMemoryError) as caught:
         build_best(None, vectors, "l2", recall=0.9, memory_limit=1000)
@@ -124,6 +124,10 @@ def test_an_index_asked_for_that_is_too_large_is_refused():
     with pytest.raises(DeviceMemoryError) as caught:
         build_best(IVFInt8(), clustered(500), "l2", recall=0.9, max_memory=1000)
     assert caught.value.code == "GV-401"
+    with pytest.raises(DeviceMemoryError) as caught:
+        build_best(IVFInt8(), clustered(500), "l2", recall=0.9, memory_limit=30_000)
+    assert caught.value.code == "GV-401"
+    assert len(caught.value.details["parts"]) >= 2
 
 
 def test_a_candidate_too_large_is_left_out():
@@ -154,3 +158,23 @@ def test_gain_weighs_batches_before_single_queries():
     assert gain(8.0, 1.0) == pytest.approx(4.0)
     assert gain(1.0, 8.0) == pytest.approx(2.0)
     assert Candidate(spec=HNSW(), built=True, reason="").gain == 0.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "metric"),
+    [("float16", "cosine"), ("int8", "l2"), ("uint8", "sqeuclidean"), ("float32", "ip")],
+)
+def test_every_kind_of_dense_vector_is_measured(dtype, metric):
+    values = clustered(2000).values
+    values = (
+        (10 * np.abs(values)).astype(dtype) if dtype == "uint8" else (10 * values).astype(dtype)
+    )
+    built = build_best(IVFInt8(), DenseVectors(values), metric, recall=0.8)
+    assert built.best.low >= 0.8
+
+
+def test_bits_are_measured_where_they_are_asked_for():
+    pytest.importorskip("faiss")
+    bits = DenseVectors(np.packbits(clustered(2000, 64).values > 0, axis=1))
+    built = build_best(IVFFlat(), bits, "hamming", recall=0.8)
+    assert built.best.low >= 0.8
