@@ -187,9 +187,10 @@ class Frame:
         and a share of passing rows as hard as its own, for filters that follow the queries too;
         where none does, where the scan is as fast, and on rows newer than the index, the scan is
         exact. Rows that an index leaves a query short of are found by a scan. What was measured on
-        rows may not hold for queries of another kind, so some queries, the first of a batch before
-        it is answered, are answered exactly too; a setting that falls short on them is given up
-        for a better one while the database is open, never the other way. `explain` tells the ways,
+        rows may not hold for queries of another kind, so a few are answered exactly too (those of
+        a first batch before the rest); while the database is open, a setting that falls short on
+        them makes way for a more thorough one, so which one is taken may depend on the queries
+        before, but none that the measured curve does not allow. `explain` tells the ways,
         `collect().metrics.recall` what is expected, `evaluate` measures it.
 
         Searches with `radius` but no `k`, with `group_by`, with `k=None`, by another metric, on a
