@@ -163,12 +163,12 @@ class SortedRows:
 
     def mask(self, runs: Runs) -> RowMask:
         """See `SlotRows.mask`."""
-        if 2 * self.count(runs) > self.num_rows:
-            return _flipped(self._mask(inverse(runs, self.slots)))
-        return self._mask(runs)
-
-    def _mask(self, runs: Runs) -> RowMask:
         ranges = self._ranges(runs)
+        if 2 * _total(ranges) > self.num_rows:
+            return _flipped(self._written(self._ranges(inverse(runs, self.slots))))
+        return self._written(ranges)
+
+    def _written(self, ranges: Runs) -> RowMask:
         large = ranges[:, 1] - ranges[:, 0] > self._step
         found = None
         for start, stop in ranges[large].tolist():  # fewer than there are marks
@@ -181,10 +181,11 @@ class SortedRows:
 
     def _range(self, start: int, stop: int) -> RowMask:
         """Return the rows from one place of the list to another, more than a step apart."""
-        first, last = (round(place / self._step) for place in (start, stop))
+        step = self._step
+        first, last = round(start / step), round(stop / step)
         bits = self._before(last) & ~self._before(first)
         found = unpack(bits, self.num_rows)
-        at_first, at_last = first * self._step, last * self._step
+        at_first, at_last = first * step, last * step
         found[self.rows[at_first:start]] = False
         found[self.rows[stop:at_last]] = False
         found[self.rows[start:at_first]] = True

@@ -13,7 +13,7 @@ from gpuvec.index.scalar import ScalarIndex
 from gpuvec.kernels.pairwise import paired_distances
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.part import Column, Origin, Part
-from gpuvec.query.steps import Step, find, narrow, plan, plan_unindexed
+from gpuvec.query.steps import Step, find, narrow, plan
 from gpuvec.segment.view import SegmentIndex, SegmentView
 from gpuvec.types import Metric, RowMask
 
@@ -52,7 +52,7 @@ def indexed_fields(bound: Bound, part: Part, cache: DerivedCache) -> Mapping[str
     if part.origin is None:
         return {}
     indexes = _indexes(bound, part.origin, cache)
-    fields = plan(bound.tree, part.origin.base.num_rows, indexes).fields
+    fields = plan(bound, part.origin.base.num_rows, indexes).fields
     return {name: indexes[name].spec.KIND for name in sorted(fields)}
 
 
@@ -60,7 +60,7 @@ def _origin_mask(bound: Bound, origin: Origin, cache: DerivedCache | None) -> Ro
     """Return the rows of a segment for which a condition is true; hidden rows mean nothing."""
     rows = origin.base.num_rows
     indexes = {} if cache is None else _indexes(bound, origin, cache)
-    step = plan(bound.tree, rows, indexes) if indexes else plan_unindexed(bound)
+    step = plan(bound, rows, indexes)
 
     def over(part: Step, among: RowMask | None, null: bool) -> RowMask:
         own = bound if part is step else part_of(bound, part.node)

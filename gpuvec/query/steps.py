@@ -46,66 +46,82 @@ class Step:
         return self.answer is not None or bool(self.parts)
 
 
-def plan(node: Expr, rows: int, indexes: Indexes) -> Step:
-    """Return how the rows of a condition will be found.
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A condition and its parts, the same for all segments that have indexes of the same fields.
 
-    Args:
-        node: a bound condition.
-        rows: of the segment.
-        indexes: of the segment's fields.
+    Attributes:
+        node: the condition.
+        weight: of running it over columns, per row.
+        field: the indexed field that it reads, if it reads no other column.
+        parts: operands of `and`, `or` and `not`, those on one indexed field as one.
     """
-    return _plan(node, columns_of(node), rows, indexes)
+
+    node: Expr
+    weight: float
+    field: str | None
+    parts: tuple["_Shape", ...]
 
 
 _unindexed: WeakKeyDictionary[Bound, Step] = WeakKeyDictionary()
+_shapes: WeakKeyDictionary[Bound, dict[frozenset[str], _Shape]] = WeakKeyDictionary()
 
 
-def plan_unindexed(bound: Bound) -> Step:
-    """Return how the rows of a condition will be found where there is no index."""
-    found = _unindexed.get(bound)
-    if found is None:
-        found = _unindexed[bound] = plan(bound.tree, 0, {})
-    return found
+def plan(bound: Bound, rows: int, indexes: Indexes) -> Step:
+    """Return how the rows of a condition will be found.
+
+    Args:
+        bound: the condition.
+        rows: of the segment.
+        indexes: of the segment's fields.
+    """
+    if not indexes:
+        step = _unindexed.get(bound)
+        if step is None:
+            shape = _shape(bound.tree, columns_of(bound.tree), frozenset())
+            step = _unindexed[bound] = _plan(shape, 0, {})
+        return step
+    shapes = _shapes.setdefault(bound, {})
+    fields = frozenset(indexes)
+    if fields not in shapes:
+        shapes[fields] = _shape(bound.tree, columns_of(bound.tree), fields)
+    return _plan(shapes[fields], rows, indexes)
 
 
-def _plan(node: Expr, names: frozenset[str], rows: int, indexes: Indexes) -> Step:
-    index = _index(names, indexes)
-    if index is not None:
-        answer = index.ask(node)
-        if answer is not None and _pays(answer, node, rows):
-            return Step(node, 0.0, answer, fields=names)
-    match node:
-        case Combine(op=op, operands=operands):
-            groups = _by_field(op, operands, indexes)
-            return _combined(node, op, [_plan(*group, rows, indexes) for group in groups])
-        case Not(operand=operand):
-            part = _plan(operand, names, rows, indexes)
-            if part.is_split:
-                return Step(node, part.weight, None, (part,), part.fields)
-    return Step(node, weight(node))
-
-
-def _index(names: frozenset[str], indexes: Indexes) -> ScalarIndex | None:
-    return indexes.get(next(iter(names))) if indexes and len(names) == 1 else None
-
-
-def _combined(node: Expr, op: str, parts: list[Step]) -> Step:
+def _plan(shape: _Shape, rows: int, indexes: Indexes) -> Step:
+    if shape.field is not None:
+        answer = indexes[shape.field].ask(shape.node)
+        if answer is not None and _pays(answer, shape.weight, rows):
+            return Step(shape.node, 0.0, answer, fields=frozenset((shape.field,)))
+    parts = [_plan(part, rows, indexes) for part in shape.parts]
     weights = [part.weight for part in parts]
-    mixed = op == "and" and max(weights) > _UNEQUAL * min(weights) and max(weights) > TAKE
+    is_and = isinstance(shape.node, Combine) and shape.node.op == "and"
+    mixed = is_and and max(weights) > _UNEQUAL * min(weights) and max(weights) > TAKE
     if mixed or any(part.is_split for part in parts):
         fields = frozenset[str]().union(*(part.fields for part in parts))
-        return Step(node, sum(weights), None, tuple(parts), fields)
-    return Step(node, sum(weights))
+        return Step(shape.node, sum(weights), None, tuple(parts), fields)
+    return Step(shape.node, shape.weight)
+
+
+def _shape(node: Expr, names: frozenset[str], fields: frozenset[str]) -> _Shape:
+    groups: list[tuple[Expr, frozenset[str]]] = []
+    match node:
+        case Combine(op=op, operands=operands):
+            groups = _by_field(op, operands, fields)
+        case Not(operand=operand):
+            groups = [(operand, names)]
+    only = next(iter(names)) if len(names) == 1 and names <= fields else None
+    return _Shape(node, weight(node), only, tuple(_shape(*group, fields) for group in groups))
 
 
 def _by_field(
-    op: str, operands: tuple[Expr, ...], indexes: Indexes
+    op: str, operands: tuple[Expr, ...], fields: frozenset[str]
 ) -> list[tuple[Expr, frozenset[str]]]:
     """Return the operands, all those on one indexed field as one, and the columns of each."""
     alone = [(operand, columns_of(operand)) for operand in operands]
     groups: dict[object, list[Expr]] = {}
     for place, (operand, names) in enumerate(alone):
-        key = place if _index(names, indexes) is None else names
+        key = names if len(names) == 1 and names <= fields else place
         groups.setdefault(key, []).append(operand)
     if len(groups) in (1, len(alone)):  # the index could not answer all of them together
         return alone
@@ -115,8 +131,8 @@ def _by_field(
     return [(part, columns_of(part)) for part in joined]
 
 
-def _pays(answer: Answer, node: Expr, rows: int) -> bool:
-    return _MASK_NS * rows + _SET_NS * answer.scattered <= weight(node) * rows
+def _pays(answer: Answer, weight: float, rows: int) -> bool:
+    return _MASK_NS * rows + _SET_NS * answer.scattered <= weight * rows
 
 
 def narrow(cost: float, columns: int, rows: int, among: int) -> bool:
