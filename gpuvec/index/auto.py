@@ -20,7 +20,8 @@ from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import HNSW, IndexSpec, IVFInt8
-from gpuvec.index.tune import FILTER_BYTES, QUERIES, TARGETS, Progress, measure_curve
+from gpuvec.index.trial_filters import FILTER_BYTES
+from gpuvec.index.tune import QUERIES, TARGETS, Progress, measure_curve
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric

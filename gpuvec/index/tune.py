@@ -7,7 +7,7 @@ those that seem to reach a target get all of them, and at last, if there is time
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from gpuvec.index.base import ApproximateIndex, Neighbors, Params, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve, interval, recalls
-from gpuvec.kernels.pairwise import is_binary, pairwise_distances
+from gpuvec.index.trial_filters import Case, trial_filters
+from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric, RowMask
 
-SELECTIVITIES = (1.0, 0.5, 0.1, 0.9, 0.01, 0.001)  # what matters most goes first
 TARGETS = (0.9, 0.95, 0.99)
 QUERIES = 1000  # at most
 _FILTERED_QUERIES = 500  # at most
@@ -33,36 +33,9 @@ _UNFILTERED_WEIGHT = 4  # of the time, beside 1 for each filtered case
 _SINGLES = 12
 _SINGLES_S = 0.06  # for one setting's single queries
 _QUICK_S = 0.04  # batches faster than this are timed twice
-_PIVOTS = 4
 _LEAST_SIDE = 50  # queries whose mean counts for itself
 
-FILTER_BYTES = 40  # per row, for the filters that are tried
-
 Progress = Callable[[float], None]  # told the share that is done; what it raises ends the work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Case:
-    """Rows that may be found.
-
-    Attributes:
-        name: as in `CurvePoint`.
-        selectivity: as in `CurvePoint`.
-        findable: rows that pass without a filter; None: all.
-        place: (rows,) int32, rows of a place below `count` pass; others cannot be found at all or
-            have a higher one. None: no filter.
-        count: rows that pass.
-    """
-
-    name: str
-    selectivity: float
-    findable: RowMask | None
-    place: NDArray[np.int32] | None
-    count: int
-
-    def keep(self) -> RowMask | None:
-        """Return (rows,) which pass; None: all."""
-        return self.findable if self.place is None else self.place < self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +52,7 @@ class _Cell:
         inside: (queries,) whether the nearest row of all passes; None unless rows are clustered.
     """
 
-    case: _Case
+    case: Case
     keep: RowMask | None
     k: int
     asked: Array
@@ -135,7 +108,7 @@ def measure_curve(
         targets=targets,
         options={"threads": threads, "memory_limit": memory_limit},
     )
-    cases = list(_cases(vectors, metric, bench.findable, seed))
+    cases = list(trial_filters(vectors, metric, bench.findable, seed))
     cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
     if cells:
         bench.warm_up(max(ks))
@@ -193,7 +166,7 @@ class _Bench:
             self._exact.search(self.asked[:count], k, keep=self.findable, **self._options)
         self._index.search(self.asked[:_PILOT], k, **self._options)
 
-    def measure(self, case: _Case, k: int, end: float) -> list[CurvePoint]:
+    def measure(self, case: Case, k: int, end: float) -> list[CurvePoint]:
         """Return the points of one cell, the exact scan's first."""
         cell = self._cell(case, k)
         pilots: list[CurvePoint] = []
@@ -214,7 +187,7 @@ class _Bench:
                     break
         return [cell.exact, *points.values()]
 
-    def _cell(self, case: _Case, k: int) -> _Cell:
+    def _cell(self, case: Case, k: int) -> _Cell:
         """Answer a case's queries exactly."""
         keep = case.keep()
 
@@ -294,47 +267,6 @@ def _findable(vectors: DenseVectors, held_out: NDArray[np.int64] | None) -> RowM
     keep = np.ones(len(vectors), bool) if vectors.valid is None else vectors.valid.copy()
     keep[held_out] = False
     return keep
-
-
-def _cases(
-    vectors: DenseVectors, metric: Metric, findable: RowMask | None, seed: int
-) -> Iterator[_Case]:
-    """Yield all rows first, then filters that ignore and filters that follow the queries."""
-    rows = np.arange(len(vectors)) if findable is None else np.flatnonzero(findable)
-    rng = np.random.default_rng(seed)
-    blind = _places(rng.permutation(rows), len(vectors))
-    near = _around_pivots(vectors, metric, rows, rng)
-    for share in SELECTIVITIES:
-        filters = (("all", None),) if share == 1.0 else (("random", blind), ("clustered", near))
-        for name, place in filters:
-            yield _Case(
-                name=name,
-                selectivity=share,
-                findable=findable,
-                place=place,
-                count=round(share * len(rows)),
-            )
-
-
-def _places(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
-    """Return the place of each row in an order of some; those that are not in it come last."""
-    place = np.full(count, np.iinfo(np.int32).max, np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return place
-
-
-def _around_pivots(
-    vectors: DenseVectors, metric: Metric, rows: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int32]:
-    """Return the places of rows, those nearest to any of some random ones first."""
-    best = np.full(len(rows), len(rows), np.int32)
-    for pivot in rng.choice(rows, min(_PIVOTS, len(rows)), replace=False):
-        one = vectors.values[pivot : pivot + 1]
-        one = np.ascontiguousarray(one, one.dtype if is_binary(metric) else np.float32)
-        distances = pairwise_distances(one, vectors.values, metric, threads=0)[0]
-        nearest_first = np.argsort(distances[rows], kind="stable")
-        np.minimum(best, _places(nearest_first, len(rows)), out=best)
-    return _places(rows[np.argsort(best, kind="stable")], len(vectors))
 
 
 def _worse_side(

@@ -5,7 +5,8 @@ from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Neighbors
 from gpuvec.index.spec import HNSW
-from gpuvec.index.tune import SELECTIVITIES, measure_curve
+from gpuvec.index.trial_filters import SELECTIVITIES, trial_filters
+from gpuvec.index.tune import measure_curve
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Metric
 
@@ -161,3 +162,24 @@ def test_a_filter_that_follows_the_queries_shows_what_a_graph_misses():
     blind, following = recall("random", 0.1), recall("clustered", 0.1)
     few = min(blind.keys() & following.keys())
     assert following[few] < blind[few] < recall("all", 1.0)[few]
+
+
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.COSINE, Metric.IP])
+def test_filters_leave_their_share_of_the_rows_that_can_be_found(metric):
+    rows = vectors(2000)
+    findable = np.arange(2000) % 5 > 0
+    for case in trial_filters(rows, metric, findable, seed=3):
+        keep = case.keep()
+        assert not (keep & ~findable).any()
+        assert keep.sum() == case.count == round(case.selectivity * findable.sum())
+
+
+def test_filters_that_follow_the_queries_leave_rows_near_one_another():
+    rows = vectors(2000)
+    spread = {}
+    for case in trial_filters(rows, Metric.L2, None, seed=3):
+        if case.selectivity == 0.01:
+            near = rows.values[case.keep()]
+            gaps = np.linalg.norm(near[:, None] - near[None], axis=2)
+            spread[case.name] = np.partition(gaps, 3, axis=1)[:, 3].mean()
+    assert spread["clustered"] < 0.9 * spread["random"]
