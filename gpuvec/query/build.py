@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -136,12 +137,16 @@ def drop(node: Plan, names: Sequence[str]) -> Plan:
 
 def _project(node: Plan, names: Sequence[str], gone: frozenset[str] = frozenset()) -> Plan:
     """Return `names` in that order; vectors and key stay, hidden, for a later search."""
-    old = node.columns
+    return p.Project(columns=_projected(node.columns, tuple(names), gone), input=node)
+
+
+@lru_cache(maxsize=256)  # loops make the same frames again and again
+def _projected(old: Columns, names: tuple[str, ...], gone: frozenset[str]) -> Columns:
     kept = {name for name in (*old.vectors, old.primary_key) if name in old.fields}
     hidden = frozenset(str(name) for name in kept) - set(names) - gone
     fields = {name: old.fields[name] for name in (*names, *(n for n in old.fields if n in hidden))}
     key = old.primary_key if old.primary_key in fields else None
-    return p.Project(columns=Columns(fields, key, old.name, hidden, hidden), input=node)
+    return Columns(fields, key, old.name, hidden, hidden)
 
 
 def with_columns(node: Plan, computed: Mapping[str, Expr], *, hidden: bool = False) -> Plan:

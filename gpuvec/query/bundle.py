@@ -79,8 +79,8 @@ def _join(targets: Sequence[Target], numbers: Sequence[int]) -> Bundle | None:
     key = (tuple(target.cache_key for target in own), 0)
     cache = first.session.cache
     asked: list[None] = cache.get((*key, "asked"), list, lambda _: 64 * len(own))
-    asked.append(None)
-    if len(asked) < 2:  # filters of all kinds leave all kinds of segments
+    if not asked:  # filters of all kinds leave all kinds of segments
+        asked.append(None)
         return None
     columns = [target.base.column(first.field) for target in own]
     if not all(isinstance(column, DenseVectors) for column in columns):

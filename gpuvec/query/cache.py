@@ -100,7 +100,7 @@ class DerivedCache:
                 self._make_room(key)
 
     def _make_room(self, newest: Key) -> None:
-        made = [key for key, entry in self._entries.items() if entry.made and key != newest]
+        made = [k for k, e in self._entries.items() if e.made and e.size_bytes and k != newest]
         for old in sorted(made, key=self._last_use):
             if self._held <= self.budget_bytes:
                 return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ ReadColumn = Callable[[str], Column]
 LoadColumns = Callable[[Sequence[str]], None]
 ReadBatch = Callable[[Sequence[str]], pa.RecordBatch | None]
 IntArray = NDArray[np.int64]
+ListRows = Callable[[], IntArray]
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +40,7 @@ class Part:
     load: LoadColumns | None = None
     origin: "Origin | None" = None
     batch: ReadBatch | None = None
-    _taken: "tuple[Part, IntArray] | None" = None  # rows of another part, when it is only that
+    _taken: "tuple[Part, ListRows] | None" = None  # rows of another part, when it is only that
     _seen: dict[str, Column] = field(default_factory=dict, repr=False)
 
     def column(self, name: str) -> Column:
@@ -69,8 +71,8 @@ class Part:
         """Return the given rows, in that order. Columns are read when needed."""
         if self._taken is not None:
             base, own = self._taken
-            return base.take(own[rows])
-        return taken_part(self, rows, None)
+            return base.take(own()[rows])
+        return _taken_part(self, len(rows), lambda: rows, None)
 
     def slice(self, start: int, stop: int) -> "Part":
         """Return rows `start` to `stop`, without copying."""
@@ -78,7 +80,7 @@ class Part:
             return self
         if self._taken is not None:
             base, own = self._taken
-            return base.take(own[start:stop])
+            return base.take(own()[start:stop])
         return Part(
             stop - start, lambda name: slice_column(self.column(name), start, stop), self.prepare
         )
@@ -146,7 +148,8 @@ class Origin:
         base = self.base
         if keep is None:
             return Part(base.num_rows, base.column, base.prepare, origin, base.batch)
-        return taken_part(base, np.flatnonzero(keep), origin)
+        listed = cache(lambda: np.flatnonzero(keep))  # a search with the mask never asks
+        return _taken_part(base, int(np.count_nonzero(keep)), listed, origin)
 
     def scatter(self, mask: RowMask) -> RowMask:
         """Return a mask over all rows from a mask over the kept ones."""
@@ -161,17 +164,17 @@ class Origin:
         return Origin(self.view, base, self.keep, self.start, self.computed | names)
 
 
-def taken_part(base: Part, rows: IntArray, origin: Origin | None) -> Part:
-    """Return rows of another part."""
+def _taken_part(base: Part, count: int, rows: ListRows, origin: Origin | None) -> Part:
+    """Return so many rows of another part."""
 
     def read(name: str) -> Column:
-        return take_column(base.column(name), rows)
+        return take_column(base.column(name), rows())
 
     def batch(names: Sequence[str]) -> pa.RecordBatch | None:
         whole = base.batch and base.batch(names)
-        return None if whole is None else whole.take(arrow_numbers(rows))
+        return None if whole is None else whole.take(arrow_numbers(rows()))
 
-    return Part(len(rows), read, base.prepare, origin, batch, (base, rows))
+    return Part(count, read, base.prepare, origin, batch, (base, rows))
 
 
 def segment_part(

@@ -233,8 +233,10 @@ def test_the_cache_keeps_to_its_budget_and_forgets_old_generations():
     value("a", 60)
     value("b", 30)
     assert made == ["a", "b", "c", "b"]
+    value("weightless", 0)
     value("huge", 1000)
     assert cache.nbytes == 1000
+    assert cache.has(("weightless", 0, "x"))
     cache.get(("huge", 1, "x"), lambda: 5, lambda s: s)
     assert cache.nbytes == 5
 
