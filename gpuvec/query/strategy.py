@@ -119,7 +119,8 @@ def _cheapest(ask: Ask, cell: Cell, target: float, share: float, failed: Failed 
         if seconds < best_s:
             best, best_s = point, seconds
     if best is None:
-        reason = f"no setting reaches {target:g} at selectivity {share:.2g}: exact scan{why_not}"
+        at = "" if share >= 1.0 else f" at selectivity {share:.2g}"
+        reason = f"no setting reaches {target:g}{at}: exact scan{why_not}"
         return _exact(ask, reason, exact_s, cell)
     if exact_s is not None and exact_s <= best_s:
         return _exact(ask, _faster(ask, share), exact_s, cell)

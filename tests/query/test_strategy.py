@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import HNSW
@@ -134,3 +136,52 @@ def test_settings_that_failed_are_left_out(info):
     way = choose_way(ask(target=0.95, queries=1), info, failed)
     assert way.params == {"ef_search": 256}
     assert way.reason.endswith("; it failed")
+
+
+SHARES = (1.0, 0.5, 0.1, 0.01)
+
+
+@st.composite
+def curves(draw):
+    """Draw a curve with holes: settings left out of cells, cells left out, times in any order."""
+    points = []
+    for k in draw(st.sets(st.sampled_from((10, 100)), min_size=1)):
+        for share in draw(st.sets(st.sampled_from(SHARES), min_size=1)):
+            for case in ("all",) if share == 1.0 else ("random", "clustered"):
+                for ef in (None, *draw(st.sets(st.sampled_from((16, 64, 256))))):
+                    low = 1.0 if ef is None else draw(st.sampled_from((0.7, 0.9, 0.95, 0.99)))
+                    taken = draw(st.sampled_from((1.0, 10.0, 100.0)))
+                    points.append(
+                        point(ef, low, low, k=k, share=share, case=case,
+                              batch_us=taken, single_us=10 * taken)
+                    )  # fmt: skip
+    return RecallCurve(source="", points=tuple(points))
+
+
+@given(
+    curve=curves(),
+    k=st.sampled_from((1, 10, 11, 12, 100, 500)),
+    share=st.sampled_from((1.0, 0.7, 0.5, 0.2, 0.1, 0.05, 0.01, 0.002)),
+    target=st.sampled_from((0.8, 0.9, 0.95, 0.99)),
+    queries=st.sampled_from((1, 20, 1000)),
+)
+def test_a_setting_is_only_taken_where_everything_measured_near_the_search_allows_it(
+    curve, k, share, target, queries
+):
+    info = IndexInfo(spec=HNSW(), target=None, curve=curve)
+    passing = round(share * ROWS)
+    way = choose_way(ask(k=k, passing=passing, target=target, queries=queries), info)
+    assert way.k >= k
+    if way.kind == "exact":
+        return
+    known = min(known for known in curve.ks if 1.1 * known >= k)
+    here = [p for p in curve.points if p.k == known]
+    below = max(p.selectivity for p in here if p.selectivity <= share)
+    above = min((p.selectivity for p in here if p.selectivity >= share), default=below)
+    for edge in (below, above):
+        cases = [p for p in here if p.selectivity == edge]
+        mine = [p for p in cases if p.params == way.params]
+        assert {p.case for p in mine} == {p.case for p in cases}
+        assert all(p.low >= target for p in mine)
+    assert way.low >= target
+    assert way.seconds is not None
