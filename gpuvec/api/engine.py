@@ -39,6 +39,7 @@ from gpuvec.types import NodeId, SegmentId, Timestamp
 T = TypeVar("T")
 NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
+_TIDY_S = 6 * 3600.0  # from one look for unused files to the next
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -85,7 +86,7 @@ class Engine:
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
         self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
-        self._tidied: set[str] = set()  # collections whose unused files were deleted
+        self._tidied: dict[str, float] = {}  # when unused files of collections were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
         self.builds = Builds(self._data, self, self._clock)
@@ -246,14 +247,15 @@ class Engine:
         for channel in list(self._channels.values()):
             if channel.owned:
                 self._note(channel)
-        for command in self._data.reconcile(self._clock.monotonic_s()):
+        now_s = self._clock.monotonic_s()
+        for command in self._data.reconcile(now_s):
             found = self._channels.get(command.collection_id)
             if found is not None and isinstance(command, FlushChannel):
                 found.flush(self._generation)
                 self._note(found)
-                if command.collection_id not in self._tidied:
+                if now_s >= self._tidied.get(command.collection_id, now_s - _TIDY_S) + _TIDY_S:
                     found.tidy(self._generation)
-                    self._tidied.add(command.collection_id)
+                    self._tidied[command.collection_id] = now_s
         self.builds.tend()
 
     def writable(self) -> Sequence[Channel]:

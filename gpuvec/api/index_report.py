@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gpuvec.coord.data_coord import wants_index
+from gpuvec.coord.data_coord import AUTO_LEAST_ROWS, wants_index
 from gpuvec.index.spec import Flat, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.node.loader import wanted_spec
@@ -192,6 +192,8 @@ class IndexReport:
                           f"{gain:.1f} times the exact scan"))  # fmt: skip
         facts.append(("size", f"{self.size_bytes:,} bytes in files, built in {self.seconds:.1f} s"))
         facts += [("seen", reason) for reason in self._reasons()]
+        if self.wish == "auto" and any(segment.state == "small" for segment in self.segments):
+            facts.append(("small", f"fewer than {AUTO_LEAST_ROWS:,} rows are scanned exactly"))
         return [*facts, ("failed", self.failure)] if self.failure else facts
 
     @property

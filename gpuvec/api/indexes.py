@@ -96,10 +96,12 @@ class Indexed:
         if not wait:
             return job
         try:
-            _show(work, job)
+            if job.status == "running":
+                _show(work, job)
             return job.wait()
         except KeyboardInterrupt:
-            job.cancel()
+            if work.is_new:
+                job.cancel()
             raise
 
     def drop_index(self, field: str) -> None:
@@ -192,6 +194,11 @@ class IndexWork:
     """Building the indexes of one definition; see `gpuvec.api.job.Work`.
 
     Making one commits the definition, unless it is there already, and begins.
+
+    Attributes:
+        definition: of the index.
+        is_new: whether this work committed it.
+        rows: that waited for their index at the start, at least 1.
     """
 
     def __init__(
@@ -201,7 +208,7 @@ class IndexWork:
         self._id = collection_id
         self._field = wish.field
         self.definition = replace(wish, index_id=engine.mint())
-        self._is_new = True
+        self.is_new = True
         self.what = f'index of "{wish.field}" in "{name}"'
         engine.change(collection_id, self._decide)
         self._flush()
@@ -213,7 +220,7 @@ class IndexWork:
             raise errors.unknown_field(self._field, state.schema.fields)
         known = state.indexes.get(self._field)
         if known is not None and known.same_wish(self.definition):
-            self.definition, self._is_new = known, False
+            self.definition, self.is_new = known, False
             return []
         return [SetIndex(definition=self.definition)]
 
@@ -258,7 +265,7 @@ class IndexWork:
             raise errors.job_cancelled(self.what)
         error = self._engine.builds.progress(self._id, self._field).error
         if error is not None:
-            if self._is_new and not any(self._field in s.indexes for s in state.segments.values()):
+            if self.is_new and not any(self._field in s.indexes for s in state.segments.values()):
                 self.cancel()
             raise errors.as_build_error(self._field, error) from error
         report = _report(self._engine, self._id, state, self._field)

@@ -86,6 +86,7 @@ class ShardDelegator:
         self._visibility = Visibility()
         self._layout: Layout | None = None
         self._wanted: Mapping[str, IndexSpec | None] = {}  # field to the index that it shall have
+        self._indexed: CollectionState | None = None  # whose indexes the segments have
         self._published: tuple[Layout, Visibility, tuple[Segment, ...], Timestamp] | None = None
         self._cached: Snapshot | None = None
         self._view_lock = threading.Lock()
@@ -154,6 +155,7 @@ class ShardDelegator:
         records = [r for r in state.segments.values() if r.channel == self._channel]
         self._sealed = {r.segment_id: self._loader.load(r) for r in records}
         self._loader.keep_only(set(self._sealed))
+        self._indexed = None
         self.follow(state)
 
     def follow(self, state: CollectionState) -> None:
@@ -166,9 +168,16 @@ class ShardDelegator:
             state.truncated_ts, dict(state.dropped_partitions), state.ttl_s
         )
         self._wanted = {name: wanted_spec(d) for name, d in state.indexes.items()}
+        self._index(state)
+
+    def _index(self, state: CollectionState) -> None:
+        """Give segments the indexes of their records; only changed records are looked at."""
+        before, self._indexed = self._indexed, state
+        known = before.segments if before is not None and before.indexes is state.indexes else {}
         for segment_id, segment in self._sealed.items():
-            if segment_id in state.segments:
-                segment.index(self._loader.indexes(state.segments[segment_id], state.indexes))
+            record = state.segments.get(segment_id)
+            if record is not None and record is not known.get(segment_id):
+                segment.index(self._loader.indexes(record, state.indexes))
 
     # Writing
 

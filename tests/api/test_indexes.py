@@ -353,6 +353,26 @@ def test_closing_ends_a_build_which_the_next_process_takes_up(tmp_path):
         assert segment_indexes(items, "v")[0] is not None
 
 
+def interrupt(event):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_call_drops_what_it_made_and_nothing_older(items):
+    items.insert(rows(3000, start=1000))
+    items.flush()
+    with gv.config.set(progress=interrupt), pytest.raises(KeyboardInterrupt):
+        items.create_index("v", HNSW)
+    assert items.indexes().count() == 0
+    items.create_index("v", HNSW)
+    items.insert(rows(3000, start=10_000))
+    items.flush()
+    with gv.config.set(progress=interrupt), pytest.raises(KeyboardInterrupt):
+        items.create_index("v", HNSW)
+    assert items.indexes().count() == 1
+    items.create_index("v", HNSW)
+    assert None not in segment_indexes(items, "v")
+
+
 # What it refuses
 
 
