@@ -72,6 +72,14 @@ def test_held_out_rows_are_no_ones_neighbours():
     assert {point.recall for point in whole} == {1.0}
 
 
+def test_rows_that_an_index_knows_are_hidden_from_it():
+    rows = vectors()
+    held_out = held_out_rows(rows)
+    curve = measure(SampledIndex(rows), rows, held_out, ks=(10,))
+    whole = [point for point in curve.points if point.params == {"share": 1.0}]
+    assert {point.recall for point in whole} == {1.0}
+
+
 def test_null_rows_are_neither_asked_for_nor_found():
     rows = vectors(valid=np.arange(6000) % 3 > 0)
     rows.values[~rows.valid] = 0
