@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries
 from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
-from gpuvec.index.faiss_centers import list_count, sample_size, train_centers
+from gpuvec.index.faiss_centers import (
+    assigning_bytes,
+    list_count,
+    sample_size,
+    train_centers,
+    training_bytes,
+)
 from gpuvec.index.spec import IVFFlat
 from gpuvec.kernels.exact_scan import bit_scan_topk
 from gpuvec.kernels.pairwise import METRIC_CODES
@@ -148,7 +154,10 @@ def build(
     values = vectors.values
     size = _sample_size(n_lists, len(early), values)
     some = np.random.default_rng(0).choice(early, size, replace=False)
-    sample = np.unpackbits(values[some], axis=1).astype(np.float32) - 0.5
+    sample = np.empty((size, 8 * int(values.shape[1])), np.float32)
+    for start in range(0, size, _TILE):
+        bits = np.unpackbits(values[some[start : start + _TILE]], axis=1)
+        np.subtract(bits, 0.5, out=sample[start : start + _TILE], casting="unsafe")
     means = train_centers(sample, n_lists, unit=False, threads=threads)
     centers = np.packbits(means > 0, axis=1)
     offsets, members = _grouped(
@@ -188,9 +197,9 @@ def build_bytes(spec: IVFFlat, rows: int, vectors: DenseVectors) -> dict[str, in
     sample = _sample_size(n_lists, rows, vectors.values)
     return {
         "index": 8 * rows + n_lists * (width + 8) + 8,
-        "rows to learn from": 3 * 4 * 8 * width * sample,
-        "lists while they are sorted": 32 * rows,
-        "tiles of rows": min(rows, _TILE) * (width + 24),
+        "rows to learn from": training_bytes(sample, 8 * width, n_lists) + assigning_bytes(),
+        "lists while they are sorted": 24 * rows,
+        "tiles of rows": min(rows, _TILE) * (8 * width * 5 + 24),
     }
 
 

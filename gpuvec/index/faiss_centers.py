@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.index.faiss_library import faiss_library, openmp_threads
-from gpuvec.kernels.parallel import run_parallel, split
+from gpuvec.kernels.parallel import core_count, run_parallel, split
 
 _ROUNDS = 10
 _PER_CENTER = 64  # rows a center is learned from
 _LEAST_PER_CENTER = 39  # fewer make centers of single rows
-_PART = 4096  # rows assigned together
+_PART = 1024  # rows assigned together
+_BLOCK_BYTES = 4 * 1024 * _PART  # of distances that FAISS keeps while it assigns a part
 
 
 def list_count(wanted: int | None, rows: int) -> int:
@@ -30,6 +31,16 @@ def list_count(wanted: int | None, rows: int) -> int:
 def sample_size(n_lists: int, rows: int) -> int:
     """Return how many rows centers are learned from."""
     return min(rows, max(_PER_CENTER * n_lists, 1024))
+
+
+def training_bytes(rows: int, dim: int, n_lists: int) -> int:
+    """Return bytes of a sample and all that learning from it takes."""
+    return 4 * dim * (sample_size(n_lists, rows) + 6 * n_lists)
+
+
+def assigning_bytes() -> int:
+    """Return bytes of distances while rows are assigned to centers, on all cores."""
+    return core_count() * _BLOCK_BYTES
 
 
 def train_centers(
@@ -80,11 +91,14 @@ def _means(
 ) -> NDArray[np.float32]:
     """Return the mean of each center's rows; a center without any gets a row of a full one."""
     counts = np.bincount(owner, minlength=len(centers))
-    filled = np.flatnonzero(counts)
-    starts = np.cumsum(counts)[filled] - counts[filled]
-    sums = np.add.reduceat(rows[np.argsort(owner, kind="stable")], starts, axis=0)
-    found = centers.copy()
-    found[filled] = sums / counts[filled, None]
+    sums = np.zeros(centers.shape, np.float64)
+    for start in range(0, len(rows), _PART):
+        part = owner[start : start + _PART]
+        lists, starts = np.unique(np.sort(part), return_index=True)
+        sorted_rows = rows[start : start + _PART][np.argsort(part, kind="stable")]
+        sums[lists] += np.add.reduceat(sorted_rows, starts, axis=0)
+    found = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
+    found = found.astype(np.float32)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         weight = counts[owner] - 1.0  # of each row: those of full lists are likely to be taken

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from gpuvec.errors import index_cannot_measure
 from gpuvec.index.base import IndexFile, Params, Queries
 from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
-from gpuvec.index.faiss_library import faiss_library, opened, openmp_threads, written
+from gpuvec.index.faiss_library import (
+    faiss_library,
+    give_back,
+    opened,
+    openmp_threads,
+    written,
+)
 from gpuvec.index.faiss_space import ITEM_BYTES, Space, search_space, space_of
 from gpuvec.index.spec import HNSW, IndexSpec
 from gpuvec.kernels.pairwise import check_pair, is_binary
@@ -93,6 +99,7 @@ class HnswIndex(FaissIndex):
             build, self._pending = self._pending, None
             self._data, self._places = build.finish()
             self._graph = build.opened(self._data)
+            give_back()
 
     def files(self) -> Mapping[str, Sequence[Buffer]]:
         """See `ApproximateIndex.files`."""

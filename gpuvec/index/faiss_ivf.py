@@ -18,8 +18,22 @@ from gpuvec.errors import index_cannot_measure
 from gpuvec.index import faiss_bit_lists
 from gpuvec.index.base import ApproximateIndex, IndexFile, Params, Queries
 from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
-from gpuvec.index.faiss_centers import list_count, nearest_centers, sample_size, train_centers
-from gpuvec.index.faiss_library import HEADER_BYTES, faiss_library, opened, openmp_threads, written
+from gpuvec.index.faiss_centers import (
+    assigning_bytes,
+    list_count,
+    nearest_centers,
+    sample_size,
+    train_centers,
+    training_bytes,
+)
+from gpuvec.index.faiss_library import (
+    HEADER_BYTES,
+    faiss_library,
+    give_back,
+    opened,
+    openmp_threads,
+    written,
+)
 from gpuvec.index.faiss_space import ITEM_BYTES, Space, search_space, space_of
 from gpuvec.index.spec import IVFSQ8, IVFFlat
 from gpuvec.kernels.pairwise import check_pair, is_binary
@@ -91,6 +105,7 @@ class IvfIndex(FaissIndex):
             build, self._pending = self._pending, None
             self._data = build.finish()
             self._lists = opened(self._data)
+            give_back()
 
     def files(self) -> Mapping[str, Sequence[Buffer]]:
         """See `ApproximateIndex.files`."""
@@ -145,17 +160,20 @@ class _Build:
         self.space = space_of(vectors, metric, share=False)
         if isinstance(spec, IVFSQ8):
             self.space = replace(self.space, codes="int8")
-        early, self.late = insertion_order(vectors, held_out)
-        self.spec = replace(spec, n_lists=list_count(spec.n_lists, len(early)))
-        self.lists = self._trained(early)
-        self._add(early)
+        self.early, self.late = insertion_order(vectors, held_out)
+        self.spec = replace(spec, n_lists=list_count(spec.n_lists, len(self.early)))
+        self.lists = self._trained(self.early)
+        self.owner = self._owners(self.early)
+        self._fill(self.early, self.owner)
 
     def _trained(self, rows: NDArray[np.int64]) -> Any:
         """Return empty lists around centers."""
         faiss = faiss_library()
         n_lists = int(self.spec.n_lists or 1)
         some = np.random.default_rng(0).choice(rows, sample_size(n_lists, len(rows)), replace=False)
-        sample = self._tile(some)
+        sample = np.empty((len(some), int(self.vectors.values.shape[1])), np.float32)
+        for start in range(0, len(some), _TILE):
+            sample[start : start + _TILE] = self._tile(some[start : start + _TILE])
         self.centers = train_centers(
             sample, n_lists, unit=self.space.factor is None, threads=self.threads
         )
@@ -175,22 +193,52 @@ class _Build:
     def _tile(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.space.rows(self.vectors.values[rows])
 
-    def _add(self, rows: NDArray[np.int64]) -> None:
-        pointer = faiss_library().swig_ptr
+    def _owners(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the list of each row."""
+        found = np.empty(len(rows), np.int64)
         for start in range(0, len(rows), _TILE):
-            at = rows[start : start + _TILE]
+            at = slice(start, start + _TILE)
+            found[at] = nearest_centers(self._tile(rows[at]), self.centers, threads=self.threads)
+        return found
+
+    def _fill(self, rows: NDArray[np.int64], owner: NDArray[np.int64]) -> None:
+        """Put rows into their lists, whole lists at once: so none grows, which would copy it."""
+        faiss = faiss_library()
+        pointer, lists = faiss.swig_ptr, self.lists
+        inside = faiss.ArrayInvertedLists(lists.nlist, lists.code_size)
+        lists.replace_invlists(inside, True)
+        inside.this.disown()
+        order = np.lexsort((rows, owner))
+        rows, owner = rows[order], owner[order]
+        ends = np.cumsum(np.bincount(owner, minlength=lists.nlist))
+        first = 0
+        while first < lists.nlist:
+            start = int(ends[first - 1]) if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, start + _TILE, side="right")))
+            at, of = (whole[start : ends[last - 1]] for whole in (rows, owner))
             values = self._tile(at)
-            owner = nearest_centers(values, self.centers, threads=self.threads)
+            codes = np.empty((len(at), lists.code_size), np.uint8)
             with openmp_threads(1):
-                self.lists.add_core(len(at), pointer(values), pointer(at), pointer(owner))
+                lists.encode_vectors(len(at), pointer(values), pointer(of), pointer(codes))
+            place = 0
+            for number in range(first, last):
+                size = int(ends[number]) - start - place
+                if size:
+                    some = slice(place, place + size)
+                    inside.add_entries(number, size, pointer(at[some]), pointer(codes[some]))
+                place += size
+            first = last
+        lists.ntotal = len(rows)
 
     def bytes_of(self, rows: int) -> int:
         """Return bytes of the finished index with so many rows."""
         return _index_bytes(int(self.spec.n_lists or 1), rows, self.vectors, self.space.codes)
 
     def finish(self) -> NDArray[np.uint8]:
-        """Add the rows held out; return the file."""
-        self._add(self.late)
+        """Add the rows held out, if there are any; return the file."""
+        if len(self.late):
+            owner = np.concatenate([self.owner, self._owners(self.late)])
+            self._fill(np.concatenate([self.early, self.late]), owner)
         data: NDArray[np.uint8] = written(self.lists, self.bytes_of(int(self.lists.ntotal)))
         self.lists = None
         return data
@@ -237,17 +285,26 @@ def load(
 
 
 def build_bytes(spec: Spec, rows: int, vectors: DenseVectors) -> dict[str, int]:
-    """See `registry.build_bytes`."""
+    """See `registry.build_bytes`; bytes may be packed bits, so the greater of both counts."""
+    parts = _build_bytes(spec, rows, vectors)
+    if isinstance(spec, IVFFlat) and vectors.values.dtype == np.uint8:
+        bits = faiss_bit_lists.build_bytes(spec, rows, vectors)
+        return max(parts, bits, key=lambda found: sum(found.values()))
+    return parts
+
+
+def _build_bytes(spec: Spec, rows: int, vectors: DenseVectors) -> dict[str, int]:
     n_lists = list_count(spec.n_lists, rows)
     name = vectors.values.dtype.name
     codes = "int8" if isinstance(spec, IVFSQ8) else "float32" if name == "float32" else "float16"
     index = _index_bytes(n_lists, rows, vectors, codes)
     width = int(vectors.values.shape[1])
+    learned = training_bytes(rows, width, n_lists)
     return {
         "index": index,
-        "lists while they grow": 2 * index,
-        "rows to learn from": 3 * 4 * width * sample_size(n_lists, rows),
-        "tiles of rows": 3 * 4 * width * min(rows, _TILE),
+        "lists before they are written": index + 32 * rows,
+        "rows to learn from": max(0, learned - 2 * index),  # gone before the lists are full
+        "tiles of rows": 3 * 4 * width * min(rows, _TILE) + assigning_bytes(),
     }
 
 

@@ -5,6 +5,7 @@ pool of `kernels.parallel`, each with one OpenMP thread: nobody spins, and a par
 busy core holds up no other.
 """
 
+import ctypes
 import importlib
 import os
 from collections.abc import Iterator
@@ -122,3 +123,14 @@ def view_of(values: NDArray[Any]) -> Any:
     vector = faiss.MaybeOwnedVectorUInt8
     nobody = vector().owner  # FAISS's way to say that it need not keep the memory
     return vector.create_view(faiss.swig_ptr(octets), octets.nbytes, nobody)
+
+
+def give_back() -> None:
+    """Give memory that FAISS has freed back to the system, which the allocator would keep.
+
+    Lists and graphs are freed in pieces that others lie between: after a build the process would
+    stay twice as large as it need be.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc only
+    if trim is not None:
+        trim(0)
