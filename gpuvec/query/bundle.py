@@ -55,12 +55,16 @@ class Bundle:
 
 
 def bundles(targets: Sequence[Target]) -> list[Bundle]:
-    """Return all targets, small ones together when they were asked for together before."""
+    """Return all targets, small ones together when they were asked for together before.
+
+    Those with an index come first: scans after them gain most by what is found already.
+    """
     small = [number for number, target in enumerate(targets) if _is_small(target)]
     joined = _join(targets, small) if len(small) >= FEWEST else None
     found = [] if joined is None else [joined]
     alone = range(len(targets)) if joined is None else sorted({*range(len(targets))} - {*small})
-    return [_single(targets[number], number) for number in alone] + found
+    single = [_single(targets[number], number) for number in alone]
+    return sorted(single + found, key=lambda bundle: bundle.target.indexed is None)
 
 
 def _is_small(target: Target) -> bool:
