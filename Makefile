@@ -6,7 +6,7 @@ BIN := .venv/bin
 FAIR := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types imports slow gpu bench wheel clean
+.PHONY: help setup demo test check format lint types imports slow gpu bench peers notebooks wheel clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -48,9 +48,21 @@ gpu: .venv/ready                   ## the same contract classes on a CUDA device
 bench: .venv/ready                 ## the speed table of the docs, beside FAISS in the same run
 	$(FAIR) $(BIN)/python benchmarks/bench_exact.py
 	$(FAIR) $(BIN)/python benchmarks/bench_engine.py
+	$(MAKE) --no-print-directory peers
+	$(FAIR) $(BIN)/python benchmarks/ann.py --plot docs/recall.png
+
+peers: .venv/ready                 ## other libraries to compare with, each if it can be had
+	@$(PYTHON) -m venv .venv-peers
+	@for package in hnswlib usearch scann scalable-vs; do \
+	    .venv-peers/bin/pip install --quiet --disable-pip-version-check $$package 2>.venv-peers/log \
+	    || echo "left out: $$package: $$(grep -m1 -i error .venv-peers/log)"; done
+
+notebooks: .venv/ready             ## run the notebooks into dist/
+	$(BIN)/pip install --quiet --disable-pip-version-check ".[notebook]"
+	$(BIN)/jupytext --to ipynb --execute --output dist/02_choose_an_index.ipynb notebooks/02_choose_an_index.py
 
 wheel: .venv/ready                 ## build dist/*.whl
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:                             ## remove .venv and caches
-	rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -127,11 +127,11 @@ def run_bench(
     *,
     k: int,
     targets: Sequence[float],
-    field: str | None,
-    queries: gv.Frame | None,
-    query_on: str | None,
-    sample: int,
-    advance: Callable[[int], None],
+    field: str | None = None,
+    queries: gv.Frame | None = None,
+    query_on: str | None = None,
+    sample: int = 1_000,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Bench:
     """Measure one frame of a collection.
 
