@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from one_query import batches, one_query, several_threads
 
 import gpuvec as gv
-from gpuvec.api import datasets
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 ROUNDS = 5
-LOADED_S = 3.0  # by then the compiled bodies are loaded
 
 
 def vectors_table(count: int, dim: int, *, start: int = 0, seed: int = 0) -> pa.Table:
@@ -214,38 +213,6 @@ def compile_seconds(folder: Path) -> dict:
     return {"compile for few queries, CPU s": few, "compile for batches, CPU s": batch}
 
 
-def one_query(folder: Path) -> dict:
-    """Milliseconds of one whole search call, embedded, and of raw FAISS Flat on the same rows."""
-    import faiss
-
-    packages, queries = datasets.debian_packages(), datasets.debian_queries()
-    matrix = np.stack(packages["vector"].to_numpy()).astype(np.float32)
-    asked = np.stack(queries["vector"].to_numpy()).astype(np.float32)[:300]
-    faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-    index = faiss.IndexFlatIP(matrix.shape[1])
-    index.add(matrix)
-    with gv.connect(folder / "one") as db:
-        items = db.create_collection("packages", data=packages, primary_key="id")
-        items.flush()
-        frame = items.select("id")
-        frame.search(asked[0], k=10).collect()
-        time.sleep(LOADED_S)
-        ours, theirs = [], []
-        for q in asked:
-            start = time.perf_counter()
-            index.search(q[None], 10)
-            theirs.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            frame.search(q, k=10).collect()
-            ours.append(time.perf_counter() - start)
-    mine, peer = statistics.median(ours) * 1e3, statistics.median(theirs) * 1e3
-    return {
-        f"one query of {len(matrix):,} x 384, ms": mine,
-        "raw FAISS Flat, ms": peer,
-        "target (1.3 x FAISS + 0.3 ms), ms": 1.3 * peer + 0.3,
-    }
-
-
 def main() -> None:
     """Run every part in a scratch folder."""
     parser = argparse.ArgumentParser()
@@ -261,6 +228,8 @@ def main() -> None:
         figures |= group_commit(folder)
         figures |= group_commit(folder, 0.005)
         figures |= one_query(folder)
+        figures |= several_threads(folder)
+        figures |= batches(folder)
         figures |= open_and_first_answer(folder, args.rows)
     for name, value in figures.items():
         print(f"{name:55} {value:12,.3f}")
