@@ -256,7 +256,8 @@ class _Builder:
             return replace(found, reason="too few rows to measure recall on")
         if found.point is None:
             most = max((setting.low for setting in cell.settings), default=0.0)
-            reason = f"no setting reaches recall {self.recall:g}; the best has {most:.3f} or more"
+            tried = f"none of {len(cell.settings)} settings tried"
+            reason = f"{tried} reaches recall {self.recall:g}; the best has {most:.3f} or more"
             return replace(found, reason=reason)
         return replace(found, reason=f"{found.gain:.1f} times as fast as the exact scan")
 

@@ -64,7 +64,7 @@ def test_a_recall_that_cannot_be_had_is_told():
     built = build_best(IVFInt8(), clustered(3000), "l2", recall=0.99999)
     assert built.index is not None
     assert built.best is None
-    assert "no setting reaches recall 0.99999" in built.candidates[0].reason
+    assert "settings tried reaches recall 0.99999" in built.candidates[0].reason
 
 
 def test_an_index_of_very_few_rows_promises_nothing():
