@@ -54,7 +54,7 @@ class Space:
         found = np.ascontiguousarray(queries)
         if not self.product or len(found) == 0:
             return found
-        squares = np.vecdot(found, found)
+        squares = np.einsum("ij,ij->i", found, found)  # inf where it overflows
         least, most = (squares[0],) * 2 if len(found) == 1 else (squares.min(), squares.max())
         fine = least > _TINY and most < _HUGE
         return found if fine else unit_rows(found)
