@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpuvec.coord.data_coord import AUTO_LEAST_ROWS, wants_index
-from gpuvec.index.spec import Flat, spec_from_json
+from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.node.loader import wanted_spec
 
@@ -45,7 +45,7 @@ class SegmentReport:
         rows: it has.
         state: `indexed`, `exact` where no index pays, `waiting` for its build, or `small`: never
             to have one.
-        spec: what was built, as text.
+        built: what was built; None where nothing was.
         params: the setting that searches use to reach the target; None: they scan exactly, or the
             index has no settings.
         recall: of that setting, or the most that any reached; None where nothing was measured.
@@ -63,7 +63,7 @@ class SegmentReport:
     segment_id: str
     rows: int
     state: str
-    spec: str = ""
+    built: IndexSpec | None = None
     params: Mapping[str, float] | None = None
     recall: float | None = None
     low: float | None = None
@@ -164,8 +164,10 @@ class IndexReport:
         """One row per segment."""
         from gpuvec.api.frame import frame
 
-        columns = {n: [getattr(s, n) for s in self.segments] for n in _TABLE.names}
-        columns["params"] = [_params(s.params) for s in self.segments]
+        own = [name for name in _TABLE.names if name not in ("spec", "params")]
+        columns = {name: [getattr(s, name) for s in self.segments] for name in own}
+        columns["spec"] = [None if s.built is None else str(s.built) for s in self.segments]
+        columns["params"] = [_numbers(s.params or {}) for s in self.segments]
         return frame(pa.table(columns, schema=_TABLE))
 
     @property
@@ -199,16 +201,16 @@ class IndexReport:
     @property
     def chosen(self) -> str:
         """What the segments have, as text."""
-        kinds: dict[str, int] = {}
+        groups: dict[str, list[SegmentReport]] = {}
         for segment in self.segments:
-            name = segment.spec if segment.state == "indexed" else _EXACT
-            if segment.params:
-                name = f"{name} with {_params(segment.params)}"
-            kinds[name] = kinds.get(name, 0) + 1
-        if len(kinds) == 1:
-            return next(iter(kinds))
-        order = sorted(kinds, key=lambda name: name == _EXACT)
-        return ", ".join(f"{kinds[name]} × {name}" for name in order) or _EXACT  # noqa: RUF001
+            name = type(segment.built).__name__ if segment.state == "indexed" else _EXACT
+            groups.setdefault(name, []).append(segment)
+        order = sorted(groups, key=lambda name: name == _EXACT)
+        texts = [name if name == _EXACT else _joined(name, groups[name]) for name in order]
+        if len(texts) < 2:
+            return texts[0] if texts else _EXACT
+        counts = [len(groups[name]) for name in order]
+        return ", ".join(f"{n} × {text}" for n, text in zip(counts, texts, strict=True))  # noqa: RUF001
 
     @property
     def line(self) -> str:
@@ -278,7 +280,7 @@ def _built(segment: SegmentRecord, record: IndexRecord) -> SegmentReport:
         segment_id=segment.segment_id,
         rows=segment.row_count,
         state="exact" if isinstance(spec, Flat) else "indexed",
-        spec=str(spec),
+        built=spec,
         params=best.get("params"),
         recall=point.get("recall"),
         low=point.get("low"),
@@ -303,5 +305,27 @@ def _rate(rates: Sequence[float | None]) -> float | None:
     return 1 / sum(1 / rate for rate in known) if known and len(known) == len(rates) else None
 
 
-def _params(params: Mapping[str, float] | None) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in (params or {}).items())
+def _joined(name: str, segments: Sequence[SegmentReport]) -> str:
+    """Return an index type with its parameters and settings, as ranges where segments differ."""
+    specs = [s.built.to_json() for s in segments if s.built is not None]
+    settings = [s.params for s in segments if s.params]
+    text = f"{name}({_ranges(specs)})"
+    return f"{text} with {_ranges(settings)}" if settings else text
+
+
+def _ranges(found: Sequence[Mapping[str, Any]]) -> str:
+    shown = []
+    for name in dict.fromkeys(name for one in found for name in one if name != "kind"):
+        values = sorted({one[name] for one in found if one.get(name) is not None})
+        if values:
+            ends = " to ".join(map(_number, dict.fromkeys((values[0], values[-1]))))
+            shown.append(f"{name}={ends}")
+    return ", ".join(shown)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+def _numbers(params: Mapping[str, float]) -> str:
+    return _ranges([params])
