@@ -168,7 +168,8 @@ class RecallCurve:
         low = below[-1]
         high = above[0] if above else low
         weight = 0.0 if high == low else (selectivity - low) / (high - low)
-        return _merge(known, low, measured[low], measured[high], weight)
+        settings, exact = _merge(measured[low], measured[high], weight)
+        return Cell(k=known, asked=selectivity, selectivity=low, settings=settings, exact=exact)
 
     def best(self, k: int, recall: float, *, queries: int = 1000) -> CurvePoint | None:
         """Return the fastest setting that reaches a recall without a filter; None: none does."""
@@ -177,32 +178,37 @@ class RecallCurve:
         return min(reached, key=lambda point: point.seconds(queries), default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """What holds for one `k` and selectivity: of each setting the worst of all cases.
 
     Attributes:
         k: that was measured.
-        selectivity: the smaller one of those that decide.
+        asked: selectivity of the search.
+        selectivity: the smaller one of those measured that decide.
         settings: of the index, the cheapest first; times are those expected at the selectivity
             asked for.
         exact: the scan of all rows that pass.
     """
 
     k: int
+    asked: float
     selectivity: float
     settings: tuple[CurvePoint, ...]
     exact: CurvePoint | None
 
+    @cached_property
+    def region(self) -> tuple[int, int]:
+        """The `k` and the selectivity to about a quarter of a power of ten; 0 for all rows."""
+        return self.k, 0 if self.asked >= 1.0 else min(-1, round(4 * math.log10(self.asked)))
+
 
 def _merge(
-    k: int,
-    share: float,
     sparse: Mapping[ParamsKey | None, CurvePoint],
     dense: Mapping[ParamsKey | None, CurvePoint],
     weight: float,
-) -> Cell:
-    """Join the points of two selectivities; `weight` is that of the denser one's times."""
+) -> tuple[tuple[CurvePoint, ...], CurvePoint | None]:
+    """Join settings and scan of two selectivities; `weight` is that of the denser one's times."""
     settings, exact = [], None
     for key, point in sparse.items():
         other = dense.get(key, point if key is None else None)
@@ -218,7 +224,7 @@ def _merge(
             exact = joined
         else:
             settings.append(joined)
-    return Cell(k=k, selectivity=share, settings=_smoothed(settings), exact=exact)
+    return _smoothed(settings), exact
 
 
 def _smoothed(settings: Sequence[CurvePoint]) -> tuple[CurvePoint, ...]:

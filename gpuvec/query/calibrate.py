@@ -9,7 +9,7 @@ When queries are checked (all of it counted in seconds that the curve expects, s
 calls in the same order always do the same):
 
 * a batch of `BATCH` queries or more is checked before it is answered, the first time that a setting
-  serves its cell (k and selectivity). `STEP` of its queries tell; while they leave it open whether
+  serves a region of k and selectivity. `STEP` of its queries tell; while they leave it open whether
   the target is reached, as many more do, up to a quarter of the batch or `MOST`. If the setting
   fails, the next one is checked on the same queries.
 * afterwards, and for fewer queries, checks of up to `LATER` queries may take `SHARE` of the time
@@ -49,7 +49,7 @@ Exact = Callable[[Queries, int], Neighbors]
 
 @dataclass(slots=True)
 class Live:
-    """Recall of one setting in one cell, on real queries.
+    """Recall of one setting in one region, on real queries.
 
     Attributes:
         count: queries checked; of more than `FORGETS`, older ones count half.
@@ -138,7 +138,7 @@ class Calibrator:
     def __init__(self, info: IndexInfo) -> None:
         self.info = info
         self._lock = threading.Lock()
-        self._live: dict[tuple[int, float], dict[ParamsKey, Live]] = {}
+        self._live: dict[tuple[int, int], dict[ParamsKey, Live]] = {}  # by `Cell.region`
         self._chosen: dict[tuple[Any, ...], Way] = {}
         self._credit_s = 0.0
         self._checks = 0
@@ -184,7 +184,7 @@ class Calibrator:
         """Return what real queries showed of a way; None: nothing yet."""
         if way.cell is None or way.params is None:
             return None
-        found = self._live.get((way.cell.k, way.cell.selectivity), {})
+        found = self._live.get(way.cell.region, {})
         return found.get(params_key(way.params))
 
     def _check(
@@ -235,12 +235,12 @@ class Calibrator:
     def _of(self, way: Way) -> Live:
         assert way.cell is not None
         assert way.params is not None
-        cell = self._live.setdefault((way.cell.k, way.cell.selectivity), {})
+        cell = self._live.setdefault(way.cell.region, {})
         return cell.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
 
     def _failed_itself(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
         """Say why a setting is out by its own checks."""
-        known = self._live.get((cell.k, cell.selectivity), {})
+        known = self._live.get(cell.region, {})
         own = known.get(params_key(point.params or {}))
         if own is None or not own.falls_short(target):
             return None
@@ -248,7 +248,7 @@ class Calibrator:
 
     def _failed_or_like_it(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
         """Say why a setting is out by its own checks, or, before any, by those beside it."""
-        known = self._live.get((cell.k, cell.selectivity), {})
+        known = self._live.get(cell.region, {})
         own = known.get(params_key(point.params or {}))
         if own is not None and own.count >= LEAST:
             return self._failed_itself(point, cell, target=target)

@@ -14,7 +14,7 @@ MISSES = {16: 0.08, 32: 0.04, 64: 0.02, 128: 0.01, 256: 0.002}  # by the curve, 
 SCAN_S = 5e-3
 
 
-def info(target=0.95, share=1.0):
+def info(target=0.95):
     points = [
         CurvePoint(
             params=None if ef is None else {"ef_search": ef},
@@ -28,6 +28,7 @@ def info(target=0.95, share=1.0):
             batch_s=seconds / 10,
             single_s=seconds,
         )
+        for share in (1.0, 0.1)
         for ef, miss, seconds in (
             (None, 0.0, SCAN_S),
             *((ef, miss, ef * 4e-6) for ef, miss in MISSES.items()),
@@ -167,10 +168,14 @@ def test_small_batches_are_checked_like_single_queries():
 
 def test_each_target_and_selectivity_is_checked_for_itself():
     world, calibrator = World(), Calibrator(info())
-    world.settle(calibrator, world.queries(1000), target=0.95)
-    before = world.scanned
-    world.settle(calibrator, world.queries(1000), target=0.9)
-    assert world.scanned > before
+    queries = world.queries(1000)
+    for changes in ({}, {"target": 0.9}, {"passing": ROWS // 2}, {"passing": ROWS // 10}):
+        before = world.scanned
+        world.settle(calibrator, queries, **changes)
+        assert world.scanned > before
+        before = world.scanned
+        world.settle(calibrator, queries, **changes)
+        assert world.scanned <= before + STEP
 
 
 def test_exact_searches_and_given_params_are_never_checked():
