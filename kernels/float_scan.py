@@ -21,7 +21,7 @@ from gpuvec.kernels.pairwise import METRIC_CODES, paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.types import Array, Metric
 
-_VALUES_PER_THREAD = 1 << 18  # below it, a second thread costs more than it brings
+_VALUES_PER_THREAD = 1 << 20  # below it, a second thread costs more than it brings
 
 
 @dataclass(frozen=True, slots=True, eq=False)

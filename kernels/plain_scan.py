@@ -21,7 +21,7 @@ LARGEST = 1e37  # float32 sums beyond it, and squares below SMALLEST, prove noth
 SMALLEST = 1e-30
 
 _BLOCK_VALUES = 1 << 18  # values that stay in the second cache while they are read twice
-_VALUES_PER_THREAD = 1 << 18
+_VALUES_PER_THREAD = 1 << 20
 _FEW_PAIRS = 512  # measured in NumPy
 
 _Floats = NDArray[np.float64]

@@ -47,7 +47,8 @@ class Place:
     """
 
     def __init__(self, store: ObjectStore, where: str) -> None:
-        self._marker = store.local_path(keys.FORMAT)
+        marker = store.local_path(keys.FORMAT)
+        self._marker = None if marker is None else str(marker)
         self._where = where
         self._seen = self._identity()
 

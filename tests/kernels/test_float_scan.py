@@ -173,9 +173,12 @@ def test_numpy_and_compiled_code_find_the_same(metric, make, width, monkeypatch)
 
 def test_threads_change_nothing():
     rng = np.random.default_rng(1)
-    rows = rng.normal(size=(20_000, 64)).astype(np.float32)
+    rows = rng.normal(size=(50_000, 64)).astype(np.float32)  # three parts
     for metric in DENSE:
-        both(rows, rows[:2] + 1, 10, metric, threads=2)
+        alone = both(rows, rows[:2] + 1, 10, metric, threads=1)
+        together = both(rows, rows[:2] + 1, 10, metric, threads=3)
+        np.testing.assert_array_equal(alone.rows, together.rows)
+        np.testing.assert_array_equal(alone.distances, together.distances)
 
 
 @pytest.mark.parametrize("metric", DENSE)
