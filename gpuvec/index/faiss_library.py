@@ -8,9 +8,10 @@ busy core holds up no other.
 import ctypes
 import importlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ _BLAS_FROM = 2048  # queries x width from which distances go through BLAS; FAISS
 _WRITE_BYTES = 1 << 20  # of one call while an index is written
 HEADER_BYTES = 1 << 16  # more than the small fields of an index file take
 
+_import_lock = threading.Lock()
+_faiss: Any = None
 
-@cache
+
 def faiss_library() -> Any:
-    """Import and return FAISS, on the fastest BLAS kernels that the processor supports.
+    """Import FAISS once, on the fastest BLAS kernels that the processor supports; return it.
 
     The OpenBLAS in its wheels takes processors newer than itself for old ones and then runs at a
     tenth of their speed. Its choice is made at import and can only be made for it from outside; one
@@ -35,6 +38,15 @@ def faiss_library() -> Any:
     Raises:
         UnsupportedError: `GV-320`, it is not installed.
     """
+    global _faiss
+    if _faiss is None:
+        with _import_lock:
+            if _faiss is None:
+                _faiss = _imported()
+    return _faiss
+
+
+def _imported() -> Any:
     best = None if CORETYPE in os.environ else _best_kernels()
     if best is not None:
         os.environ[CORETYPE] = best
@@ -44,19 +56,21 @@ def faiss_library() -> Any:
         raise index_library_missing("faiss", extra="cpu") from error
     finally:
         if best is not None:
-            del os.environ[CORETYPE]
+            os.environ.pop(CORETYPE, None)
     faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
     return faiss
 
 
 def _best_kernels() -> str | None:
     """Return OpenBLAS' name for the widest kernels this x86 processor can run, if any."""
-    import llvmlite.binding as llvm
-
-    has = llvm.get_host_cpu_features()
-    if has.get("avx512f") and has.get("avx512bw") and has.get("avx512vl"):
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    has = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    if {"avx512f", "avx512bw", "avx512vl"} <= has:
         return "SkylakeX"
-    return "Haswell" if has.get("avx2") and has.get("fma") else None
+    return "Haswell" if {"avx2", "fma"} <= has else None
 
 
 @contextmanager
@@ -118,6 +132,8 @@ def opened(data: NDArray[np.uint8], *, binary: bool = False) -> Any:
 
 def view_of(values: NDArray[Any]) -> Any:
     """Return FAISS's vector of bytes over the memory of an array, which must be kept."""
+    if not values.flags.c_contiguous:
+        raise AssertionError("only rows that lie one after the other can be read in place")
     faiss = faiss_library()
     octets = values.reshape(-1).view(np.uint8)
     vector = faiss.MaybeOwnedVectorUInt8

@@ -101,7 +101,8 @@ def space_of(vectors: DenseVectors, metric: Metric, *, share: bool) -> Space:
     Cost: cosine and ip read all rows once.
     """
     name = vectors.values.dtype.name
-    viewed = share and name in _VIEWED and (vectors.valid is None or bool(vectors.valid.all()))
+    whole = vectors.valid is None or bool(vectors.valid.all())
+    viewed = share and whole and name in _VIEWED and vectors.values.flags.c_contiguous
     own = name if name in _VIEWED else "float16"  # which holds 8-bit numbers without loss
     if metric in (Metric.L2, Metric.SQEUCLIDEAN):
         return Space(product=False, codes=own, factor=1.0, shared=viewed)

@@ -1,5 +1,6 @@
 """What the adapters of FAISS see to: its traps, its threads, the memory it takes."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -44,6 +45,34 @@ except UnsupportedError as error:
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.startswith('GV-320 pip install "gpuvec[cpu]"')
+
+
+def test_threads_that_need_faiss_at_once_import_it_once():
+    code = """
+import os, threading
+from gpuvec.index.faiss_library import faiss_library
+start, found = threading.Barrier(8), []
+
+def ask():
+    start.wait()
+    found.append(faiss_library())
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(found) == 8 and len(set(map(id, found))) == 1
+assert "OPENBLAS_CORETYPE" not in os.environ
+"""
+    environment = {name: value for name, value in os.environ.items() if "OPENBLAS" not in name}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_rows_that_do_not_lie_one_after_the_other_are_copied():
+    queries, rows = made_up_kind("gaussian", Metric.L2, np.float32)
+    spread = np.repeat(rows, 2, axis=1)[:, ::2]
+    found = registry.build(SPECS[0], DenseVectors(spread), Metric.L2, threads=1)
+    wanted = registry.build(SPECS[0], DenseVectors(rows), Metric.L2, threads=1)
+    np.testing.assert_array_equal(found.search(queries, 10).rows, wanted.search(queries, 10).rows)
 
 
 @pytest.mark.parametrize(
