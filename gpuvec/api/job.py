@@ -1,6 +1,5 @@
 """`Job`: long work that goes on beside its caller; awaitable."""
 
-import asyncio
 import time
 from collections.abc import Generator
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -93,6 +92,8 @@ class Job(Generic[R]):
             self._work.cancel()
 
     def __await__(self) -> Generator[Any, None, R]:
+        import asyncio  # whoever awaits has it; others need not wait for it
+
         return asyncio.to_thread(self.wait).__await__()
 
     def __repr__(self) -> str:
