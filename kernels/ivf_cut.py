@@ -124,19 +124,22 @@ def cut_group(vectors: Any, known: Any, order: Any, most: int, ends: Any) -> int
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
 def encode_lists(
-    vectors: Any, known: Any, order: Any, ends: Any, head: int, shift: int, edge: int, words: Any,
-    centers: Any, units: Any, spreads: Any, heads: Any, tails: Any, terms: Any,
+    vectors: Any, half: Any, known: Any, order: Any, ends: Any, head: int, shift: int, edge: int,
+    center_dims: int, words: Any, centers: Any, units: Any, spreads: Any, heads: Any, tails: Any,
+    terms: Any,
 ) -> None:  # fmt: skip
     """Encode lists as offsets from their means, each from a tile of its own on.
 
     Args:
         vectors: (n, dims) float32, rotated.
+        half: (n,) float32, half squares of all their dimensions.
         known: (n,) bool, rows that statistics may be learnt from.
         order: (r,) int64, the rows of all lists.
         ends: (l,) int64, the end of each list in `order`.
         head: see `encode_vector`.
         shift: of the rows' head.
         edge: dimension after which scans look for the first time.
+        center_dims: dimensions of centers; beyond them they are zero.
         words: (t, dims / 4, TILE_ROWS) uint32, written but for padding.
         centers: (l, dims) float32, written: means.
         units: (l,) float64, written: steps.
@@ -144,7 +147,7 @@ def encode_lists(
         heads: (l,) float64, written: of that, before `head`.
         tails: (t,) float64, written: mean square beyond `edge` of the tile's rows.
         terms: (2, t, TILE_ROWS) float32 or (2, 0, TILE_ROWS), written: half squares less the
-            center's, without and with the center's share beyond `edge`.
+            center's; first without what offset and center multiply to beyond `edge`.
     """
     dims = vectors.shape[1]
     offset = np.empty(dims, np.float32)
@@ -156,6 +159,10 @@ def encode_lists(
     for at in range(len(ends)):
         members, center = order[start : ends[at]], centers[at]
         _mean(vectors, known, members, center)
+        center[center_dims:] = 0
+        middle = np.float32(0)
+        for c in range(center_dims):
+            middle += center[c] * center[c] / 2
         first, rest = np.float32(0), np.float32(0)
         for i in members:
             for c in range(dims):
@@ -169,16 +176,14 @@ def encode_lists(
         for p in range(len(members)):
             row, lane = vectors[members[p]], p % TILE_ROWS
             near, far, own = np.float32(0), np.float32(0), np.float32(0)
-            along, beyond = np.float32(0), np.float32(0)
+            beyond = np.float32(0)
             for c in range(dims):
                 offset[c] = row[c] - center[c]
                 square = offset[c] * offset[c]
                 own += square
                 if c < head:
                     near += square
-                if c < edge:
-                    along += center[c] * offset[c]
-                else:
+                if c >= edge:
                     far += square
                     beyond += center[c] * offset[c]
             encode_vector(offset, unit, head, shift, codes, parts)
@@ -191,7 +196,8 @@ def encode_lists(
             whole = min(TILE_ROWS, len(members) - p // TILE_ROWS * TILE_ROWS)
             tails[tile + p // TILE_ROWS] += far / whole
             if terms.shape[1] > 0:
-                terms[0, tile + p // TILE_ROWS, lane] = own / 2 + along
-                terms[1, tile + p // TILE_ROWS, lane] = own / 2 + along + beyond
+                term = half[members[p]] - middle
+                terms[0, tile + p // TILE_ROWS, lane] = term - beyond
+                terms[1, tile + p // TILE_ROWS, lane] = term
         start = ends[at]
         tile += (len(members) + TILE_ROWS - 1) // TILE_ROWS

@@ -6,7 +6,6 @@ for (mostly rows that are equal) is answered by the float32 scan instead, and co
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,38 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.kernels.blas import one_blas_thread
-from gpuvec.kernels.candidates import Candidates, list_pairs, make_candidates
+from gpuvec.kernels.candidates import Candidates, list_pairs
 from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.host_heap import select_segments
-from gpuvec.kernels.int8_pack import rotate
 from gpuvec.kernels.int8_scan import tile_masks
-from gpuvec.kernels.int8_tile import tile_address
-from gpuvec.kernels.ivf_batch import (
-    IvfBatch,
-    encode_batch,
-    make_scratch,
-    query_peaks,
-    scratch_bytes,
-    steps_of,
-)
+from gpuvec.kernels.ivf_batch import IvfBatch, scratch_bytes
+from gpuvec.kernels.ivf_fit import is_flat
 from gpuvec.kernels.ivf_pack import IvfPack
+from gpuvec.kernels.ivf_query import encode, step_classes, turn_queries
 from gpuvec.kernels.ivf_sweep import sweep_lists
+from gpuvec.kernels.ivf_work import Work, WorkPool
 from gpuvec.kernels.lanes import numbers_view
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
-from gpuvec.kernels.quantize import LEVELS
-from gpuvec.kernels.scan_bounds import prepare_queries, score_limits
-from gpuvec.types import Metric, RowMask
+from gpuvec.kernels.quantize import SEGMENT
+from gpuvec.kernels.scan_bounds import score_limits
+from gpuvec.types import RowMask
 
-BLOCK = 512  # queries per sweep
+BLOCK = 1024  # queries per sweep: each reads all codes once
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
-DOUBT = 2.0  # spreads of what codes lose, by which scores are widened
-_ROUNDING = 12.0**-0.5
+DOUBT = 1.5  # spreads of what codes lose, by which scores are widened
 _RESCAN_TILE = 32
-_FINEST = -8  # powers of two by which steps of short l2 queries may be narrower
-_MOST_FIRST = 48
+FIRST = 2  # lists that a query starts with, at least
+NEAR = 12  # lists that follow, before all within reach
+_MOST_FIRST, _MOST_TURNS = 48, 8  # lists in one turn, and turns
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -145,6 +138,7 @@ class IvfSearch:
         bound: (m,) float32 or None.
         threads: 0: all cores.
         memory_limit: bytes for temporary data.
+        pool: lends working memory.
     """
 
     def __init__(
@@ -161,6 +155,7 @@ class IvfSearch:
         bound: F32 | None,
         threads: int,
         memory_limit: int | None,
+        pool: WorkPool,
     ) -> None:
         self._pack = pack
         self._rows = rows
@@ -174,6 +169,7 @@ class IvfSearch:
         self._bound = bound
         self._threads = threads
         self._memory = memory_limit or SCRATCH_BYTES
+        self._pool = pool
         self._out = Neighbors.empty(len(queries), k)
 
     def run(self) -> tuple[Neighbors, IvfStats]:
@@ -213,87 +209,61 @@ class IvfSearch:
         self, start: int, stop: int, size: int, room: int
     ) -> tuple[NDArray[np.bool_], int, int]:
         """Answer some queries; return which were given up, pairs measured, products made."""
-        pack, queries = self._pack, self._queries[start:stop]
-        flat = pack.metric in (Metric.IP, Metric.COSINE)
-        origin = np.zeros_like(pack.origin) if flat else pack.origin
-        vectors, norms, refused = prepare_queries(queries, pack.metric, origin)
-        limits = np.full(len(queries), np.inf)
-        if self._bound is not None:
-            limits = self._bound[start:stop].astype(np.float64)
-        floor = score_limits(limits, norms, 1.0, pack.metric)
-        if flat:  # rows are less the origin, so scores are too
-            floor -= vectors @ pack.origin
-        floor[refused] = np.inf
-        rotated = rotate(vectors, pack.rotation)
-        lost, pairs, products = refused.copy(), 0, 0
-        for members, units in self._classes(rotated):
-            found = make_candidates(floor[members], size, room)
-            products += self._sweep(rotated[members], units, norms[members], found)
-            owners, places, begins = list_pairs(found)
-            asked = queries[members]
-            distances = paired_distances(asked, self._rows, owners, places, pack.metric, threads=1)
-            near = Neighbors.empty(len(asked), self._k)
-            select_segments(
-                begins, distances, places, self._ranks, self._tie_rank is not None,
-                limits[members], near.rows, near.distances,
-            )  # fmt: skip
-            self._out.rows[start:stop][members] = near.rows
-            self._out.distances[start:stop][members] = near.distances
-            lost[members] |= found.lost
-            pairs += len(places)
+        at = slice(start, stop)
+        pack, queries = self._pack, self._queries[at]
+        arrays = pack.arrays
+        shape = len(arrays.units), -(-pack.origin.size // SEGMENT) * SEGMENT, len(pack.turn_units)
+        with self._pool.lend(stop - start, *shape, len(pack.variance)) as work:
+            turned, norms, noise = turn_queries(pack, queries, work)
+            lost, pairs, products = np.isinf(norms), 0, 0
+            floor, limits = self._floors(queries, norms, start, stop)
+            for members, units in step_classes(pack, turned):
+                found = work.candidates(floor[members], size, room)
+                batch = encode(pack, turned[members], units, noise[members], work)
+                products += self._sweep(batch, found, work)
+                pairs += self._measure(at, members, limits[members], queries[members], found)
+                lost[members] |= found.lost
         return lost, pairs, products
 
-    def _classes(self, rotated: F32) -> Iterator[tuple[Any, F64]]:
-        """Part queries so that those of l2 share their step; yield members and steps."""
+    def _floors(self, queries: F32, norms: F64, start: int, stop: int) -> tuple[F64, F64]:
+        """Return scores that are worth looking for, and distances that are wanted."""
         pack = self._pack
-        peaks = np.empty((len(rotated), 2), np.float32)
-        query_peaks(rotated, pack.head, peaks)
-        needed = np.maximum(peaks[:, 0] / 2.0**pack.query_shift, peaks[:, 1]) / LEVELS
-        if pack.metric in (Metric.IP, Metric.COSINE):
-            yield slice(None), np.where(needed > 0, needed, 1).astype(np.float32).astype(np.float64)
-            return
-        least = pack.unit * 2.0**_FINEST
-        powers = np.ceil(np.log2(np.maximum(needed, least) / pack.unit)).astype(np.int64)
-        for power in np.unique(powers):
-            members = np.flatnonzero(powers == power)
-            yield members, np.full(len(members), pack.unit * 2.0**power)
+        limits, floor = np.full(len(queries), np.inf), np.full(len(queries), -np.inf)
+        if self._bound is not None:
+            limits = self._bound[start:stop].astype(np.float64)
+            floor = score_limits(limits, norms, 1.0, pack.metric)
+            if is_flat(pack.metric):  # rows are less the origin, so scores are too
+                floor -= (queries @ pack.origin) / np.where(norms > 0, norms, 1)
+        floor[np.isinf(norms)] = np.inf
+        return floor, limits
 
-    def _sweep(self, rotated: F32, units: F64, norms: F64, found: Candidates) -> int:
+    def _sweep(self, batch: IvfBatch, found: Candidates, work: Work) -> int:
         """Fill `found`; return the products made."""
-        pack, keep, effort = self._pack, self._keep, self._effort
-        m, dims = rotated.shape
-        codes = np.zeros((m + 1, dims), np.int8)
-        added, spreads = np.zeros((2, m)), np.zeros((2, m), np.float32)
-        energies = np.zeros((2, m), np.float32)
-        encode_batch(
-            rotated, units, pack.variance, pack.head, pack.edge, pack.row_shift, pack.query_shift,
-            codes, added, spreads, energies,
-        )  # fmt: skip
-        flat = pack.metric in (Metric.IP, Metric.COSINE)
-        if not flat:
-            spreads[:] = pack.reach[:, None]
-        wide = 4.0**pack.row_shift
-        batch = IvfBatch(
-            codes=codes,
-            units=units,
-            added=added,
-            spreads=spreads,
-            squares=energies[1],
-            losses=np.sqrt(wide * energies[0] + np.maximum(energies[1] - energies[0], 0.0))
-            * _ROUNDING,
-            flat=flat,
-            shift=pack.row_shift + pack.query_shift,
-            head=steps_of(pack.head),
-            edge=steps_of(pack.edge),
-            multiply=tile_address(),
-        )
-        lists = len(pack.arrays.units)
-        first = -(-3 * self._k * keep.lists // (2 * keep.rows))
-        turns = np.array([0.6, 1.0]) * effort.reach
+        keep, effort = self._keep, self._effort
+        needed = -(-3 * self._k * keep.lists // (2 * keep.rows))
+        turns = -(-needed // _MOST_FIRST)
+        firsts = np.full(min(turns, _MOST_TURNS), min(max(needed, FIRST), _MOST_FIRST))
         return int(sweep_lists(
-            pack.arrays, batch, found, keep.tiles, keep.half, min(max(first, 1), _MOST_FIRST),
-            turns, effort.patience, DOUBT, make_scratch(m, lists),
+            self._pack.arrays, batch, found, keep.tiles, keep.half, firsts, NEAR, effort.reach,
+            effort.patience, DOUBT, work.scratch,
         ))  # fmt: skip
+
+    def _measure(
+        self, at: slice, members: Any, limits: F64, queries: F32, found: Candidates
+    ) -> int:
+        """Measure candidates and choose; return how many pairs there were."""
+        owners, places, begins = list_pairs(found)
+        distances = paired_distances(
+            queries, self._rows, owners, places, self._pack.metric, threads=1
+        )
+        near = Neighbors.empty(len(queries), self._k)
+        select_segments(
+            begins, distances, places, self._ranks, self._tie_rank is not None, limits, near.rows,
+            near.distances,
+        )  # fmt: skip
+        self._out.rows[at][members] = near.rows
+        self._out.distances[at][members] = near.distances
+        return len(places)
 
     def _rescan(self, which: I64) -> None:
         """Answer some queries pair by pair."""

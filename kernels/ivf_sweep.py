@@ -22,25 +22,37 @@ from gpuvec.kernels.candidates import add_candidate
 from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.int8_parts import PART, PARTS, finish_part, list_parts, lowest_bit
 from gpuvec.kernels.int8_tile import FAR, GROUP, MARGIN, TILE_ROWS, WORD, tile_product
-from gpuvec.kernels.ivf_batch import BUCKETS, RUN
+from gpuvec.kernels.ivf_batch import (
+    ADDED,
+    ADDED_CENTER,
+    ADDED_EDGE,
+    INVERSE,
+    NORM_LOSS,
+    RUN,
+    SPREAD,
+    SPREAD_EDGE,
+    SQUARE,
+    STEP_LOSS,
+    UNIT,
+)
+from gpuvec.kernels.ivf_ir import fetch_ahead, scale_sums, take_flat, take_round, top_level
 
-LEAST = np.float32(-3.0e38)  # a floor that everything reaches which has a score
+LEAST = -3.0e38  # a floor that everything reaches which has a score
 
 
 @njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _spread(batch: Any, kind: int, j: int, score: Any) -> Any:
     """Return the spread of a product with a mean row of the list whose center scores `score`."""
     if batch.flat:
-        return batch.spreads[kind, j]
-    return batch.spreads[kind, j] * np.sqrt(
-        max(batch.squares[j] - np.float32(2) * score, np.float32(0))
-    )
+        return batch.facts[j, kind]
+    far = max(batch.facts[j, SQUARE] - 2.0 * score, 0.0)
+    return batch.facts[j, kind] * np.sqrt(far)
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _score_centers(pack: Any, batch: Any, half: Any, w: Any) -> None:
     """Write the scores of all centers; `half` is what they are less by, +inf to leave one out."""
-    size, steps = len(batch.units), pack.center_codes.shape[1]
+    size, steps = len(batch.facts), pack.center_codes.shape[1]
     for j in range(size + GROUP):
         w.slots[j] = min(j, size)
     w.bias[:] = 0
@@ -67,94 +79,59 @@ def _score_centers(pack: Any, batch: Any, half: Any, w: Any) -> None:
             )
             for i in range(min(GROUP, size - first)):
                 j = first + i
-                unit, added = np.float32(batch.units[j]), np.int32(batch.added[1, j])
-                for v in range(PARTS):
-                    for lane in range(PART):
-                        at = start + v * PART + lane
-                        total = np.float32(w.sums[i * PARTS + v, lane] - added)
-                        w.scores[j, at] = total * unit * pack.center_units[at] - half[at]
+                scale_sums(
+                    w.sums.ctypes.data + 4 * i * TILE_ROWS,
+                    np.int64(batch.facts[j, ADDED_CENTER]),
+                    batch.facts[j, UNIT],
+                    pack.center_units.ctypes.data + 4 * start,
+                    half.ctypes.data + 4 * start,
+                    w.scores.ctypes.data + 4 * (j * w.scores.shape[1] + start),
+                )
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _note_wants(batch: Any, j: int, total: int, w: Any) -> Any:
-    """Append query j's flagged lists to the wants, of which there are `total`; return how many."""
-    for at in range(w.scores.shape[1] // 8):
-        if w.words[at] == 0:
-            continue
-        for c in range(8 * at, 8 * at + 8):
-            if w.flags[c] != 0:
-                w.lists[total] = c
-                w.queries[total] = j
-                w.counts[c] += 1
-                total += 1
-    return total
+def _want_lists(pack: Any, batch: Any, found: Any, nth: int, reach: float, w: Any) -> None:
+    """Take what each query wants, and order that by list; `w.counts` tells where wants end.
 
-
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _group_wants(total: int, w: Any) -> None:
-    """Order the wants by list; afterwards `counts` tell where those of each list end."""
-    begin = 0
-    for c in range(len(w.counts)):
-        own = w.counts[c]
-        w.counts[c] = begin
-        begin += own
-    for p in range(total):
-        c = w.lists[p]
-        w.wants[w.counts[c]] = w.queries[p]
-        w.counts[c] += 1
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _want_first(batch: Any, first: int, w: Any) -> Any:
-    """Let each query want about its `first` most promising lists; return how many wants."""
-    w.counts[:] = 0
+    `nth` above zero: about so many lists of the best scores; otherwise those within `reach` spreads
+    of the query's floor.
+    """
     total, lists = 0, w.scores.shape[1]
-    for j in range(len(batch.units)):
-        w.tops[:] = LEAST
-        for start in range(0, lists - BUCKETS + 1, BUCKETS):
-            for b in range(BUCKETS):
-                w.tops[b] = max(w.tops[b], w.scores[j, start + b])
-        for c in range(lists - lists % BUCKETS, lists):
-            w.tops[c % BUCKETS] = max(w.tops[c % BUCKETS], w.scores[j, c])
-        level = LEAST
-        for _turn in range(first):
-            best = 0
-            for b in range(1, BUCKETS):
-                if w.tops[b] > w.tops[best]:
-                    best = b
-            level = w.tops[best]
-            w.tops[best] = LEAST
-        level = max(level, LEAST)
-        for c in range(lists):
-            w.flags[c] = w.scores[j, c] >= level
-        total = _note_wants(batch, j, total, w)
-    return total
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _want_near(pack: Any, batch: Any, found: Any, reach: float, w: Any) -> Any:
-    """Let each query want the lists within `reach` spreads of its floor; return how many wants."""
-    w.counts[:] = 0
-    total, lists = 0, w.scores.shape[1]
-    for j in range(len(batch.units)):
-        level = max(np.float32(found.floor[j]), LEAST)
-        wide = np.float32(reach) * batch.spreads[0, j]
-        if batch.flat:
-            for c in range(lists):
-                w.flags[c] = w.scores[j, c] + wide * pack.spreads[c] >= level
+    for j in range(len(batch.facts)):
+        scores = w.scores.ctypes.data + 4 * j * lists
+        if nth > 0:
+            level, wide = top_level(scores, lists, nth), 0.0
         else:
-            for c in range(lists):
-                far = max(batch.squares[j] - np.float32(2) * w.scores[j, c], np.float32(0))
-                w.flags[c] = w.scores[j, c] + wide * pack.spreads[c] * np.sqrt(far) >= level
-        total = _note_wants(batch, j, total, w)
-    return total
+            level, wide = max(found.floor[j], LEAST), reach * batch.facts[j, SPREAD]
+        to = w.lists.ctypes.data + 4 * total, w.bases.ctypes.data + 4 * total
+        spreads, square = pack.spreads.ctypes.data, batch.facts[j, SQUARE]
+        if batch.flat:
+            total += take_flat(scores, spreads, lists, wide, square, level, to[0], to[1])
+        else:
+            total += take_round(scores, spreads, lists, wide, square, level, to[0], to[1])
+        w.ends[j] = total
+    w.counts[:] = 0
+    for p in range(total):
+        w.counts[w.lists[p]] += 1
+    begin = 0
+    for at in range(len(w.counts)):
+        own = w.counts[at]
+        w.counts[at] = begin
+        begin += own
+    p = 0
+    for j in range(len(batch.facts)):
+        while p < w.ends[j]:
+            at = w.lists[p]
+            w.wants[w.counts[at]] = np.int64(j) | (np.int64(w.base_bits[p]) << 32)
+            w.counts[at] += 1
+            p += 1
 
 
 @njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _error(pack: Any, batch: Any, at: int, j: int) -> Any:
     """Return the spread of what codes lose of query j's scores in list `at`."""
-    steps = pack.units[at] + np.float64(pack.center_units[at])
-    return batch.losses[j] * steps + batch.units[j] * pack.losses[at]
+    error = batch.facts[j, STEP_LOSS] * pack.steps[at] + batch.facts[j, UNIT] * pack.losses[at]
+    return error + batch.facts[j, NORM_LOSS] * pack.norms[at]
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -166,15 +143,15 @@ def _draw_lines(
 
     A row's integer sum before the edge must reach `start - slope * tail`.
     """
+    steps = 1.0 / pack.units[at]
     for i in range(count):
-        j = w.slots[i]
-        base = w.scores[j, at]
-        inverse = 1.0 / (pack.units[at] * batch.units[j])
-        gap = (max(found.floor[j], np.float64(LEAST)) - base) * inverse
-        line = gap - doubt * _error(pack, batch, at, j) * inverse + batch.added[1, j]
+        j, base = w.slots[i], np.float64(w.slot_bases[i])
+        inverse = steps * batch.facts[j, INVERSE]
+        gap = max(found.floor[j], LEAST) - base
+        line = (gap - doubt * _error(pack, batch, at, j)) * inverse + batch.facts[j, ADDED]
         w.starts[1, i] = line
-        w.starts[0, i] = line if whole else gap + batch.added[0, j]
-        w.slopes[i] = 0.0 if whole else patience * _spread(batch, 1, j, base) * inverse
+        w.starts[0, i] = line if whole else gap * inverse + batch.facts[j, ADDED_EDGE]
+        w.slopes[i] = 0.0 if whole else patience * _spread(batch, SPREAD_EDGE, j, base) * inverse
     w.starts[:, count : count + GROUP] = np.inf
     w.slopes[count : count + GROUP] = 0
 
@@ -201,8 +178,8 @@ def _add_rows(
     """Add the rows of a part whose sums are complete."""
     j, v = w.slots[first + part // PARTS], part % PARTS
     error = doubt * _error(pack, batch, at, j)
-    unit = pack.units[at] * batch.units[j]
-    base = np.float64(w.scores[j, at]) - unit * batch.added[1, j]
+    unit = pack.units[at] * batch.facts[j, UNIT]
+    base = np.float64(w.slot_bases[first + part // PARTS]) - unit * batch.facts[j, ADDED]
     bits = np.int64(w.rows[part])
     while bits != 0:
         i = lowest_bit(bits)
@@ -251,7 +228,7 @@ def _sweep_tile(
     """Scan a tile for the first `count` places. Return 8-bit products made, by steps."""
     steps, products = pack.codes.shape[1], 0
     if pack.terms.shape[1] > 0:
-        inverse = 1.0 / (pack.units[at] * batch.units[0])
+        inverse = batch.facts[0, INVERSE] / pack.units[at]
         _set_bias(pack, tile, 0, inverse, w)
         _set_bias(pack, tile, 1, inverse, w)
     kind = 1 if stop == steps else 0
@@ -282,6 +259,23 @@ def _sweep_tile(
     return products
 
 
+@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _choose_slots(
+    pack: Any, batch: Any, found: Any, at: int, begin: int, end: int, reach: float, w: Any
+) -> Any:
+    """Write the queries that want list `at` and still may gain from it; return how many."""
+    count = 0
+    for p in range(begin, end):
+        j = w.wants[p] & 0xFFFFFFFF
+        w.slots[count] = j
+        w.slot_bits[count] = np.int32(w.wants[p] >> 32)
+        base = np.float64(w.slot_bases[count])
+        best = base + reach * _spread(batch, SPREAD, j, base) * pack.spreads[at]
+        count += best >= found.floor[j]
+    w.slots[count : count + GROUP] = len(batch.facts)
+    return count
+
+
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sweep_wants(
     pack: Any, batch: Any, found: Any, keep: Any, reach: float, patience: float, doubt: float,
@@ -298,33 +292,28 @@ def _sweep_wants(
         end = w.counts[at]
         if end == begin:
             continue
-        count = 0
-        for p in range(begin, end):
-            j = w.wants[p]
-            base = w.scores[j, at]
-            wide = np.float32(reach) * _spread(batch, 0, j, base) * pack.spreads[at]
-            w.slots[count] = j
-            count += base + wide >= found.floor[j]
+        count = _choose_slots(pack, batch, found, at, begin, end, reach, w)
         begin = end
         if count == 0:
             continue
-        w.slots[count : count + GROUP] = len(batch.units)
+        following = pack.list_tiles[at + 1]
+        if following < len(keep):
+            ahead = pack.codes.ctypes.data + following * steps * TILE_ROWS * WORD
+            fetch_ahead(ahead, stop * TILE_ROWS * WORD)
         fresh = True
-        for tile in range(pack.list_tiles[at], pack.list_tiles[at + 1]):
+        for tile in range(pack.list_tiles[at], following):
             if keep[tile] == 0:
                 continue
             if fresh or whole:
                 _draw_lines(pack, batch, found, at, count, whole, patience, doubt, w)
                 fresh = False
             products += _sweep_tile(pack, batch, found, keep[tile], at, tile, count, stop, doubt, w)
-        for i in range(count):
-            w.scores[w.slots[i], at] = -np.inf
     return products * WORD
 
 
 @njit(nogil=True, cache=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def sweep_lists(
-    pack: Any, batch: Any, found: Any, keep: Any, half: Any, first: int, turns: Any,
+    pack: Any, batch: Any, found: Any, keep: Any, half: Any, firsts: Any, near: int, reach: float,
     patience: float, doubt: float, w: Any,
 ) -> Any:  # fmt: skip
     """Add to `found` the rows that are likely to be among the nearest.
@@ -335,22 +324,22 @@ def sweep_lists(
         found: see `Candidates`.
         keep: (tiles,) int64, one bit for each row that may be found; padding has none.
         half: (p,) float32, what centers' scores are less by; +inf where a list is left out.
-        first: lists that a query starts with, about.
-        turns: (r,) float64, rising: reach of each turn, in spreads.
-        patience: spreads, beyond the edge.
+        firsts: (f,) int64, turns in which about so many lists are scanned whole: they make floors.
+        near: about how many lists are scanned next, before all that are within reach.
+        reach: spreads by which a center's score may be below the floor.
+        patience: spreads by which a row's may be, beyond the edge.
         doubt: spreads of what codes lose, by which scores are widened.
         w: see `make_scratch`.
 
     Returns:
         how many 8-bit products were made, those with centers included.
     """
-    products = pack.center_codes.size * len(batch.units)
+    products = pack.center_codes.size * len(batch.facts)
     _score_centers(pack, batch, half, w)
-    total = _want_first(batch, first, w)
-    _group_wants(total, w)
-    products += _sweep_wants(pack, batch, found, keep, 1e30, -1.0, doubt, w)
-    for turn in range(len(turns)):
-        total = _want_near(pack, batch, found, turns[turn], w)
-        _group_wants(total, w)
-        products += _sweep_wants(pack, batch, found, keep, turns[turn], patience, doubt, w)
+    for turn in range(len(firsts)):
+        _want_lists(pack, batch, found, firsts[turn], 0.0, w)
+        products += _sweep_wants(pack, batch, found, keep, 1e30, -1.0, doubt, w)
+    for nth in (near, 0):
+        _want_lists(pack, batch, found, nth, reach, w)
+        products += _sweep_wants(pack, batch, found, keep, reach, patience, doubt, w)
     return products

@@ -23,6 +23,7 @@ from gpuvec.kernels.ivf_pack import (
     pack_ivf,
 )
 from gpuvec.kernels.ivf_scan import Effort, IvfSearch, Keep, keep_tiles
+from gpuvec.kernels.ivf_work import WorkPool
 from gpuvec.kernels.pairwise import check_pair, is_binary
 from gpuvec.kernels.select_k import check_k
 from gpuvec.rows import DenseVectors
@@ -33,7 +34,7 @@ FILE, VERSION = "pack.bin", 1
 _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _FLOAT_TILE = 32  # queries of a float32 scan
 _DEFAULT = 0.5
-_SETTINGS = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
+_SETTINGS = (0.1, 0.2, 0.3, 0.38, 0.44, 0.5, 0.56, 0.64, 0.75, 1.0)
 
 
 def effort_of(knob: float) -> Effort:
@@ -71,6 +72,7 @@ class IVFInt8Index:
             self._found = np.ones(len(vectors), np.bool_) if self._found is None else self._found
             self._found[held_out] = False
         self._every: Keep | None = None
+        self._pool = WorkPool()
         self._local = threading.local()
 
     @property
@@ -126,6 +128,7 @@ class IVFInt8Index:
                 bound=bound,
                 threads=threads,
                 memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+                pool=self._pool,
             )
             found, stats = search.run()
             candidates, rescanned = stats.candidates, stats.rescanned
@@ -159,6 +162,7 @@ class IVFInt8Index:
             "row_shift": pack.row_shift,
             "query_shift": pack.query_shift,
             "unit": pack.unit,
+            "rest": pack.rest,
         }
         arrays = {name: getattr(pack, name) for name in _SPACE}
         return {FILE: write_arrays(VERSION, facts, arrays | pack.arrays._asdict())}
@@ -201,7 +205,8 @@ class IVFInt8Index:
         return Neighbors.concat(answers), candidates, len(queries)
 
 
-_SPACE = ("origin", "rotation", "variance", "reach")  # arrays of a pack beside those of its lists
+# Arrays of a pack beside those of its lists.
+_SPACE = ("origin", "rotation", "turn", "turn_units", "variance", "reach")
 
 
 def build(
