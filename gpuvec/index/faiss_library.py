@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.errors import index_library_missing
+from gpuvec.errors import damaged_index_file, index_library_missing
 
 CORETYPE = "OPENBLAS_CORETYPE"
 _BLAS_FROM = 2048  # queries x width from which distances go through BLAS; FAISS waits till 128,000
@@ -123,11 +123,17 @@ def opened(data: NDArray[np.uint8], *, binary: bool = False) -> Any:
     Args:
         data: (size,) uint8, C-contiguous; memory mapped or not.
         binary: whether it is one of FAISS's binary indexes.
+
+    Raises:
+        CorruptError: `GV-331`, FAISS cannot read it.
     """
     faiss = faiss_library()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
     read = faiss.read_index_binary if binary else faiss.read_index
-    return read(reader, faiss.IO_FLAG_MMAP_IFC)
+    try:
+        return read(reader, faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise damaged_index_file(f"FAISS says {error}") from error
 
 
 def view_of(values: NDArray[Any]) -> Any:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuvec.errors import DeviceMemoryError, UnsupportedError
+from gpuvec.errors import CorruptError, DeviceMemoryError, UnsupportedError
 from gpuvec.index import registry
 from gpuvec.index.faiss_library import faiss_library, opened, openmp_threads, written
 from gpuvec.index.spec import HNSW, IVFSQ8, IVFFlat
@@ -209,6 +209,18 @@ def test_an_index_is_written_once_and_read_in_place(expected):
     read = opened(data)
     assert not read.hnsw.neighbors.is_owned
     assert not faiss_library().downcast_index(read.storage).codes.is_owned
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_a_file_that_is_cut_short_is_refused(binary, share):
+    metric, dtype = (Metric.HAMMING, np.uint8) if binary else (Metric.L2, np.float32)
+    _, rows = made_up_kind("gaussian", metric, dtype)
+    index = registry.build(SPECS[0], DenseVectors(rows), metric, threads=1)
+    data = np.array(index.files()["graph.faiss"][0])
+    with pytest.raises(CorruptError) as caught:
+        opened(data[: int(share * len(data))], binary=binary)
+    assert caught.value.code == "GV-331"
 
 
 @pytest.mark.parametrize(("metric", "dtype"), CASES)
