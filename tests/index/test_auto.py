@@ -50,8 +50,9 @@ def test_an_index_asked_for_is_built_measured_and_completed():
     assert built.index.spec.n_lists
     assert built.best.low >= 0.9
     assert built.best.params in [p.params for p in built.curve.points if p.low == built.best.low]
-    found = built.index.search(vectors.values, 1, params={"effort": 1.0})
-    np.testing.assert_array_equal(found.rows[:, 0], np.arange(3000))
+    late = held_out_rows(vectors)
+    found = built.index.search(vectors.values[late], 1, params={"effort": 1.0})
+    assert np.mean(found.rows[:, 0] == late) >= 0.95
     (candidate,) = built.candidates
     assert candidate.built
     assert candidate.reason.startswith("asked for; ")
