@@ -1,6 +1,10 @@
-"""What all tests share: slow tests on request, GPU tests where there is a device."""
+"""What all tests share: slow tests on request, GPU tests where there is a device, an S3 server."""
+
+from collections.abc import Iterator
 
 import pytest
+
+from gpuvec.testing.servers import Server, moto_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,3 +28,10 @@ def no_device() -> str:
     except ImportError:
         return "no CuPy: install an extra such as gpu-cu13"
     return "" if cupy.is_available() else "no CUDA device"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    """An S3 server of this session: moto."""
+    with moto_server() as server:
+        yield server

@@ -65,7 +65,7 @@ def test_what_the_product_imports_is_declared() -> None:
         re.split(r"[^\w-]", wanted)[0].replace("-", "_")
         for wanted in chain(project["dependencies"], *extras.values())
     }
-    brought = {"pydantic": "pydantic_settings", "llvmlite": "numba"}
+    brought = {"pydantic": "pydantic_settings", "llvmlite": "numba", "botocore": "s3fs"}
     brought |= {"cupy": "cupy_cuda12x", "cudf": "cudf_cu12"}
     for name, where in imported_by_the_product().items():
         assert brought.get(name, name) in declared, f"{where} imports {name}"

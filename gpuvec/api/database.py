@@ -35,9 +35,11 @@ def connect(
     database.
 
     Args:
-        path: a directory, `file://` and a path, or `memory://`.
+        path: a directory, `file://` and a path, `memory://`, or a bucket and perhaps a folder in
+            it: `s3://`, `gs://`, `az://`. In a bucket, who writes last takes over from who wrote
+            before, whose writes then raise `ConflictError`.
         cluster: none yet: everything runs in this process.
-        storage_options: of the store; local ones have none.
+        storage_options: of a bucket's store, as for s3fs, gcsfs and adlfs; others have none.
         device: `auto`, `cpu` or `gpu`.
         memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold; by
             default the setting `memory_limit`, else what the machine lets this process have.
@@ -46,8 +48,10 @@ def connect(
 
     Raises:
         QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path.
-        StorageError: `GV-605` the directory holds something else, `GV-607` a file.
-        UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store.
+        StorageError: `GV-605` the directory holds something else, `GV-607` a file; `GV-532` a
+            bucket cannot be reached, `GV-533` it refuses, `GV-535` it does not exist.
+        UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store;
+            `GV-534` to `GV-537`, an option or a library is missing.
     """
     from gpuvec.device.detect import resolve_device
     from gpuvec.query.session import new_session
@@ -72,18 +76,18 @@ def _engine(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, durability: str
 ) -> tuple[str, Engine]:
     from gpuvec.settings import config
+    from gpuvec.storage.local import LocalStore
     from gpuvec.storage.open import open_store
 
     text = os.fspath(path)
     if not text.strip():
         raise errors.empty_path()
     store = open_store(text, storage_options, durability=durability)
-    marker = store.local_path("gpuvec.json")
-    key = f"memory:{id(store)}" if marker is None else os.path.realpath(marker.parent)
+    key = store.identity
     with _engines_lock:
         known = _engines.get(key)
         if known is not None and known[0].usable:
-            if known[0].durability != durability and marker is not None:
+            if known[0].durability != durability and isinstance(store, LocalStore):
                 raise errors.opened_otherwise(text, known[0].durability)
             known[1][0] += 1
             return key, known[0]

@@ -1,6 +1,5 @@
 """Dropped collections, whose files stay for as long as this process reads them."""
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -69,10 +68,6 @@ def _delete_all(prefix: str) -> Procedure[None]:
     yield Delete((yield List(prefix)))
 
 
-def unnamed_collections(store: LocalStore, name_of: Callable[[str], str | None]) -> list[str]:
+def unnamed_collections(folders: Iterable[str], name_of: Callable[[str], str | None]) -> list[str]:
     """Return the ids of collections that have files, but for which no name stands."""
-    folder = store.local_path(keys.COLLECTIONS)
-    if folder is None or not folder.is_dir():
-        return []
-    found = [name for name in os.listdir(folder) if name.startswith(ID_PREFIX)]
-    return [name for name in found if name_of(name) is None]
+    return [name for name in folders if name.startswith(ID_PREFIX) and name_of(name) is None]

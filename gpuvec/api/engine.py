@@ -9,20 +9,21 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.builds import Builds
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
-from gpuvec.api.location import Place, check_location, create_format
+from gpuvec.api.location import Place, check_location
+from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.data_coord import DataCoord, FlushChannel, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.meta.catalog import CollectionState, DatabaseState
-from gpuvec.meta.changes import Change, InitCollection, TakeGeneration
+from gpuvec.meta.changes import Change, InitCollection
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.node.channel import CHANNEL, Channel
 from gpuvec.proxy.proxy import Proxy
@@ -72,10 +73,10 @@ class Engine:
         self._clock = clock or SystemClock()
         self._flush_bytes = flush_bytes
         self._pid = os.getpid()
+        self._committer_name = f"{socket.gethostname()}:{self._pid}"
         self._closed = False
-        self._generation = 0  # 0: this process does not write
-        self._lock_held: AbstractContextManager[None] | None = None
         self._catalog = ManifestLog(keys.CATALOG, DatabaseState())
+        self._writer = Writership(store, where, self._catalog, self.run)
         self._view: LogView[DatabaseState] | None = None
         self._followed = LastRead(store, keys.manifest_folder(keys.CATALOG))
         self._root = RootCoord(where)
@@ -138,7 +139,7 @@ class Engine:
     def root(self) -> RootCoord:
         """Return the root coordinator, told of what other processes did."""
         self._check_usable()
-        if self._generation == 0 or self._stale:
+        if self._writer.generation == 0 or self._stale:
             with self._lock:
                 self._follow()
         return self._root
@@ -217,7 +218,10 @@ class Engine:
         """Save a collection's growing rows in segment files."""
         with self._writing() as generation:
             channel = self.channel(collection_id)
-        channel.flush(generation)
+        with self._ruling():
+            channel.flush(generation)
+
+    # Writing
 
     # Writing
 
@@ -232,35 +236,40 @@ class Engine:
         self._place.check()
         name = self._known_name(collection_id)
         channel = self._channel(collection_id)
-        if channel.status().growing_bytes > 3 * self._flush_bytes:
-            channel.flush(self._generation)  # writers wait: memory is bounded
-        answers = channel.write(name, requests, self._generation)
+        with self._ruling():
+            if channel.status().growing_bytes > 3 * self._flush_bytes:
+                channel.flush(self._writer.generation)  # writers wait: memory is bounded
+            answers: Sequence[Any] = channel.write(name, requests, self._writer.generation)
+        if any(isinstance(a, errors.UnavailableError) for a in answers) and self._is_replaced():
+            answers = [errors.told_replaced(self.where, a) for a in answers]
         self._note(channel)
         return answers
 
     def _maintain(self) -> None:
         """Flush what is due, build what is wanted; delete what was dropped or left behind."""
         self._place.check()
+        now_s = self._clock.monotonic_s()
+        if self._writer.is_look_due(now_s):
+            self._is_replaced()
         with self._lock:
             if not self._closed:
                 self._dropped.delete()
         for channel in list(self._channels.values()):
             if channel.owned:
                 self._note(channel)
-        now_s = self._clock.monotonic_s()
         for command in self._data.reconcile(now_s):
             found = self._channels.get(command.collection_id)
             if found is not None and isinstance(command, FlushChannel):
-                found.flush(self._generation)
+                found.flush(self._writer.generation)
                 self._note(found)
                 if now_s >= self._tidied.get(command.collection_id, now_s - _TIDY_S) + _TIDY_S:
-                    found.tidy(self._generation)
+                    found.tidy(self._writer.generation)
                     self._tidied[command.collection_id] = now_s
         self.builds.tend()
 
     def writable(self) -> Sequence[Channel]:
         """See `gpuvec.api.builds.Host`."""
-        return list(self._channels.values()) if self._generation else []
+        return list(self._channels.values()) if self._writer.generation else []
 
     def _note(self, channel: Channel) -> None:
         status = channel.status()
@@ -273,43 +282,39 @@ class Engine:
         """Hold the engine's lock as the process that writes; yield the generation."""
         with self._lock:
             self._check_usable()
-            if self._generation == 0:
+            if self._writer.generation == 0:
                 self._become_writer()
             elif self._stale:
                 self._follow()
-            yield self._generation
+            with self._ruling():
+                yield self._writer.generation
 
     def _become_writer(self) -> None:
-        held = self._store.lock(keys.LOCK)
-        try:
-            held.__enter__()
-        except errors.UnavailableError as error:
-            owner = error.details.get("pid")
-            name = "another process" if owner is None else f"process {owner}"
-            raise errors.written_elsewhere(self.where, name) from None
-        try:
-            create_format(self._store)
-            view = self.run(self._catalog.read(self._view))
-            generation = view.generation + 1
-            self._view = self.run(
-                self._catalog.commit(
-                    view, [TakeGeneration()], generation=generation, committer=self._committer_name
-                )
-            )
-            self._root.note(self._view.state)
-            self._sweep()
-        except BaseException:
-            held.__exit__(None, None, None)
-            raise
-        self._lock_held = held
-        self._generation = generation
+        self._view, folders = self._writer.take(self._view, self._committer_name)
+        self._root.note(self._view.state)
+        if isinstance(self._store, LocalStore):
+            self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
+        self._dropped.add(unnamed_collections(folders, self._root.name_of))
 
-    def _sweep(self) -> None:
-        """Delete what died writers left; note collections that no name stands for."""
-        if not isinstance(self._store, LocalStore):
-            return
-        self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
-        self._dropped.add(unnamed_collections(self._store, self._root.name_of))
+    @contextmanager
+    def _ruling(self) -> Iterator[None]:
+        """Tell the errors of a writer who was replaced from others."""
+        try:
+            yield
+        except (errors.UnavailableError, errors.ConflictError) as error:
+            if self._is_replaced():
+                raise errors.writer_replaced(self.where, error) from error
+            raise
+
+    def _is_replaced(self) -> bool:
+        """Look whether another process took over; if so, follow it, as any reader does."""
+        with self._lock:
+            wrote = self._writer.generation
+            if self._writer.look(self._view) and wrote:
+                self._stale = True
+                for channel in self._channels.values():
+                    channel.close()
+            return self._writer.replaced
 
     def _commit(self, change: Change) -> None:
         assert self._view is not None
@@ -319,11 +324,7 @@ class Engine:
         self._stale = False
 
     def _signed(self) -> dict[str, Any]:
-        return {"generation": self._generation, "committer": self._committer_name}
-
-    @property
-    def _committer_name(self) -> str:
-        return f"{socket.gethostname()}:{self._pid}"
+        return {"generation": self._writer.generation, "committer": self._committer_name}
 
     # Life
 
@@ -340,7 +341,7 @@ class Engine:
             self.builds.stop()
             if committer is not None:
                 committer.stop()
-            if self._generation and self._place.kept:
+            if self._place.kept and self._writer.generation and not self._is_replaced():
                 self._save()
         finally:
             self.abandon()
@@ -351,15 +352,13 @@ class Engine:
         for collection_id, channel in self._channels.items():
             status = channel.status()
             if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
-                channel.flush(self._generation)
+                channel.flush(self._writer.generation)
             channel.close()
         self._dropped.delete(read=True)
 
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""
-        if self._lock_held is not None:
-            self._lock_held.__exit__(None, None, None)
-            self._lock_held = None
+        self._writer.release()
 
     @property
     def usable(self) -> bool:

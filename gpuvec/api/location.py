@@ -8,11 +8,12 @@ from gpuvec import errors
 from gpuvec.storage import keys
 from gpuvec.storage.durable import reported
 from gpuvec.storage.object_store import ObjectStore
+from gpuvec.storage.open import Store
 
 FORMAT_VERSION = 1
 
 
-def check_location(store: ObjectStore, where: str) -> None:
+def check_location(store: Store, where: str) -> None:
     """Refuse a place that is neither a database nor empty.
 
     Raises:
@@ -25,7 +26,7 @@ def check_location(store: ObjectStore, where: str) -> None:
         _check_location(store, where, marker)
 
 
-def _check_location(store: ObjectStore, where: str, marker: Path | None) -> None:
+def _check_location(store: Store, where: str, marker: Path | None) -> None:
     if marker is not None and marker.parent.exists() and not marker.parent.is_dir():
         raise errors.not_a_directory(where)
     if store.size(keys.FORMAT) is not None:
@@ -34,8 +35,9 @@ def _check_location(store: ObjectStore, where: str, marker: Path | None) -> None
     if marker is not None:
         found = [p.name for p in marker.parent.iterdir()] if marker.parent.exists() else []
     else:
-        found = sorted({key.partition("/")[0] for key in store.list("")})
-    foreign = [name for name in found if name != keys.LOCK and not name.startswith(".")]
+        found = list(store.peek())
+    ours = (keys.LOCK, keys.PROBES)  # of one who began and died
+    foreign = [name for name in found if name not in ours and not name.startswith(".")]
     if foreign:
         raise errors.not_a_database(where, foreign)
 

@@ -9,6 +9,7 @@ from gpuvec.errors.filters import *  # noqa: F403
 from gpuvec.errors.indexes import *  # noqa: F403
 from gpuvec.errors.memory import *  # noqa: F403
 from gpuvec.errors.queries import *  # noqa: F403
+from gpuvec.errors.remote import *  # noqa: F403
 from gpuvec.errors.rows import *  # noqa: F403
 from gpuvec.errors.schemas import *  # noqa: F403
 from gpuvec.errors.settings import *  # noqa: F403

@@ -278,7 +278,9 @@ class Channel:
         try:
             owner = self._own(generation)
         except (GpuvecError, MemoryError):
-            return [write_outcome_unknown(name, cause) for _ in requests]
+            fenced = isinstance(cause, UnavailableError) and cause.details["outcome"] == "none"
+            failed = write_failed if fenced else write_outcome_unknown
+            return [failed(name, cause) for _ in requests]
         answers = [owner.answer_to(request.request_id) for request in requests]
         return [write_failed(name, cause) if a is None else a for a in answers]
 

@@ -2,6 +2,7 @@
 
     gpuvec.json                                   format version, created once
     gpuvec.lock                                   local stores: held by the process that writes
+    probe/<ulid>/1                                remote stores: tried out, deleted at once
     catalog/                                      the log of the database: its collections
         manifest/00000000000000000007.json        one entry = one commit
         manifest/hint                             newest known entry; only hints are overwritten
@@ -29,6 +30,7 @@ from gpuvec.types import ChannelName, SegmentId
 
 FORMAT = "gpuvec.json"
 LOCK = "gpuvec.lock"
+PROBES = "probe"
 CATALOG = "catalog"
 COLLECTIONS = "collections"
 
@@ -65,6 +67,11 @@ def check_prefix(prefix: str) -> str:
 def collection(collection_id: str) -> str:
     """Return the prefix under which everything of a collection lies."""
     return f"{COLLECTIONS}/{collection_id}"
+
+
+def probe(ulid: str) -> str:
+    """Return the folder in which a store is tried out."""
+    return f"{PROBES}/{ulid}"
 
 
 def manifest_folder(prefix: str) -> str:

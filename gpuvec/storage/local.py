@@ -59,6 +59,11 @@ class LocalStore:
         """The folder that holds all objects."""
         return Path(self._root)
 
+    @property
+    def identity(self) -> str:
+        """The same for every store of this folder."""
+        return os.path.realpath(self._root)
+
     def close(self) -> None:
         """Close the logs. The store can be used again."""
         with self._mutex:
@@ -212,6 +217,17 @@ class LocalStore:
             self._sweep(path, 0.0)
             with suppress(OSError):  # not empty, or not there
                 self._files.remove_folder(path)
+
+    def peek(self) -> Sequence[str]:
+        """Return the names at the top, whoever wrote them."""
+        with reported("list", self._root):
+            return sorted(name for name, _ in self._entries(self._root))
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below one."""
+        path = self._path(prefix)
+        with reported("list", path):
+            return sorted(name for name, is_folder in self._entries(path) if is_folder)
 
     def _sweep(self, folder: str, older_than_s: float) -> int:
         removed = 0

@@ -30,6 +30,11 @@ class MemoryStore:
         """See `ObjectStore.appendable`."""
         return self._appendable
 
+    @property
+    def identity(self) -> str:
+        """The same for every handle of this store."""
+        return f"memory:{id(self)}"
+
     def close(self) -> None:
         """Do nothing: objects stay as long as the store."""
 
@@ -109,3 +114,12 @@ class MemoryStore:
     def lock(self, key: str) -> AbstractContextManager[None]:
         """Keep every other holder of this store from the same lock; see `LocalStore.lock`."""
         return self._locks.hold(check_key(key))
+
+    def peek(self) -> Sequence[str]:
+        """Return the names at the top."""
+        return sorted({key.partition("/")[0] for key in self.list("")})
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below one."""
+        below = (key.removeprefix(f"{prefix}/").split("/") for key in self.list(f"{prefix}/"))
+        return sorted({parts[0] for parts in below if len(parts) > 1})

@@ -9,8 +9,10 @@ from typing import Any
 from gpuvec import errors
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.memory import MemoryStore
+from gpuvec.storage.remote import RemoteStore
+from gpuvec.storage.remote_open import SCHEMES, open_remote
 
-Store = LocalStore | MemoryStore
+Store = LocalStore | MemoryStore | RemoteStore
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 _named: dict[str, MemoryStore] = {}
@@ -26,17 +28,21 @@ def open_store(
 
     Args:
         url: a path, in which `~` is the home; `file://` and a path; `memory://` for a new store in
-            memory; `memory://name` for one that this process keeps under that name.
-        storage_options: none exist for these stores.
-        durability: see `LocalStore`; stores in memory know no difference.
+            memory; `memory://name` for one that this process keeps under that name; `s3://`,
+            `gs://` or `az://`, a bucket and perhaps a folder in it.
+        storage_options: those of s3fs, gcsfs and adlfs; other stores have none.
+        durability: see `LocalStore`; other stores know no difference.
 
     Raises:
-        UnsupportedError: `GV-508`, another kind of store; `GV-511`, an option that it lacks.
+        UnsupportedError: `GV-508`, another kind of store; `GV-511` and `GV-536`, an option that it
+            lacks; see also `open_remote`.
         QueryError: `GV-512`, another durability.
     """
     text = os.fspath(url)
     found = _URL.match(text)
     scheme, rest = (found[1].lower(), found[2]) if found else ("file", text)
+    if scheme in SCHEMES:
+        return open_remote(text, scheme, rest, storage_options)
     if scheme not in ("file", "memory"):
         raise errors.unknown_store(text, scheme)
     if storage_options:
