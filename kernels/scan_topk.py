@@ -24,6 +24,7 @@ from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.host_heap import select_segments
 from gpuvec.kernels.int8_pack import Int8Pack, pack_int8
 from gpuvec.kernels.int8_scan import Int8Scan
+from gpuvec.kernels.int8_thin import pays, thin_pack
 from gpuvec.kernels.int8_tile import int8_lanes
 from gpuvec.kernels.lanes import kernel_view
 from gpuvec.kernels.neighbors import Neighbors
@@ -191,6 +192,14 @@ class _Job:
         if self._count < MIN_SHARE * len(rows) or self._k > MAX_SHARE * self._count:
             self._int8 = None
         self._strategy = STRATEGIES[int8_lanes() if self._int8 is not None else 0]
+        self._masked = keep
+        if self._int8 is not None and keep is not None and self._is_thin(len(rows)):
+            self._int8, self._masked = thin_pack(self._int8, keep, threads=threads), None
+
+    def _is_thin(self, rows: int) -> bool:
+        """Return whether the rows that may be found are worth copying, and fit."""
+        fits = 2 * self._count * self._pack.shape[1] < self._memory
+        return fits and pays(rows, self._count, len(self._queries))
 
     def run(self) -> Neighbors:
         """Answer all queries, as many at a time as memory allows."""
@@ -243,7 +252,7 @@ class _Job:
     def _scanner(self, queries: F32, size: int) -> Scanner:
         """Return what finds the candidates of some queries."""
         if self._int8 is not None:
-            return Int8Scan(self._int8, queries, self._keep, size)
+            return Int8Scan(self._int8, queries, self._masked, size)
         listed = np.arange(len(self._rows)) if self._keep is None else np.flatnonzero(self._keep)
         return FloatScan(self._rows, queries, listed, self._pack.metric)
 
