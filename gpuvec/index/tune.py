@@ -2,9 +2,9 @@
 
 A filter can be blind to what is asked, or follow it: rows near one another pass, so that the
 neighbours of most queries do not. Both are measured at each selectivity. All settings get a few
-queries, from the cheapest on, until one finds everything or, with a filter, two in a row are
-slower than the exact scan; then those that seem to reach a target get all of them, and at last, if
-there is time, all others.
+queries, from the cheapest on, until one finds everything; with a filter also until two in a row are
+slower than the exact scan, or time is up. Then those that seem to reach a target get all of them,
+and at last, if there is time, all others.
 
 Times are the least of several, as other work on the machine only ever adds to them.
 """
@@ -96,9 +96,9 @@ def measure_curve(
         targets: recalls that searches will ask for, the most important first.
         threads: see `VectorIndex.search`.
         memory_limit: see `VectorIndex.search`.
-        budget_s: seconds after which no further setting is begun, shared among the cells; those
-            that were not reached are missing from the curve, and searches there are exact. None:
-            no end.
+        budget_s: seconds, shared among the cells, after which only a few queries are asked and no
+            further cell is begun. Those that were not reached are missing from the curve, and
+            searches there are exact. None: no end.
         seed: of the filters.
         progress: told how far the work is.
 
@@ -116,7 +116,7 @@ def measure_curve(
     cases = list(trial_filters(vectors, metric, bench.findable, seed))
     cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
     if cells:
-        bench.warm_up(max(ks))
+        bench.warm_up(cases, max(ks))
     weights = [_UNFILTERED_WEIGHT if case.name == "all" else 1 for case, _ in cells]
     end = None if budget_s is None else time.perf_counter() + budget_s
     points: list[CurvePoint] = []
@@ -173,11 +173,14 @@ class _Bench:
         nearest: NDArray[np.int64] = found.rows[:, 0]
         return nearest
 
-    def warm_up(self, k: int) -> None:
-        """Let both derive, compile and read what their first searches need."""
-        for count in (1, len(self.asked)):
-            self._exact.search(self.asked[:count], k, keep=self.findable, **self._options)
-        self._index.search(self.asked[:_PILOT], k, **self._options)
+    def warm_up(self, cases: Sequence[Case], k: int) -> None:
+        """Let both derive, compile and read what their first searches of each kind need."""
+        for case in cases[:2]:
+            keep = case.keep()
+            for count in (1, _PILOT, len(self.asked)):
+                few = self.asked[:count]
+                self._exact.search(few, k, keep=keep, **self._options)
+                self._index.search(few, k, keep=keep, **self._options)
 
     def measure(self, case: Case, k: int, end: float) -> list[CurvePoint]:
         """Return the points of one cell, the exact scan's first."""
@@ -188,8 +191,9 @@ class _Bench:
             point = self._point(cell, params, _PILOT)
             pilots.append(point)
             slower = min(point.batch_s / cell.few_s, point.single_s / cell.exact.single_s)
-            slow_ones = slow_ones + 1 if slower > _SLOWER and case.place is not None else 0
-            if slow_ones == 2 or point.recall >= _COMPLETE or time.perf_counter() > end:
+            slow_ones = slow_ones + 1 if slower > _SLOWER else 0
+            given_up = slow_ones >= 2 or time.perf_counter() > end
+            if point.recall >= _COMPLETE or (given_up and case.place is not None):
                 break
         points = dict(enumerate(pilots))
         for target in (*self._targets, None):
