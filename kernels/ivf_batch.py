@@ -50,17 +50,31 @@ class IvfBatch(NamedTuple):
     multiply: int
 
 
+class Wants(NamedTuple):
+    """Lists that queries want.
+
+    Attributes:
+        ends: (m,) int64, of each query's wants.
+        lists: (m * l + LANES,) int32, lists wanted, query by query.
+        bases: likewise, float32, their scores.
+        base_bits: the same memory as int32.
+    """
+
+    ends: NDArray[np.int64]
+    lists: NDArray[np.int32]
+    bases: NDArray[np.float32]
+    base_bits: NDArray[np.int32]
+
+
 class IvfScratch(NamedTuple):
     """Working memory of one sweep: m queries, l lists, p = l padded to whole tiles.
 
     Attributes:
         scores: (m, p) float32, of centers; -inf once a list needs no more looking at.
+        first: what queries want first.
+        later: what they want later.
         counts: (l + 1,) int64, wants of each list; then where they begin; then where they end.
-        ends: (m,) int64, of each query's wants.
-        lists: (m * l + LANES,) int32, lists wanted, query by query.
-        bases: likewise, float32, their scores.
-        base_bits: the same memory as int32.
-        wants: (m * l,) int64, list by list: query, and the score's bits above it.
+        order: (m * l,) int64, wants list by list: query, and the score's bits above it.
         slots: (m + GROUP,) int64, places in `codes` of the queries that a list is scanned for.
         slot_bases: (m + GROUP,) float32, the list's scores.
         slot_bits: the same memory as int32.
@@ -74,12 +88,10 @@ class IvfScratch(NamedTuple):
     """
 
     scores: NDArray[np.float32]
+    first: Wants
+    later: Wants
     counts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    lists: NDArray[np.int32]
-    bases: NDArray[np.float32]
-    base_bits: NDArray[np.int32]
-    wants: NDArray[np.int64]
+    order: NDArray[np.int64]
     slots: NDArray[np.int64]
     slot_bases: NDArray[np.float32]
     slot_bits: NDArray[np.int32]
@@ -92,19 +104,29 @@ class IvfScratch(NamedTuple):
     parts: NDArray[np.int32]
 
 
-def make_scratch(size: int, lists: int) -> IvfScratch:
-    """Return working memory for sweeps of up to `size` queries over so many lists."""
-    padded, places = -(-lists // TILE_ROWS) * TILE_ROWS, size + GROUP
+def _make_wants(size: int, lists: int) -> Wants:
     bases = np.empty(size * lists + LANES, np.float32)
-    slot_bases = np.empty(places, np.float32)
-    return IvfScratch(
-        scores=np.empty((size, padded), np.float32),
-        counts=np.empty(lists + 1, np.int64),
+    return Wants(
         ends=np.empty(size, np.int64),
         lists=np.empty(size * lists + LANES, np.int32),
         bases=bases,
         base_bits=bases.view(np.int32),
-        wants=np.empty(size * lists, np.int64),
+    )
+
+
+def make_scratch(size: int, lists: int) -> IvfScratch:
+    """Return working memory for sweeps of up to `size` queries over so many lists.
+
+    Most of it is for the worst case and never touched.
+    """
+    padded, places = -(-lists // TILE_ROWS) * TILE_ROWS, size + GROUP
+    slot_bases = np.empty(places, np.float32)
+    return IvfScratch(
+        scores=np.empty((size, padded), np.float32),
+        first=_make_wants(size, lists),
+        later=_make_wants(size, lists),
+        counts=np.empty(lists + 1, np.int64),
+        order=np.empty(size * lists, np.int64),
         slots=np.empty(places, np.int64),
         slot_bases=slot_bases,
         slot_bits=slot_bases.view(np.int32),
@@ -120,7 +142,7 @@ def make_scratch(size: int, lists: int) -> IvfScratch:
 
 def scratch_bytes(size: int, lists: int) -> int:
     """Return about what `make_scratch` takes."""
-    return (20 * size + 128) * (lists + TILE_ROWS)
+    return (28 * size + 128) * (lists + TILE_ROWS)
 
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]

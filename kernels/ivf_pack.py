@@ -22,10 +22,10 @@ from gpuvec.kernels.parallel import run_parallel
 from gpuvec.kernels.quantize import LEVELS, SEGMENT, encode_vector, unit_of
 from gpuvec.types import Metric, RowMask
 
-LIST_TILES = 1  # tiles of a list, at most
 _BLOCK = 8192  # rows converted at a time
-_ROWS_PER_GROUP = 62
-_MOST_GROUPS = 4096
+_ROWS_PER_GROUP = 62  # of few rows; of many, groups grow faster than their number
+_FEW_ROWS = 1 << 16
+_LISTS_PER_GROUP = 1.8
 _ROUNDING = 12.0**-0.5  # spread of what rounding to a step loses, in steps
 
 F32 = NDArray[np.float32]
@@ -169,20 +169,23 @@ class _Places(NamedTuple):
     starts: I64  # (g + 1,) of groups in `rows`
     tiles: I64  # (g + 1,)
     lists: I64  # (g + 1,)
+    most: int  # tiles of a list
 
 
-def _place(listed: I64, nearest: I64) -> _Places:
+def _place(listed: I64, nearest: I64, most: int) -> _Places:
+    """Say where groups go; a list has at most `most` tiles."""
     order = np.argsort(nearest, kind="stable")
     sizes = np.bincount(nearest)
     sizes = sizes[sizes > 0]
     tiles = -(-sizes // TILE_ROWS)
-    lists = np.array([count_lists(count, LIST_TILES) for count in tiles])
+    lists = np.array([count_lists(count, most) for count in tiles])
     begin = np.zeros(1, np.int64)
     return _Places(
         rows=listed[order],
         starts=np.concatenate([begin, np.cumsum(sizes)]),
         tiles=np.concatenate([begin, np.cumsum(tiles)]),
         lists=np.concatenate([begin, np.cumsum(lists)]),
+        most=most,
     )
 
 
@@ -204,7 +207,7 @@ def _fill(
     rows: Any, metric: Metric, listed: I64, nearest: I64, knows: RowMask, fit: Fit, threads: int
 ) -> IvfPack:
     """Cut groups into lists and encode them, some thousand rows at a time."""
-    at = _place(listed, nearest)
+    at = _place(listed, nearest, _list_tiles(len(listed), len(fit.centers)))
     tiles, lists, dims = int(at.tiles[-1]), int(at.lists[-1]), len(fit.variance)
     out = _Encoded(
         words=aligned_zeros((tiles, dims // WORD, TILE_ROWS), np.uint32),
@@ -245,7 +248,7 @@ def _encode_groups(
     for g in range(*part):
         low, high = at.starts[g] - at.starts[part[0]], at.starts[g + 1] - at.starts[part[0]]
         own = np.zeros(at.lists[g + 1] - at.lists[g], np.int64)
-        cut_group(vectors, known, order[low:high], LIST_TILES, own)
+        cut_group(vectors, known, order[low:high], at.most, own)
         ends = np.concatenate([ends, own + low])
     own_lists = slice(at.lists[part[0]], at.lists[part[1]])
     own_tiles = slice(at.tiles[part[0]], at.tiles[part[1]])
@@ -360,8 +363,14 @@ def _encode_centers(centers: F32, fit: Fit) -> tuple[NDArray[np.uint8], F32, F64
 
 
 def groups_for(rows: int) -> int:
-    """Return how many groups rows should be parted into: one a tile and a bit, but not too many."""
-    return int(max(1, min(_MOST_GROUPS, round(rows / _ROWS_PER_GROUP))))
+    """Return how many groups to make of rows: of a tile and a bit, larger where rows are many."""
+    few = min(rows, _FEW_ROWS) / _ROWS_PER_GROUP
+    return max(1, round(few * max(1.0, rows / _FEW_ROWS) ** 0.25))
+
+
+def _list_tiles(rows: int, groups: int) -> int:
+    """Return how many tiles a list may have."""
+    return max(1, round(rows / TILE_ROWS / (_LISTS_PER_GROUP * groups)))
 
 
 def pack_bytes(rows: int, dim: int, groups: int) -> dict[str, int]:

@@ -8,9 +8,18 @@ from numpy.typing import NDArray
 
 from gpuvec.kernels.int8_pack import rotate
 from gpuvec.kernels.int8_tile import GROUP, WORD, tile_address
-from gpuvec.kernels.ivf_batch import IvfBatch, encode_batch, encode_raw, query_units, turn_raw
+from gpuvec.kernels.ivf_batch import (
+    NORM_LOSS,
+    STEP_LOSS,
+    UNIT,
+    IvfBatch,
+    encode_batch,
+    encode_raw,
+    query_units,
+    turn_raw,
+)
 from gpuvec.kernels.ivf_fit import is_flat
-from gpuvec.kernels.ivf_pack import IvfPack
+from gpuvec.kernels.ivf_pack import IvfArrays, IvfPack
 from gpuvec.kernels.ivf_work import Work
 from gpuvec.kernels.scan_bounds import prepare_queries
 
@@ -97,3 +106,10 @@ def encode(pack: IvfPack, turned: F32, units: F64, noise: F64, work: Work) -> Iv
         edge=pack.edge // WORD,
         multiply=tile_address(),
     )
+
+
+def usual_loss(arrays: IvfArrays, batch: IvfBatch) -> F64:
+    """Return the spread of what codes lose of each query's scores in a usual list."""
+    facts = batch.facts
+    loss: F64 = facts[:, STEP_LOSS] * arrays.steps.mean() + facts[:, UNIT] * arrays.losses.mean()
+    return loss + facts[:, NORM_LOSS] * arrays.norms.mean()

@@ -20,8 +20,8 @@ from gpuvec.kernels.int8_scan import tile_masks
 from gpuvec.kernels.ivf_batch import IvfBatch, scratch_bytes
 from gpuvec.kernels.ivf_fit import is_flat
 from gpuvec.kernels.ivf_pack import IvfPack
-from gpuvec.kernels.ivf_query import encode, step_classes, turn_queries
-from gpuvec.kernels.ivf_sweep import sweep_lists
+from gpuvec.kernels.ivf_query import encode, step_classes, turn_queries, usual_loss
+from gpuvec.kernels.ivf_sweep import UNKNOWN, sweep_lists
 from gpuvec.kernels.ivf_work import Work, WorkPool
 from gpuvec.kernels.lanes import numbers_view
 from gpuvec.kernels.neighbors import Neighbors
@@ -38,7 +38,10 @@ DOUBT = 1.5  # spreads of what codes lose, by which scores are widened
 _RESCAN_TILE = 32
 FIRST = 2  # lists that a query starts with, at least
 NEAR = 12  # lists that follow, before all within reach
-_MOST_FIRST, _MOST_TURNS = 48, 8  # lists in one turn, and turns
+_MOST_FIRST = 48  # lists that it starts with, at most
+_CERTAIN = 6.0  # spreads of what codes lose, by which bounds are widened
+_FEW = 16  # queries that look at a mask only where they get to
+_THIN = 0.05  # masks that are looked at as a whole, for there are lists without any row
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -63,7 +66,7 @@ class Keep:
     """Which rows may be found, tile by tile.
 
     Attributes:
-        tiles: (t,) int64, one bit a row.
+        tiles: (t,) int64, one bit a row; see `sweep_lists`.
         half: (p,) float32, `IvfArrays.center_half`, +inf for lists without such rows.
         rows: how many there are.
         lists: that have any.
@@ -75,16 +78,22 @@ class Keep:
     lists: int
 
 
-def keep_tiles(pack: IvfPack, mask: RowMask | None, threads: int) -> Keep:
+def keep_tiles(pack: IvfPack, mask: RowMask | None, queries: int, threads: int) -> Keep:
     """Turn a mask of rows into one of tiles.
 
     Args:
         pack: the rows.
         mask: (n,) bool; None: all that are packed.
+        queries: how many ask; few get to few tiles, the others stay unknown.
         threads: 0: all cores.
     """
     arrays = pack.arrays
     lists = len(arrays.units)
+    if mask is not None and queries <= _FEW:
+        count = int(np.count_nonzero(mask))
+        if count >= _THIN * len(mask):
+            tiles = np.full(len(arrays.codes), UNKNOWN)
+            return Keep(tiles=tiles, half=arrays.center_half, rows=count, lists=lists)
     given = np.zeros(0, np.bool_) if mask is None else mask
 
     def work(part: tuple[int, int]) -> tuple[I64, I64]:
@@ -220,6 +229,8 @@ class IvfSearch:
             for members, units in step_classes(pack, turned):
                 found = work.candidates(floor[members], size, room)
                 batch = encode(pack, turned[members], units, noise[members], work)
+                if self._bound is not None:
+                    found.floor[:] -= _CERTAIN * usual_loss(arrays, batch)
                 products += self._sweep(batch, found, work)
                 pairs += self._measure(at, members, limits[members], queries[members], found)
                 lost[members] |= found.lost
@@ -241,11 +252,11 @@ class IvfSearch:
         """Fill `found`; return the products made."""
         keep, effort = self._keep, self._effort
         needed = -(-3 * self._k * keep.lists // (2 * keep.rows))
-        turns = -(-needed // _MOST_FIRST)
-        firsts = np.full(min(turns, _MOST_TURNS), min(max(needed, FIRST), _MOST_FIRST))
+        mask = np.zeros(0, np.bool_) if self._mask is None else self._mask
         return int(sweep_lists(
-            self._pack.arrays, batch, found, keep.tiles, keep.half, firsts, NEAR, effort.reach,
-            effort.patience, DOUBT, work.scratch,
+            self._pack.arrays, batch, found, keep.tiles, mask, keep.half,
+            min(max(needed, FIRST), _MOST_FIRST), NEAR, effort.reach, effort.patience, DOUBT,
+            work.scratch,
         ))  # fmt: skip
 
     def _measure(

@@ -37,6 +37,8 @@ from gpuvec.kernels.ivf_batch import (
 )
 from gpuvec.kernels.ivf_ir import fetch_ahead, scale_sums, take_flat, take_round, top_level
 
+UNKNOWN = -1  # bits of a tile that were not worked out
+SOME = 32  # queries whose centers are scored together
 LEAST = -3.0e38  # a floor that everything reaches which has a score
 
 
@@ -50,15 +52,12 @@ def _spread(batch: Any, kind: int, j: int, score: Any) -> Any:
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _score_centers(pack: Any, batch: Any, half: Any, w: Any) -> None:
-    """Write the scores of all centers; `half` is what they are less by, +inf to leave one out."""
-    size, steps = len(batch.facts), pack.center_codes.shape[1]
-    for j in range(size + GROUP):
-        w.slots[j] = min(j, size)
-    w.bias[:] = 0
+def _score_centers(pack: Any, batch: Any, half: Any, start: int, stop: int, w: Any) -> None:
+    """Write the scores of all centers for some queries; see `sweep_lists` for `half`."""
+    steps = pack.center_codes.shape[1]
     for tile in range(len(pack.center_codes)):
-        start = tile * TILE_ROWS
-        for first in range(0, size, GROUP):
+        at = tile * TILE_ROWS
+        for first in range(start, stop, GROUP):
             tile_product(
                 batch.multiply,
                 pack.center_codes.ctypes.data + tile * steps * TILE_ROWS * WORD,
@@ -77,52 +76,82 @@ def _score_centers(pack: Any, batch: Any, half: Any, w: Any) -> None:
                 w.rows.ctypes.data,
                 w.sums.ctypes.data,
             )
-            for i in range(min(GROUP, size - first)):
+            for i in range(min(GROUP, stop - first)):
                 j = first + i
                 scale_sums(
                     w.sums.ctypes.data + 4 * i * TILE_ROWS,
                     np.int64(batch.facts[j, ADDED_CENTER]),
                     batch.facts[j, UNIT],
-                    pack.center_units.ctypes.data + 4 * start,
-                    half.ctypes.data + 4 * start,
-                    w.scores.ctypes.data + 4 * (j * w.scores.shape[1] + start),
+                    pack.center_units.ctypes.data + 4 * at,
+                    half.ctypes.data + 4 * at,
+                    w.scores.ctypes.data + 4 * (j * w.scores.shape[1] + at),
                 )
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _want_lists(pack: Any, batch: Any, found: Any, nth: int, reach: float, w: Any) -> None:
-    """Take what each query wants, and order that by list; `w.counts` tells where wants end.
+def _take(
+    pack: Any, batch: Any, j: int, level: float, reach: float, total: int, wants: Any, w: Any
+) -> int:
+    """Append the lists within `reach` spreads of a level to query j's wants; return the total."""
+    lists, wide = w.scores.shape[1], reach * batch.facts[j, SPREAD]
+    scores = w.scores.ctypes.data + 4 * j * lists
+    names, bases = wants.lists.ctypes.data + 4 * total, wants.bases.ctypes.data + 4 * total
+    spreads, square = pack.spreads.ctypes.data, batch.facts[j, SQUARE]
+    if batch.flat:
+        total += take_flat(scores, spreads, lists, wide, square, level, names, bases)
+    else:
+        total += take_round(scores, spreads, lists, wide, square, level, names, bases)
+    wants.ends[j] = total
+    return total
 
-    `nth` above zero: about so many lists of the best scores; otherwise those within `reach` spreads
-    of the query's floor.
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _want_best(pack: Any, batch: Any, half: Any, first: int, near: int, w: Any) -> None:
+    """Score all centers; let each query want its best lists first, and others that are near later.
+
+    Some queries at a time: what is written of them is read again while it is in the second cache.
     """
-    total, lists = 0, w.scores.shape[1]
+    size, lists = len(batch.facts), w.scores.shape[1]
+    for j in range(size + GROUP):
+        w.slots[j] = min(j, size)
+    w.bias[:] = 0
+    firsts, laters = 0, 0
+    for start in range(0, size, SOME):
+        stop = min(size, start + SOME)
+        _score_centers(pack, batch, half, start, stop, w)
+        for j in range(start, stop):
+            scores = w.scores.ctypes.data + 4 * j * lists
+            level = top_level(scores, lists, first)
+            firsts = _take(pack, batch, j, level, 0.0, firsts, w.first, w)
+            level = top_level(scores, lists, near)
+            laters = _take(pack, batch, j, level, 0.0, laters, w.later, w)
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _want_near(pack: Any, batch: Any, found: Any, reach: float, w: Any) -> None:
+    """Let each query want the lists within `reach` spreads of its floor."""
+    total = 0
     for j in range(len(batch.facts)):
-        scores = w.scores.ctypes.data + 4 * j * lists
-        if nth > 0:
-            level, wide = top_level(scores, lists, nth), 0.0
-        else:
-            level, wide = max(found.floor[j], LEAST), reach * batch.facts[j, SPREAD]
-        to = w.lists.ctypes.data + 4 * total, w.bases.ctypes.data + 4 * total
-        spreads, square = pack.spreads.ctypes.data, batch.facts[j, SQUARE]
-        if batch.flat:
-            total += take_flat(scores, spreads, lists, wide, square, level, to[0], to[1])
-        else:
-            total += take_round(scores, spreads, lists, wide, square, level, to[0], to[1])
-        w.ends[j] = total
+        level = max(found.floor[j], LEAST)
+        total = _take(pack, batch, j, level, reach, total, w.later, w)
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _order_wants(wants: Any, size: int, w: Any) -> None:
+    """Order wants by list; `w.counts` tells where those of each list end."""
     w.counts[:] = 0
-    for p in range(total):
-        w.counts[w.lists[p]] += 1
+    for p in range(wants.ends[size - 1]):
+        w.counts[wants.lists[p]] += 1
     begin = 0
     for at in range(len(w.counts)):
         own = w.counts[at]
         w.counts[at] = begin
         begin += own
     p = 0
-    for j in range(len(batch.facts)):
-        while p < w.ends[j]:
-            at = w.lists[p]
-            w.wants[w.counts[at]] = np.int64(j) | (np.int64(w.base_bits[p]) << 32)
+    for j in range(size):
+        while p < wants.ends[j]:
+            at = wants.lists[p]
+            w.order[w.counts[at]] = np.int64(j) | (np.int64(wants.base_bits[p]) << 32)
             w.counts[at] += 1
             p += 1
 
@@ -266,9 +295,9 @@ def _choose_slots(
     """Write the queries that want list `at` and still may gain from it; return how many."""
     count = 0
     for p in range(begin, end):
-        j = w.wants[p] & 0xFFFFFFFF
+        j = w.order[p] & 0xFFFFFFFF
         w.slots[count] = j
-        w.slot_bits[count] = np.int32(w.wants[p] >> 32)
+        w.slot_bits[count] = np.int32(w.order[p] >> 32)
         base = np.float64(w.slot_bases[count])
         best = base + reach * _spread(batch, SPREAD, j, base) * pack.spreads[at]
         count += best >= found.floor[j]
@@ -276,15 +305,27 @@ def _choose_slots(
     return count
 
 
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _mask_tile(rows: Any, tile: int, mask: Any) -> int:
+    """Return which rows of a tile may be found, one bit each."""
+    bits = np.int64(0)
+    for lane in range(TILE_ROWS):
+        row = rows[tile, lane]
+        if row >= 0 and mask[row]:
+            bits |= np.int64(1) << lane
+    return bits
+
+
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sweep_wants(
-    pack: Any, batch: Any, found: Any, keep: Any, reach: float, patience: float, doubt: float,
-    w: Any,
+    pack: Any, batch: Any, found: Any, keep: Any, mask: Any, wants: Any, reach: float,
+    patience: float, doubt: float, w: Any,
 ) -> Any:  # fmt: skip
     """Scan lists for the queries that want them and still may gain. Return 8-bit products made.
 
     `patience` below zero: scan with all dimensions at once, following the rise of the floors.
     """
+    _order_wants(wants, len(batch.facts), w)
     steps, products, begin = pack.codes.shape[1], 0, 0
     whole = patience < 0
     stop = steps if whole else batch.edge
@@ -302,6 +343,8 @@ def _sweep_wants(
             fetch_ahead(ahead, stop * TILE_ROWS * WORD)
         fresh = True
         for tile in range(pack.list_tiles[at], following):
+            if keep[tile] == UNKNOWN:
+                keep[tile] = _mask_tile(pack.rows, tile, mask)
             if keep[tile] == 0:
                 continue
             if fresh or whole:
@@ -313,18 +356,20 @@ def _sweep_wants(
 
 @njit(nogil=True, cache=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def sweep_lists(
-    pack: Any, batch: Any, found: Any, keep: Any, half: Any, firsts: Any, near: int, reach: float,
-    patience: float, doubt: float, w: Any,
+    pack: Any, batch: Any, found: Any, keep: Any, mask: Any, half: Any, first: int, near: int,
+    reach: float, patience: float, doubt: float, w: Any,
 ) -> Any:  # fmt: skip
     """Add to `found` the rows that are likely to be among the nearest.
 
     Args:
         pack: see `IvfArrays`.
-        batch: see `IvfBatch`.
+        batch: see `IvfBatch`; at least one query.
         found: see `Candidates`.
-        keep: (tiles,) int64, one bit for each row that may be found; padding has none.
+        keep: (tiles,) int64, one bit for each row that may be found; padding has none. UNKNOWN is
+            worked out when it is needed, and written.
+        mask: (n,) bool, what that is worked out from; may be empty where nothing is unknown.
         half: (p,) float32, what centers' scores are less by; +inf where a list is left out.
-        firsts: (f,) int64, turns in which about so many lists are scanned whole: they make floors.
+        first: about how many lists are scanned whole: they make the floor.
         near: about how many lists are scanned next, before all that are within reach.
         reach: spreads by which a center's score may be below the floor.
         patience: spreads by which a row's may be, beyond the edge.
@@ -335,11 +380,11 @@ def sweep_lists(
         how many 8-bit products were made, those with centers included.
     """
     products = pack.center_codes.size * len(batch.facts)
-    _score_centers(pack, batch, half, w)
-    for turn in range(len(firsts)):
-        _want_lists(pack, batch, found, firsts[turn], 0.0, w)
-        products += _sweep_wants(pack, batch, found, keep, 1e30, -1.0, doubt, w)
-    for nth in (near, 0):
-        _want_lists(pack, batch, found, nth, reach, w)
-        products += _sweep_wants(pack, batch, found, keep, reach, patience, doubt, w)
+    _want_best(pack, batch, half, first, near, w)
+    for turn in range(3):
+        wants = w.first if turn == 0 else w.later
+        far, calm = (1e30, -1.0) if turn == 0 else (reach, patience)
+        if turn == 2:
+            _want_near(pack, batch, found, reach, w)
+        products += _sweep_wants(pack, batch, found, keep, mask, wants, far, calm, doubt, w)
     return products

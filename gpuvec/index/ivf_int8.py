@@ -34,7 +34,8 @@ FILE, VERSION = "pack.bin", 1
 _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _FLOAT_TILE = 32  # queries of a float32 scan
 _DEFAULT = 0.5
-_SETTINGS = (0.1, 0.2, 0.3, 0.38, 0.44, 0.5, 0.56, 0.64, 0.75, 1.0)
+_EVERY = 1 << 30  # queries that ask without a mask, in time
+_SETTINGS = (0.0, 0.08, 0.16, 0.25, 0.32, 0.38, 0.44, 0.5, 0.57, 0.65, 0.78, 1.0)
 
 
 def effort_of(knob: float) -> Effort:
@@ -121,7 +122,7 @@ class IVFInt8Index:
                 self._vectors.values,
                 queries,
                 int(k),
-                keep=self._keep(mask, threads),
+                keep=self._keep(mask, len(queries), threads),
                 mask=mask,
                 effort=effort,
                 tie_rank=tie_rank,
@@ -167,13 +168,13 @@ class IVFInt8Index:
         arrays = {name: getattr(pack, name) for name in _SPACE}
         return {FILE: write_arrays(VERSION, facts, arrays | pack.arrays._asdict())}
 
-    def _keep(self, mask: RowMask | None, threads: int) -> Keep:
+    def _keep(self, mask: RowMask | None, queries: int, threads: int) -> Keep:
         """Return which rows may be found; where that is all of them, it is worked out once."""
         assert self._pack is not None
         if mask is not self._found:
-            return keep_tiles(self._pack, mask, threads)
+            return keep_tiles(self._pack, mask, queries, threads)
         if self._every is None:
-            self._every = keep_tiles(self._pack, mask, threads)
+            self._every = keep_tiles(self._pack, mask, _EVERY, threads)
         return self._every
 
     def _scan(
@@ -273,8 +274,9 @@ def build_bytes(spec: IVFInt8, rows: int, vectors: DenseVectors) -> dict[str, in
 
 
 def _check(spec: IVFInt8, vectors: DenseVectors, metric: Metric) -> None:
+    rows = vectors.values[:1]
+    kind = rows.dtype if is_binary(metric) else np.float32
+    check_pair(np.zeros((1, rows.shape[1]), kind), rows, metric)
     if is_binary(metric):
         dense = [other for other in Metric if not is_binary(other)]
         raise index_cannot_measure(type(spec).__name__, metric, dense)
-    rows = vectors.values[:1]
-    check_pair(np.zeros((1, rows.shape[1]), np.float32), rows, metric)
