@@ -1,14 +1,21 @@
 """What all tests share: slow tests on request, GPU tests where there is a device, an S3 server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpuvec.testing.ceph import ceph_server, missing_programs
 from gpuvec.testing.servers import Server, moto_server
+
+STORES = ("local", "memory", "s3")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--store", choices=STORES, default="local", help="where databases lie")
+    parser.addoption("--ceph", action="store_true", help="let the S3 server be Ceph, not moto")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,7 +38,31 @@ def no_device() -> str:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[Server]:
-    """An S3 server of this session: moto."""
-    with moto_server() as server:
+def s3(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """An S3 server of this session: moto, or with `--ceph` Ceph."""
+    if not request.config.getoption("--ceph"):
+        with moto_server() as server:
+            yield server
+        return
+    if missing := missing_programs():
+        pytest.fail(f"not installed: {', '.join(missing)}; see gpuvec/testing/ceph.py")
+    with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
         yield server
+
+
+Where = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def where(request: pytest.FixtureRequest) -> Where:
+    """Return what `gv.connect` takes for a database that stands for a path, as `--store` says."""
+    store = request.config.getoption("--store")
+    if store == "local":
+        return lambda path: {"path": path}
+    if store == "memory":
+        return lambda path: {"path": f"memory://{path}"}
+    server: Server = request.getfixturevalue("s3")
+    place = server.new_url()
+    return lambda path: {"path": f"{place}{path}", "storage_options": server.options}

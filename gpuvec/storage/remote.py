@@ -22,14 +22,14 @@ from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 
 PART_BYTES = 16 << 20  # of uploads and downloads that go in parts
-RETRIES = 4
+RETRIES = 5  # about 3 s of pauses in all
 RETRY: dict[str, Any] = {
     "max_retries": RETRIES,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=3),
-        "base": 2,
+        "base": 3,
     },
 }
 _THREADS = 8  # of one large download

@@ -71,7 +71,7 @@ def _backend(kind: str, bucket: str, prefix: str, connection: Connection) -> Any
             prefix=prefix or None,
             config=connection.config,
             client_options=connection.client,
-            retry_config=RETRY,
+            retry_config={**RETRY, **connection.retry},
             **more,
         )
     except (exceptions.BaseError, ValueError, TypeError) as error:

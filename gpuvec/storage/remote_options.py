@@ -7,7 +7,7 @@ somebody else.
 import configparser
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Connection:
 
     config: dict[str, Any] = field(default_factory=dict)
     client: dict[str, Any] = field(default_factory=dict)
+    retry: dict[str, Any] = field(default_factory=dict)
     credentials: Callable[[], Any] | None = None
 
 
@@ -72,7 +73,7 @@ def s3_connection(options: Mapping[str, Any]) -> Connection:
     config = _renamed(options, _S3)
     client: dict[str, Any] = {}
     _s3_client_kwargs(options.get("client_kwargs") or {}, config, client)
-    _s3_config_kwargs(options.get("config_kwargs") or {}, config, client)
+    retry = _s3_config_kwargs(options.get("config_kwargs") or {}, config, client)
     extra = options.get("s3_additional_kwargs") or {}
     _check("s3", extra, _S3_ADDITIONAL, inside="s3_additional_kwargs")
     config |= _renamed(extra, _S3_ADDITIONAL)
@@ -81,7 +82,7 @@ def s3_connection(options: Mapping[str, Any]) -> Connection:
         config["skip_signature"] = True
     elif "access_key_id" not in config:
         credentials = _from_files(options.get("profile"), config)
-    return _finished("s3", config, client, credentials)
+    return replace(_finished("s3", config, client, credentials), retry=retry)
 
 
 def gcs_connection(options: Mapping[str, Any]) -> Connection:
@@ -157,8 +158,9 @@ def _s3_client_kwargs(
 
 def _s3_config_kwargs(
     given: Mapping[str, Any], config: dict[str, Any], client: dict[str, Any]
-) -> None:
-    _check("s3", given, ("connect_timeout", "read_timeout", "s3"), inside="config_kwargs")
+) -> dict[str, Any]:
+    known = ("connect_timeout", "read_timeout", "retries", "s3")
+    _check("s3", given, known, inside="config_kwargs")
     for name, told in (("connect_timeout", "connect_timeout"), ("read_timeout", "timeout")):
         if given.get(name) is not None:
             client[told] = f"{round(1000 * float(given[name]))} ms"
@@ -166,6 +168,9 @@ def _s3_config_kwargs(
     _check("s3", style, ("addressing_style",), inside='config_kwargs["s3"]')
     if style.get("addressing_style") == "virtual":
         config["virtual_hosted_style_request"] = True
+    retries = given.get("retries") or {}
+    _check("s3", retries, ("max_attempts",), inside='config_kwargs["retries"]')
+    return {"max_retries": int(n) - 1} if (n := retries.get("max_attempts")) else {}
 
 
 def _from_files(profile: str | None, config: dict[str, Any]) -> Callable[[], Any] | None:

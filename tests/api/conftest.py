@@ -15,9 +15,9 @@ ROWS = 1200
 
 
 @pytest.fixture
-def db(tmp_path) -> Iterator[gv.Database]:
+def db(tmp_path, where) -> Iterator[gv.Database]:
     """An empty database in `shop`, closed after the test."""
-    with gv.connect(tmp_path / "shop") as db:
+    with gv.connect(**where(tmp_path / "shop")) as db:
         yield db
 
 
@@ -114,9 +114,9 @@ def nearest(df, stored) -> Nearest:
 
 
 @pytest.fixture(scope="module")
-def items(df, schema, tmp_path_factory):
+def items(df, schema, tmp_path_factory, where):
     """The collection of the page's examples, to be read only: rows in files and rows in the log."""
-    with gv.connect(tmp_path_factory.mktemp("page") / "shop") as db:
+    with gv.connect(**where(tmp_path_factory.mktemp("page") / "shop")) as db:
         found = db.create_collection("items", schema)
         found.insert(df[:700])
         found.flush()

@@ -118,7 +118,7 @@ def test_what_keeps_failing_is_an_error_with_its_cause(s3):
     with intercepted(s3, lambda _: Trouble(status=503)) as troubled:
         store = open_store(s3.new_url(), troubled.options)
         with pytest.raises(
-            StorageError, match=r"cannot read s3://.*/folder/k, tried 5 times"
+            StorageError, match=r"cannot read s3://.*/folder/k, tried 6 times"
         ) as caught:
             store.get("folder/k")
     assert caught.value.code == "GV-532"

@@ -22,7 +22,11 @@ def test_s3_options_are_those_of_s3fs():
             "token": "t",
             "endpoint_url": "http://host:9000",
             "client_kwargs": {"region_name": "eu-central-1", "verify": False},
-            "config_kwargs": {"connect_timeout": 2, "s3": {"addressing_style": "virtual"}},
+            "config_kwargs": {
+                "connect_timeout": 2,
+                "s3": {"addressing_style": "virtual"},
+                "retries": {"max_attempts": 3},
+            },
             "s3_additional_kwargs": {"ServerSideEncryption": "AES256"},
         }
     )
@@ -35,6 +39,7 @@ def test_s3_options_are_those_of_s3fs():
         "virtual_hosted_style_request": True,
         "server_side_encryption": "AES256",
     }
+    assert made.retry == {"max_retries": 2}
     assert made.client["allow_http"] is True
     assert made.client["allow_invalid_certificates"] is True
     assert made.client["connect_timeout"] == "2000 ms"
@@ -53,7 +58,7 @@ def test_only_an_endpoint_that_says_http_goes_without_tls():
             {"client_kwargs": {"region": "x", "regoin_name": "y"}},
             'client_kwargs of s3:// has no "r',
         ),
-        ({"config_kwargs": {"retries": 3}}, 'config_kwargs of s3:// has no "retries"'),
+        ({"config_kwargs": {"signature": 3}}, 'config_kwargs of s3:// has no "signature"'),
         ({"config_kwargs": {"s3": {"payload": 1}}}, 'no "payload"'),
         ({"s3_additional_kwargs": {"ACL": "public"}}, 'no "ACL"'),
     ],
