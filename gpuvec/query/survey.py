@@ -57,7 +57,7 @@ def select(run: Run, node: p.Plan, predicate: Bound | None) -> Selected:
             looked += part.num_rows
         else:
             rest.append(part)
-    share = 1.0 if predicate is None else passed / looked if looked else 0.0
+    share = passed / looked if looked else 0.0
     found += [(part, round(share * part.num_rows)) for part in rest]
     return Selected(
         parts=found, share=share, sampled=looked if rest else None, pruned=pruned,

@@ -15,7 +15,7 @@ from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
-from gpuvec.query.part import Origin, Part, numpy_numbers
+from gpuvec.query.part import Part, numpy_numbers
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import IntArray
 from gpuvec.query.session import Session
@@ -166,12 +166,8 @@ def _make_target(part: Part, node: Search, session: Session, start: int, usable:
     return Target(
         origin.base, origin.keep, origin.start, part.num_rows,
         node.field, node.metric, pk, session, key,
-        _index_of(origin, node.field) if usable else None,
+        origin.view.index(node.field) if usable else None,
     )  # fmt: skip
-
-
-def _index_of(origin: Origin, field: str) -> SegmentIndex | None:
-    return None if field in origin.computed else origin.view.index(field)
 
 
 def text_ranks(column: Any) -> IntArray:

@@ -100,7 +100,7 @@ class Ways:
         node = self._node
         return Ask(
             rows=target.base.num_rows, passing=passing, queries=queries, k=k,
-            target=node.recall, params=node.params, exact=node.exact,
+            target=node.recall, params=node.params,
         )  # fmt: skip
 
     def _probe(
@@ -141,22 +141,21 @@ class Ways:
         ).to_host()
 
     def _complete(self, target: Target, question: Question, found: Neighbors) -> Neighbors:
-        """Answer those queries exactly for which the index found too few rows.
-
-        Queries with a bound have as many rows from elsewhere: to these, a gap is no lack.
-        """
+        """Answer those queries exactly for which the index found too few rows."""
         short = found.rows[:, -1] < 0
         if not short.any():
             return found
-        if question.bound is not None:
-            short &= ~np.isfinite(question.bound)
         wanted = min(question.k, target.searchable(question.keep, question.passing))
         short &= np.count_nonzero(found.rows >= 0, axis=1) < wanted
         again = np.flatnonzero(short)
         if not len(again):
             return found
         self._metrics.completed += len(again)
-        whole = self._scan_some(target, question, take_queries(question.queries, again), question.k)
+        limits = question.limits
+        few = take_queries(question.queries, again)
+        whole = self._scan_some(
+            target, question, few, question.k, None if limits is None else limits[again]
+        )
         rows, distances = found.rows.copy(), found.distances.copy()
         rows[again], distances[again] = whole.rows, whole.distances
         return Neighbors(rows, distances)

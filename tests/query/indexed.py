@@ -110,7 +110,7 @@ class Indexed:
 
 def indexed_table(
     spec, curve, *, sizes=((2000, True),), seed=0, target=0.95, metric="l2", nulls=0.0,
-    hidden=0.0, clusters=20, dim=DIM, options=None,
+    hidden=0.0, clusters=20, dim=DIM, options=None, generation=0, without=(),
 ):  # fmt: skip
     """Return a table of segments with (rows, whether indexed); the keys are not in row order."""
     rng = np.random.default_rng(seed)

@@ -1,10 +1,14 @@
 """Exact search over segments, against sorting everything."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gpuvec.api.frame import Frame
+from gpuvec.query import build
 from gpuvec.query.cache import DerivedCache
+from gpuvec.query.memory_source import MemorySource
 from gpuvec.query.session import Session
 from tests.query.tables import answers, expected_search, make_queries, make_table
 
@@ -244,4 +248,13 @@ def test_small_segments_are_not_joined_beyond_a_share_of_the_cache():
     table = make_table(23, rows=300, segments=12)
     tight = Session(memory_limit=1 << 30, threads=1, cache=DerivedCache(4 * 300 * 32 - 1))
     search = Frame(table.frame.plan, tight).search(make_queries(24, 3), k=3)
+    assert all(sum(search.collect().metrics.strategies.values()) > 8 for _ in range(3))
+
+
+def test_segments_that_still_grow_are_not_joined():
+    table = make_table(25, rows=300, segments=12)
+    (source,) = {table.frame.plan.source}
+    views = [replace(view, generation=3) for view in source._views]
+    grown = Frame(build.scan(MemorySource(source.schema, *views)), table.frame._session)
+    search = grown.search(make_queries(24, 3), k=3)
     assert all(sum(search.collect().metrics.strategies.values()) > 8 for _ in range(3))

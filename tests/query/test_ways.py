@@ -121,6 +121,21 @@ def test_answers_that_an_index_leaves_short_are_completed():
     assert len(found) == len(table.truth(queries, 25, keep))
 
 
+def test_answers_are_completed_in_every_segment():
+    sizes = ((1500, True), (1500, True), (200, False))
+    table = indexed_table(SMALL, GOOD, sizes=sizes, nulls=0.3)
+    queries, keep = asked(30, seed=5), table.price < np.float32(0.03)
+    search = table.frame.filter("price < 0.03").search(queries, k=60, params={"ef_search": 1})
+    found, wanted = hits(search), table.truth(queries, 60, keep)
+    assert len(found) == len(wanted)
+    near = table.frame.filter("price < 0.03").search(
+        queries, k=60, radius=4.5, params={"ef_search": 1}
+    )
+    assert len(hits(near)) > 0.97 * len(
+        hits(table.frame.filter("price < 0.03").search(queries, k=60, radius=4.5, exact=True))
+    )
+
+
 def test_queries_that_have_all_there_is_are_not_completed():
     table = indexed_table(SMALL, GOOD, sizes=((400, True),), nulls=0.5)
     few = table.frame.filter("price < 0.1").search(asked(10), k=200, params={"ef_search": 500})
