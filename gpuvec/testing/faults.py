@@ -1,6 +1,7 @@
 """A store that fails on schedule."""
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -21,9 +22,19 @@ class Fault(Enum):
     AFTER = "error, but the effect happened"
     TORN = "error, and a part of an append happened; else as BEFORE"
     REPEATED = "a retry below met the first try: put_if_absent says False of its own object"
+    CONFLICT = "409: put_if_absent says False and creates nothing; else as BEFORE"
+    MISSING = "404 for what is there: get, get_range and size find nothing; else as BEFORE"
+    DELAY = "it takes a while, then succeeds"
     CRASH_BEFORE = "the process dies before the effect"
     CRASH_AFTER = "the process dies after the effect"
     CRASH_TORN = "the process dies within an append; else as CRASH_BEFORE"
+
+
+_DELAY_S = 0.002
+_ONLY_FOR: dict[Fault | None, tuple[str, ...]] = {
+    Fault.CONFLICT: ("put_if_absent",),
+    Fault.MISSING: ("get", "get_range", "size"),
+}
 
 
 class FaultStore:
@@ -51,18 +62,19 @@ class FaultStore:
 
     def get(self, key: str) -> bytes:
         """See `ObjectStore.get`."""
-        with self._operation("get", key):
-            return self._inner.get(key)
+        with self._operation("get", key) as fault:
+            return self._inner.get(_gone(key) if fault is Fault.MISSING else key)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""
-        with self._operation("get_range", key):
+        with self._operation("get_range", key) as fault:
+            key = _gone(key) if fault is Fault.MISSING else key
             return self._inner.get_range(key, start, length)
 
     def size(self, key: str) -> int | None:
         """See `ObjectStore.size`."""
-        with self._operation("size", key):
-            return self._inner.size(key)
+        with self._operation("size", key) as fault:
+            return None if fault is Fault.MISSING else self._inner.size(key)
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """See `ObjectStore.put`."""
@@ -72,6 +84,8 @@ class FaultStore:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """See `ObjectStore.put_if_absent`."""
         with self._operation("put_if_absent", key) as fault:
+            if fault is Fault.CONFLICT:
+                return False
             created = self._inner.put_if_absent(key, data)
         return created and fault is not Fault.REPEATED
 
@@ -115,7 +129,9 @@ class FaultStore:
             self.operations.append((name, key))
         if fault in (Fault.TORN, Fault.CRASH_TORN):
             torn()
-        if fault in (Fault.BEFORE, Fault.TORN):
+        if fault is Fault.DELAY:
+            time.sleep(_DELAY_S)
+        if fault in (Fault.BEFORE, Fault.TORN) or name not in _ONLY_FOR.get(fault, (name,)):
             raise _failed(name, key)
         if fault in (Fault.CRASH_BEFORE, Fault.CRASH_TORN):
             self._die()
@@ -128,6 +144,11 @@ class FaultStore:
     def _die(self) -> None:
         self._dead = True
         raise Crash
+
+
+def _gone(key: str) -> str:
+    """Return a key under which nothing lies, for an error like that of the store."""
+    return f"{key}.missing"
 
 
 def _failed(name: str, key: str) -> StorageError:

@@ -1,6 +1,6 @@
 import pytest
 
-from gpuvec.errors import StorageError
+from gpuvec.errors import CorruptError, StorageError
 from gpuvec.storage.memory import MemoryStore
 from gpuvec.testing.faults import Crash, Fault, FaultStore
 
@@ -30,6 +30,34 @@ def test_a_repeated_create_denies_its_own_object():
     store, inner = one(Fault.REPEATED)
     assert store.put_if_absent("k", b"mine") is False
     assert inner.get("k") == b"mine"
+
+
+def test_a_conflict_creates_nothing():
+    store, inner = one(Fault.CONFLICT)
+    assert store.put_if_absent("k", b"mine") is False
+    assert inner.size("k") is None
+    other, _ = one(Fault.CONFLICT)
+    with pytest.raises(StorageError, match="planned"):
+        other.get("k")
+
+
+@pytest.mark.parametrize("read", ["get", "get_range", "size"])
+def test_what_is_there_may_be_missing_once(read):
+    store, inner = one(Fault.MISSING)
+    inner.put("k", [b"x"])
+    if read == "size":
+        assert store.size("k") is None
+    else:
+        with pytest.raises(CorruptError, match=r"k\.missing") as caught:
+            store.get("k") if read == "get" else store.get_range("k", 0, 1)
+        assert caught.value.details["missing"]
+    assert store.get("k") == b"x"
+
+
+def test_a_delay_has_its_effect():
+    store, inner = one(Fault.DELAY)
+    store.put("k", [b"x"])
+    assert inner.get("k") == b"x"
 
 
 def test_a_torn_append_leaves_a_part():
