@@ -105,6 +105,17 @@ def bad_storage_options(scheme: str, cause: str) -> QueryError:
     )
 
 
+def bucket_after_fork(url: str) -> UnavailableError:
+    """Return the error for opening a bucket in a child of a process that used one."""
+    return UnavailableError(
+        "GV-516",
+        f"{url} cannot be opened here: this process was forked from one that had opened a bucket, "
+        "and the threads of its network client did not come along",
+        hint='start processes with multiprocessing.get_context("spawn") or "forkserver"',
+        details={"url": url, "retryable": False, "outcome": "none"},
+    )
+
+
 def profile_without_keys(name: str, cause: str) -> UnsupportedError:
     """Return the error for an AWS profile that gives no keys here."""
     return UnsupportedError(

@@ -1,5 +1,6 @@
 """From a URL of a bucket to a store."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ SCHEMES = {
     "abfs": "az",
     "abfss": "az",
 }
+_opened_by: set[int] = set()  # processes; the children of these cannot use obstore
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 
 
@@ -37,7 +39,11 @@ def open_remote(url: str, scheme: str, rest: str, options: Mapping[str, Any] | N
         UnsupportedError: `GV-508` no bucket in the URL, `GV-534` obstore is not installed, `GV-536`
             an unknown option, `GV-537` a profile without keys.
         QueryError: `GV-515`, a value that obstore refuses.
+        UnavailableError: `GV-516`, in a child that was forked after a bucket was opened: obstore's
+            threads did not come along, and every request would wait for ever.
     """
+    if _opened_by - {os.getpid()}:
+        raise errors.bucket_after_fork(url)
     kind = SCHEMES[scheme]
     bucket, _, path = rest.partition("/")
     prefix = "/".join(part for part in path.split("/") if part)
@@ -53,6 +59,7 @@ def open_remote(url: str, scheme: str, rest: str, options: Mapping[str, Any] | N
         backend = _backend(kind, bucket, prefix, connection)
     except ImportError:
         raise errors.no_store_library(url, _EXTRAS[kind]) from None
+    _opened_by.add(os.getpid())
     where = "/".join(part for part in (f"{kind}://{bucket}", prefix) if part)
     endpoint = connection.config.get("endpoint") or connection.config.get("account_name") or ""
     return RemoteStore(backend, where, identity=f"{where} {endpoint}".rstrip())

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpuvec.clock import SystemClock
-from gpuvec.errors import CorruptError, StorageError
+from gpuvec.errors import CorruptError, StorageError, UnavailableError
 from gpuvec.storage.object_store import run
 from gpuvec.storage.open import open_store
 from gpuvec.storage.probe import probe
@@ -175,3 +176,16 @@ def test_a_server_that_ignores_or_rejects_the_condition_is_found_out(s3, status)
             probe(store, "here")
     assert caught.value.code == "GV-531"
     assert store.list("") == [] if not status else True
+
+
+def test_a_forked_child_is_told_and_does_not_hang(s3):
+    url = s3.new_url()
+    open_store(url, s3.options).put("k", [b"x"])
+    child = os.fork()
+    if not child:
+        try:
+            open_store(url, s3.options)
+        except UnavailableError as error:
+            os._exit(16 if error.code == "GV-516" else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 16
