@@ -169,10 +169,11 @@ def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
                 if mask is not None:
                     found[:, ~mask] = np.inf
             if few.keys is not None:
-                keys = target.base.column(str(target.primary_key))
-                own = pc.index_in(few.keys, value_set=_flat(keys))
+                keys = _flat(target.base.column(str(target.primary_key)))
+                live = np.arange(len(keys)) if target.keep is None else np.flatnonzero(target.keep)
+                own = pc.index_in(few.keys, value_set=keys.take(pa.array(live)))  # not older ones
                 hit = np.asarray(own.is_valid())
-                found[np.flatnonzero(hit), np.asarray(own.drop_null())] = np.inf
+                found[np.flatnonzero(hit), live[np.asarray(own.drop_null())]] = np.inf
             parts.append(found)
         yield start, np.concatenate(parts, axis=1)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import gpuvec as gv
 from gpuvec.index.curve import interval
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.query.recall import measure
@@ -88,3 +89,13 @@ def test_the_report_can_be_drawn():
 
 def test_padding_is_no_neighbour():
     assert Neighbors.empty(2, 3).rows.max() == -1
+
+
+def test_a_row_s_older_versions_are_not_taken_for_itself(tmp_path):
+    vectors = np.random.default_rng(3).standard_normal((60, 8)).astype(np.float32)
+    with gv.connect(tmp_path) as db:
+        data = {"id": np.arange(60), "price": np.zeros(60), "embedding": vectors}
+        items = db.create_collection("items", data=data, primary_key="id")
+        items.update({"price": gv.col("price") + 1}, filter="id < 30")
+        items.flush()
+        assert items.search(items, k=4, exclude_self=True).evaluate().recall == 1.0
