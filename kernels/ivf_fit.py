@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32
 from gpuvec.kernels.int8_pack import MAX_SHIFT, choose_head, rotate
+from gpuvec.kernels.ivf_form import is_flat
 from gpuvec.kernels.ivf_means import k_means
 from gpuvec.kernels.quantize import LEVELS, OFFSET, SEGMENT
 from gpuvec.kernels.scan_bounds import LARGEST, SMALLEST, prepare_rows
@@ -62,11 +63,6 @@ class Fit(NamedTuple):
     unit: float
     rest: float
     fine: bool
-
-
-def is_flat(metric: Metric) -> bool:
-    """Return whether scores are products: for ip and cosine, not for l2."""
-    return metric in (Metric.IP, Metric.COSINE)
 
 
 def prepare(block: Any, metric: Metric, origin: F32) -> F32 | None:

@@ -95,7 +95,7 @@ class Centers:
         rows, lines = np.zeros(GROUP * PARTS, np.uint16), np.full(GROUP, np.inf)
         origin = frozen(np.zeros(vectors.shape[1], np.float32))
         for start in range(0, len(vectors), _TURN):
-            some = vectors[start : start + _TURN]
+            some = frozen(vectors[start : start + _TURN])
             m = len(some)
             codes[m] = 0
             encode_raw(some, origin, False, codes[: m + 1], units[:m], norms[:m])

@@ -5,7 +5,6 @@ tiles, each with its mean as center. Codes are those of offsets from the center.
 spread is known, so a search can tell how far above the center's score a row's is likely to be.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ from gpuvec.kernels.blas import one_blas_thread
 from gpuvec.kernels.int8_pack import rotate
 from gpuvec.kernels.int8_tile import TILE_ROWS, WORD, aligned_zeros
 from gpuvec.kernels.ivf_cut import count_lists, cut_group, encode_lists
-from gpuvec.kernels.ivf_fit import MIN_SAMPLE, SAMPLE_PER_CENTER, Fit, is_flat, learn, prepare
+from gpuvec.kernels.ivf_fit import MIN_SAMPLE, SAMPLE_PER_CENTER, Fit, learn, prepare
+from gpuvec.kernels.ivf_form import IvfArrays, IvfPack, is_flat
 from gpuvec.kernels.ivf_means import Centers, frozen, half_squares, tiles_of
 from gpuvec.kernels.parallel import run_parallel
 from gpuvec.kernels.quantize import LEVELS, SEGMENT, encode_vector, unit_of
@@ -31,85 +31,6 @@ _ROUNDING = 12.0**-0.5  # spread of what rounding to a step loses, in steps
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-
-
-class IvfArrays(NamedTuple):
-    """Lists of tiles. t tiles, l lists, p = l padded to whole tiles.
-
-    Attributes:
-        codes: (t, steps, TILE_ROWS, WORD) uint8, of offsets from the lists' centers.
-        rows: (t, TILE_ROWS) int64 positions; -1 for padding, at the end of lists.
-        terms: (2, t, TILE_ROWS) float32, see `encode_lists`; (2, 0, TILE_ROWS) but for l2.
-        tails: (t,) float32, how much farther than the mean row the tile's rows reach beyond `edge`.
-        list_tiles: (l + 1,) int64, first tile of each list.
-        units: (l,) float64, the codes' step beyond the head.
-        steps: (l,) float64, that and the center's.
-        losses: (l,) float64, spread of what a query's rounding takes off scores, in its steps.
-        norms: (l,) float64, root mean square of the rows' norms.
-        spreads: (p,) float32, how much farther than the mean row the list's rows reach.
-        center_codes: (p / TILE_ROWS, center steps, TILE_ROWS, WORD) uint8.
-        center_units: (p,) float32; 0 for padding.
-        center_half: (p,) float32, half squares of the centers (0 but for l2); +inf for padding.
-    """
-
-    codes: NDArray[np.uint8]
-    rows: I64
-    terms: F32
-    tails: F32
-    list_tiles: I64
-    units: F64
-    steps: F64
-    losses: F64
-    norms: F64
-    spreads: F32
-    center_codes: NDArray[np.uint8]
-    center_units: F32
-    center_half: F32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IvfPack:
-    """Packed rows, and how queries become codes.
-
-    Attributes:
-        metric: dense.
-        origin: see `Fit`.
-        rotation: (dim, dims) float32.
-        turn: (p / TILE_ROWS, dim / WORD, TILE_ROWS, WORD) uint8, codes of its columns, p = dims
-            padded to whole tiles; (0, ...) where codes are too coarse for the rotation.
-        turn_units: (p,) float32, their steps.
-        variance: (dims,) float32, of offsets from centers.
-        reach: (2,) float64, for l2: spread of a row's score at distance 1 of the center, with all
-            dimensions and beyond `edge`; (0,): flat.
-        edge: see `Fit`.
-        head: see `Fit`.
-        row_shift: see `Fit`.
-        query_shift: see `Fit`.
-        unit: see `Fit`.
-        rest: see `Fit`.
-        arrays: the lists.
-    """
-
-    metric: Metric
-    origin: F32
-    rotation: F32
-    turn: NDArray[np.uint8]
-    turn_units: F32
-    variance: F32
-    reach: F64
-    edge: int
-    head: int
-    row_shift: int
-    query_shift: int
-    unit: float
-    rest: float
-    arrays: IvfArrays
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        own = self.rotation.nbytes + self.turn.nbytes
-        return own + sum(int(part.nbytes) for part in self.arrays)
 
 
 def pack_ivf(
@@ -297,12 +218,12 @@ def _finish(metric: Metric, fit: Fit, out: _Encoded) -> IvfPack:
     turn, turn_units = _encode_rotation(fit)
     return IvfPack(
         metric=metric,
-        origin=fit.origin,
-        rotation=fit.rotation,
+        origin=frozen(fit.origin),
+        rotation=frozen(fit.rotation),
         turn=turn,
-        turn_units=turn_units,
-        variance=fit.variance,
-        reach=np.zeros(0) if flat else _reach(out.centers, fit),
+        turn_units=frozen(turn_units),
+        variance=frozen(fit.variance),
+        reach=frozen(np.zeros(0) if flat else _reach(out.centers, fit)),
         edge=fit.edge,
         head=fit.head,
         row_shift=fit.row_shift,
@@ -365,7 +286,7 @@ def _encode_centers(centers: F32, fit: Fit) -> tuple[NDArray[np.uint8], F32, F64
 def groups_for(rows: int) -> int:
     """Return how many groups to make of rows: of a tile and a bit, larger where rows are many."""
     few = min(rows, _FEW_ROWS) / _ROWS_PER_GROUP
-    return max(1, round(few * max(1.0, rows / _FEW_ROWS) ** 0.25))
+    return max(1, int(few * max(1.0, rows / _FEW_ROWS) ** 0.25 + 0.5))
 
 
 def _list_tiles(rows: int, groups: int) -> int:

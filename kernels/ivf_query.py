@@ -18,8 +18,7 @@ from gpuvec.kernels.ivf_batch import (
     query_units,
     turn_raw,
 )
-from gpuvec.kernels.ivf_fit import is_flat
-from gpuvec.kernels.ivf_pack import IvfArrays, IvfPack
+from gpuvec.kernels.ivf_form import IvfArrays, IvfPack, is_flat
 from gpuvec.kernels.ivf_work import Work
 from gpuvec.kernels.scan_bounds import prepare_queries
 

@@ -18,8 +18,8 @@ from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.host_heap import select_segments
 from gpuvec.kernels.int8_scan import tile_masks
 from gpuvec.kernels.ivf_batch import IvfBatch, scratch_bytes
-from gpuvec.kernels.ivf_fit import is_flat
-from gpuvec.kernels.ivf_pack import IvfPack
+from gpuvec.kernels.ivf_form import Effort, IvfPack, Keep, is_flat
+from gpuvec.kernels.ivf_means import frozen
 from gpuvec.kernels.ivf_query import encode, step_classes, turn_queries, usual_loss
 from gpuvec.kernels.ivf_sweep import UNKNOWN, sweep_lists
 from gpuvec.kernels.ivf_work import Work, WorkPool
@@ -48,36 +48,6 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How thorough a search is.
-
-    Attributes:
-        reach: spreads by which a list's center may lie below a query's floor.
-        patience: spreads by which a row may lie below it at the first edge.
-    """
-
-    reach: float
-    patience: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """Which rows may be found, tile by tile.
-
-    Attributes:
-        tiles: (t,) int64, one bit a row; see `sweep_lists`.
-        half: (p,) float32, `IvfArrays.center_half`, +inf for lists without such rows.
-        rows: how many there are.
-        lists: that have any.
-    """
-
-    tiles: I64
-    half: F32
-    rows: int
-    lists: int
-
-
 def keep_tiles(pack: IvfPack, mask: RowMask | None, queries: int, threads: int) -> Keep:
     """Turn a mask of rows into one of tiles.
 
@@ -94,7 +64,7 @@ def keep_tiles(pack: IvfPack, mask: RowMask | None, queries: int, threads: int) 
         if count >= _THIN * len(mask):
             tiles = np.full(len(arrays.codes), UNKNOWN)
             return Keep(tiles=tiles, half=arrays.center_half, rows=count, lists=lists)
-    given = np.zeros(0, np.bool_) if mask is None else mask
+    given = frozen(np.zeros(0, np.bool_) if mask is None else mask)
 
     def work(part: tuple[int, int]) -> tuple[I64, I64]:
         tiles = arrays.list_tiles[part[0] : part[1] + 1]
@@ -109,7 +79,7 @@ def keep_tiles(pack: IvfPack, mask: RowMask | None, queries: int, threads: int) 
     half[:lists][counts == 0] = np.inf
     return Keep(
         tiles=np.concatenate([found[0] for found in done]),
-        half=half,
+        half=frozen(half),
         rows=int(counts.sum()),
         lists=int(np.count_nonzero(counts)),
     )
@@ -168,10 +138,10 @@ class IvfSearch:
     ) -> None:
         self._pack = pack
         self._rows = rows
-        self._queries = np.ascontiguousarray(queries)
+        self._queries = frozen(np.ascontiguousarray(queries))
         self._k = k
         self._keep = keep
-        self._mask = mask
+        self._mask = None if mask is None else np.ascontiguousarray(mask)
         self._effort = effort
         self._tie_rank = tie_rank
         self._ranks = numbers_view(tie_rank)
@@ -252,7 +222,7 @@ class IvfSearch:
         """Fill `found`; return the products made."""
         keep, effort = self._keep, self._effort
         needed = -(-3 * self._k * keep.lists // (2 * keep.rows))
-        mask = np.zeros(0, np.bool_) if self._mask is None else self._mask
+        mask = frozen(np.zeros(0, np.bool_) if self._mask is None else self._mask)
         return int(sweep_lists(
             self._pack.arrays, batch, found, keep.tiles, mask, keep.half,
             min(max(needed, FIRST), _MOST_FIRST), NEAR, effort.reach, effort.patience, DOUBT,

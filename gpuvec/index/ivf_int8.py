@@ -1,8 +1,13 @@
-"""Lists of 8-bit codes, scanned list by list for whole batches: `kernels.ivf_scan` as an index."""
+"""Lists of 8-bit codes, scanned list by list for whole batches: `kernels.ivf_scan` as an index.
 
+Compiled code is loaded when it is first needed. Until it is there, few queries are answered from
+the vectors themselves, exactly, and it is loaded beside.
+"""
+
+import importlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +20,8 @@ from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
 from gpuvec.index.spec import IVFInt8, check_params
 from gpuvec.kernels.float_scan import float_scan_topk
-from gpuvec.kernels.ivf_pack import (
-    IvfArrays,
-    IvfPack,
-    groups_for,
-    pack_bytes,
-    pack_ivf,
-)
-from gpuvec.kernels.ivf_scan import Effort, IvfSearch, Keep, keep_tiles
-from gpuvec.kernels.ivf_work import WorkPool
+from gpuvec.kernels.ivf_form import Effort, IvfArrays, IvfPack, Keep
+from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
 from gpuvec.kernels.pairwise import check_pair, is_binary
 from gpuvec.kernels.select_k import check_k
 from gpuvec.rows import DenseVectors
@@ -33,6 +31,8 @@ from gpuvec.types import Array, Metric, RowMask
 FILE, VERSION = "pack.bin", 1
 _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _FLOAT_TILE = 32  # queries of a float32 scan
+_NAME = "sweep of lists"
+_FEW = 4  # queries that are answered before compiled code is loaded
 _DEFAULT = 0.5
 _EVERY = 1 << 30  # queries that ask without a mask, in time
 _SETTINGS = (0.0, 0.08, 0.16, 0.25, 0.32, 0.38, 0.44, 0.5, 0.57, 0.65, 0.78, 1.0)
@@ -73,7 +73,7 @@ class IVFInt8Index:
             self._found = np.ones(len(vectors), np.bool_) if self._found is None else self._found
             self._found[held_out] = False
         self._every: Keep | None = None
-        self._pool = WorkPool()
+        self._pool: Any = None
         self._local = threading.local()
 
     @property
@@ -114,25 +114,17 @@ class IVFInt8Index:
         mask = self._found
         if keep is not None and not keep.all():
             mask = keep if mask is None else mask & keep
-        if self._pack is None:
+        loaded = is_loaded(_NAME)
+        if self._pack is None or (not loaded and len(queries) <= _FEW):
             found, candidates, rescanned = self._scan(queries, k, mask, tie_rank, bound, threads)
+            if self._pack is not None:
+                load_beside(_NAME, self._load)
         else:
-            search = IvfSearch(
-                self._pack,
-                self._vectors.values,
-                queries,
-                int(k),
-                keep=self._keep(mask, len(queries), threads),
-                mask=mask,
-                effort=effort,
-                tie_rank=tie_rank,
-                bound=bound,
-                threads=threads,
-                memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
-                pool=self._pool,
+            found, candidates, rescanned = self._sweep(
+                queries, int(k), mask, effort, tie_rank, bound, threads, memory_limit
             )
-            found, stats = search.run()
-            candidates, rescanned = stats.candidates, stats.rescanned
+            if not loaded:
+                note_loaded(_NAME)
         self._local.stats = SearchStats(
             strategy=self.spec.KIND,
             queries=len(queries),
@@ -168,8 +160,54 @@ class IVFInt8Index:
         arrays = {name: getattr(pack, name) for name in _SPACE}
         return {FILE: write_arrays(VERSION, facts, arrays | pack.arrays._asdict())}
 
+    def _load(self) -> Iterator[None]:
+        """Load the compiled code of searches, step by step."""
+        importlib.import_module("gpuvec.kernels.ivf_scan")
+        yield
+        query = np.zeros((1, self._vectors.values.shape[1]), np.float32)
+        query[:, 0] = 1
+        self._sweep(query, 1, self._found, effort_of(0.0), None, None, 1, None)
+        yield
+
+    def _sweep(
+        self,
+        queries: Queries,
+        k: int,
+        mask: RowMask | None,
+        effort: Effort,
+        tie_rank: Array | None,
+        bound: Array | None,
+        threads: int,
+        memory_limit: int | None,
+    ) -> tuple[Neighbors, int, int]:
+        """Answer by the lists."""
+        from gpuvec.kernels.ivf_scan import IvfSearch
+        from gpuvec.kernels.ivf_work import WorkPool
+
+        assert self._pack is not None
+        if self._pool is None:
+            self._pool = WorkPool()
+        search = IvfSearch(
+            self._pack,
+            self._vectors.values,
+            queries,
+            k,
+            keep=self._keep(mask, len(queries), threads),
+            mask=mask,
+            effort=effort,
+            tie_rank=tie_rank,
+            bound=bound,
+            threads=threads,
+            memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+            pool=self._pool,
+        )
+        found, stats = search.run()
+        return found, stats.candidates, stats.rescanned
+
     def _keep(self, mask: RowMask | None, queries: int, threads: int) -> Keep:
         """Return which rows may be found; where that is all of them, it is worked out once."""
+        from gpuvec.kernels.ivf_scan import keep_tiles
+
         assert self._pack is not None
         if mask is not self._found:
             return keep_tiles(self._pack, mask, queries, threads)
@@ -225,6 +263,8 @@ def build(
         UnsupportedError: `GV-320`, the metric is not a dense one.
         DeviceMemoryError: `GV-401`, it does not fit; names the parts.
     """
+    from gpuvec.kernels.ivf_pack import groups_for, pack_ivf
+
     _check(spec, vectors, metric)
     count = len(vectors) if vectors.valid is None else int(np.count_nonzero(vectors.valid))
     decided = replace(spec, n_lists=spec.n_lists or groups_for(count))
@@ -270,6 +310,8 @@ def load(
 
 def build_bytes(spec: IVFInt8, rows: int, vectors: DenseVectors) -> dict[str, int]:
     """See `registry.build_bytes`."""
+    from gpuvec.kernels.ivf_pack import groups_for, pack_bytes
+
     return pack_bytes(rows, int(vectors.values.shape[1]), spec.n_lists or groups_for(rows))
 
 
