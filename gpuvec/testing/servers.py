@@ -51,7 +51,7 @@ _places = count()
 def moto_server() -> Iterator[Server]:
     """Start moto's S3 server with a bucket; stop it at the end."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "gpuvec.testing.moto_app", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, process)

@@ -41,7 +41,8 @@ def engine_of(items):
 
 def interrupted(call, owner, count=1):
     """Let Ctrl-C come after the `count`-th procedure that `owner` runs, when it has happened."""
-    real, left = owner._run, [count]
+    name = "run" if hasattr(owner, "run") else "_run"
+    real, left = getattr(owner, name), [count]
 
     def run(procedure):
         found = real(procedure)
@@ -51,7 +52,7 @@ def interrupted(call, owner, count=1):
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, "_run", run)
+        patch.setattr(owner, name, run)
         with pytest.raises(KeyboardInterrupt):
             call()
 
