@@ -39,7 +39,9 @@ types: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
-slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
+slow: .venv/ready                  ## long fuzzing, kill and simulation runs too, and Ceph where it can be had
+	@command -v radosgw >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	    radosgw ceph-mon ceph-osd; } >/dev/null 2>&1 || echo "Ceph cannot be installed here: its tests are skipped"
 	$(BIN)/python -m pytest --run-slow --timeout 3000
 
 gpu: .venv/ready                   ## the same contract classes on a CUDA device, where there is one

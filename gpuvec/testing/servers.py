@@ -1,5 +1,10 @@
-"""S3 servers for tests: moto, in a process of its own."""
+"""Servers for tests, each in a process of its own: moto for S3, Azurite for Azure."""
 
+import base64
+import hashlib
+import hmac
+import http.client
+import shutil
 import socket
 import subprocess
 import sys
@@ -7,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 BUCKET = "gpuvec-tests"
@@ -61,6 +68,55 @@ def moto_server() -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+
+
+AZURITE = "azurite-blob"  # npm install -g azurite
+_ACCOUNT = "devstoreaccount1"  # both as Azurite documents them
+_ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextmanager
+def azurite_server(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Start Azurite with a container; yield its URL and `storage_options`; stop it at the end."""
+    program, port = shutil.which(AZURITE), free_port()
+    assert program is not None, f"{AZURITE} is not installed"
+    command = [program, "--silent", "--location", str(folder), "--blobPort", str(port)]
+    process = subprocess.Popen(
+        [*command, "--skipApiVersionCheck"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(port, process)
+        _make_container(port)
+        options = {
+            "account_name": _ACCOUNT,
+            "account_key": _ACCOUNT_KEY,
+            "endpoint": f"http://127.0.0.1:{port}/{_ACCOUNT}",
+        }
+        yield f"az://{BUCKET}", options
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _make_container(port: int) -> None:
+    """Ask for the tests' container, signed with the shared key."""
+    now, version = formatdate(usegmt=True), "2021-08-06"
+    lines = ["PUT", *[""] * 11, f"x-ms-date:{now}", f"x-ms-version:{version}"]
+    lines += [f"/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}", "restype:container"]
+    key = base64.b64decode(_ACCOUNT_KEY)
+    signed = hmac.new(key, "\n".join(lines).encode(), hashlib.sha256).digest()
+    headers = {
+        "x-ms-date": now,
+        "x-ms-version": version,
+        "Authorization": f"SharedKey {_ACCOUNT}:{base64.b64encode(signed).decode()}",
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("PUT", f"/{_ACCOUNT}/{BUCKET}?restype=container", headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    assert status == 201, f"Azurite answered {status}"
 
 
 def free_port() -> int:

@@ -105,9 +105,9 @@ def test_defaults_a_list_column_is_a_vector_only_if_all_lengths_agree(db):
         odd.search([1.0, 2.0])
 
 
-def test_a_write_is_visible_to_the_next_read_of_every_handle(db, tmp_path):
+def test_a_write_is_visible_to_the_next_read_of_every_handle(db, tmp_path, where):
     c = db.create_collection("c", data=pairs([1]), primary_key="id")
-    with gv.connect(tmp_path / "shop") as second:
+    with gv.connect(**where(tmp_path / "shop")) as second:
         other = second["c"]
         c.insert(pairs([2]))
         assert other.count() == 2
