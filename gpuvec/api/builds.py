@@ -16,6 +16,7 @@ from gpuvec.errors import index_not_built
 from gpuvec.node.build import BuildHost, build_index
 from gpuvec.node.channel import Channel
 from gpuvec.query.session import new_session
+from gpuvec.types import SegmentId
 
 T = TypeVar("T")
 STOP_S = 10.0
@@ -88,19 +89,25 @@ class Builds:
                 )
                 self._thread.start()
 
-    def progress(self, collection_id: str, field: str) -> Progress:
-        """Return how far the indexes of a field are."""
+    def waiting(self, collection_id: str, field: str) -> frozenset[SegmentId]:
+        """Return the segments that lack the index of a field."""
         with self._changed:
             self._note()
-            waiting, failed = 0, None
+            builds = self._coord.waiting(collection_id)
+            return frozenset(build.segment_id for build in builds if build.field == field)
+
+    def progress(
+        self, collection_id: str, field: str, segments: frozenset[SegmentId] | None = None
+    ) -> Progress:
+        """Return how far the indexes of a field are, in these segments or in all."""
+        with self._changed:
+            self._note()
+            waiting, done, failed = 0, 0.0, None
             for build, failure in self._coord.waiting(collection_id).items():
-                if build.field == field:
+                if build.field == field and (segments is None or build.segment_id in segments):
                     waiting += build.rows
+                    done += self._share * build.rows if build == self._current else 0.0
                     failed = failure.error if failure is not None else failed
-            done = 0.0
-            now = self._current
-            if now is not None and (now.collection_id, now.field) == (collection_id, field):
-                done = self._share * now.rows
             return Progress(waiting=waiting, done=done, error=failed)
 
     def forget(self, collection_id: str) -> None:

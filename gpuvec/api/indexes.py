@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpuvec import errors
+from gpuvec.api.builds import Progress
 from gpuvec.api.engine import Engine
 from gpuvec.api.index_report import IndexReport, report_of
 from gpuvec.api.job import Job, Status
@@ -66,8 +67,8 @@ class Indexed:
         Rows that are only in the log are saved in files first, so that they get the index too. Each
         segment's index is built beside reads and writes, measured on rows that it had not been
         given, and used from then on; rows written later are scanned exactly until their segment has
-        its own. The same wish again changes nothing, and builds what is missing; another one takes
-        its place. Ctrl-C drops the index if this call made it.
+        its own, which this call does not wait for. The same wish again changes nothing, and builds
+        what is missing; another one takes its place. Ctrl-C drops the index if this call made it.
 
         Args:
             field: a vector field, or a scalar one.
@@ -213,7 +214,8 @@ class IndexWork:
         engine.change(collection_id, self._decide)
         self._flush()
         engine.builds.tend(retry=collection_id)
-        self.rows = max(1, engine.builds.progress(collection_id, wish.field).waiting)
+        self._segments = engine.builds.waiting(collection_id, wish.field)
+        self.rows = max(1, self._progress().waiting)
 
     def _decide(self, state: CollectionState, _: Timestamp) -> list[Change]:
         if self._field not in state.schema.fields:
@@ -240,18 +242,22 @@ class IndexWork:
         found = state.indexes.get(self._field)
         return found is not None and found.index_id == self.definition.index_id
 
+    def _progress(self) -> Progress:
+        """Return how far the segments are that lacked the index at the start."""
+        return self._engine.builds.progress(self._id, self._field, self._segments)
+
     def status(self) -> Status:
         """See `Work.status`."""
         if not self._current(self._state):
             return "cancelled"
-        found = self._engine.builds.progress(self._id, self._field)
+        found = self._progress()
         if not found.waiting:
             return "done"
         return "running" if found.error is None else "failed"
 
     def share(self) -> float:
         """See `Work.share`."""
-        found = self._engine.builds.progress(self._id, self._field)
+        found = self._progress()
         return min(1.0, max(0.0, 1 - (found.waiting - found.done) / self.rows))
 
     def pause(self, timeout_s: float) -> None:
@@ -263,7 +269,7 @@ class IndexWork:
         state = self._state
         if not self._current(state):
             raise errors.job_cancelled(self.what)
-        error = self._engine.builds.progress(self._id, self._field).error
+        error = self._progress().error
         if error is not None:
             if self.is_new and not any(self._field in s.indexes for s in state.segments.values()):
                 self.cancel()

@@ -136,8 +136,23 @@ def test_reads_writes_and_flushes_go_on_during_a_build(disk, items):
     assert items.search(np.ones(4, np.float32), k=3).count() == 3
     assert job.status == "running"
     disk.go.set()
-    assert job.wait(60).rows_covered == 2 * ROWS
+    assert job.wait(60).rows_covered >= ROWS
+    assert items.create_index("n", SORTED).rows_covered == 2 * ROWS
     assert items.filter("n == 3").count() == 2 * ROWS // 10 - 1
+
+
+def test_a_job_does_not_wait_for_segments_that_came_after_it(disk, items):
+    disk.go.clear()
+    job = items.create_index("n", SORTED, wait=False)
+    assert disk.waiting.wait(30)
+    items.insert(rows(1000, 5))
+    items.flush()
+    later = items.create_index("n", SORTED, wait=False)
+    assert (job._work.rows, later._work.rows) == (ROWS, ROWS + 5)
+    disk.go.set()
+    assert job.wait(60).rows_covered >= ROWS
+    assert job.progress == 1.0
+    assert later.wait(60).waiting == 0
 
 
 def test_builds_run_one_at_a_time(disk, items):
