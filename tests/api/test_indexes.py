@@ -163,6 +163,7 @@ def test_auto_leaves_small_segments_alone(items):
     assert items.stats()["segments"] == 1, "rows too few for an index stay in the log"
 
 
+@pytest.mark.slow
 def test_auto_chooses_by_measurement(db):
     items = db.create_collection("items", schema())
     items.insert(rows(AUTO_LEAST_ROWS))
@@ -308,7 +309,7 @@ async def _await(job):
 
 
 def test_a_cancelled_job_leaves_no_index(items):
-    items.insert(rows(3000, start=1000))
+    items.insert(rows(1500, start=1000))
     job = items.create_index("v", SLOW, wait=False)
     with pytest.raises(gv.DeadlineError, match="GV-624"):
         job.wait(0)
@@ -321,7 +322,7 @@ def test_a_cancelled_job_leaves_no_index(items):
 
 
 def test_a_replaced_wish_ends_the_job_of_the_first(items):
-    items.insert(rows(3000, start=1000))
+    items.insert(rows(1500, start=1000))
     job = items.create_index("v", SLOW, wait=False)
     items.create_index("v", HNSW)
     with pytest.raises(gv.JobError, match="replaced"):
@@ -330,7 +331,7 @@ def test_a_replaced_wish_ends_the_job_of_the_first(items):
 
 
 def test_dropping_the_collection_ends_its_builds(db, items):
-    items.insert(rows(3000, start=1000))
+    items.insert(rows(1500, start=1000))
     job = items.create_index("v", SLOW, wait=False)
     db.drop_collection("items")
     with pytest.raises(gv.NotFoundError):
@@ -342,7 +343,7 @@ def test_dropping_the_collection_ends_its_builds(db, items):
 
 def test_closing_ends_a_build_which_the_next_process_takes_up(tmp_path):
     with gv.connect(tmp_path) as db:
-        items = db.create_collection("items", data=rows(3000), primary_key="id")
+        items = db.create_collection("items", data=rows(1500), primary_key="id")
         job = items.create_index("v", SLOW, wait=False)
     with pytest.raises(gv.UnavailableError, match="GV-600"):
         job.wait()
@@ -358,13 +359,13 @@ def interrupt(event):
 
 
 def test_an_interrupted_call_drops_what_it_made_and_nothing_older(items):
-    items.insert(rows(3000, start=1000))
+    items.insert(rows(1500, start=1000))
     items.flush()
     with gv.config.set(progress=interrupt), pytest.raises(KeyboardInterrupt):
         items.create_index("v", HNSW)
     assert items.indexes().count() == 0
     items.create_index("v", HNSW)
-    items.insert(rows(3000, start=10_000))
+    items.insert(rows(1500, start=10_000))
     items.flush()
     with gv.config.set(progress=interrupt), pytest.raises(KeyboardInterrupt):
         items.create_index("v", HNSW)
