@@ -1,7 +1,8 @@
 """Rounds of: open a database, write, flush and index with threads, die by kill -9; then look.
 
 Each round is a fork of this process, which itself never opens the database. Prints how many
-writes were acknowledged.
+writes were acknowledged. Arguments: a folder, how many rounds, a seed; and the endpoint of an S3
+server, if the databases shall lie there.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import gpuvec as gv
+from gpuvec.testing.servers import BUCKET, Server
 
 ROWS = 10
 WRITERS = 4
@@ -23,10 +25,18 @@ DIM = 16
 ROUNDS_OF_ONE = 20  # on one database
 
 
+def connect(path):
+    """Open the database of a path: there, or in the bucket of the server that the command names."""
+    if len(sys.argv) < 5:
+        return gv.connect(path / "db")
+    server = Server(sys.argv[4])
+    return gv.connect(f"s3://{BUCKET}{path.resolve()}", storage_options=server.options)
+
+
 def write_until_killed(path, first_batch):
     """Insert batches and delete some again; note every attempt and every acknowledgement."""
     notes = os.open(path / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    items = gv.connect(path / "db")["items"]
+    items = connect(path)["items"]
 
     def note(text):
         os.write(notes, f"{text}\n".encode())
@@ -70,7 +80,7 @@ def look(path):
         word, batch = line.split()
         if word != "index":
             notes[int(batch)] = word
-    with gv.connect(path / "db") as db:
+    with connect(path) as db:
         items = db["items"]
         table = items.to_arrow()
         keys = table["key"].to_numpy()
@@ -122,7 +132,7 @@ def wait_for(file, text):
 
 def create(path):
     schema = gv.Schema({"key": gv.Int64(), "v": gv.Vector(DIM)}, "key")
-    with gv.connect(path / "db") as db:
+    with connect(path) as db:
         db.create_collection("items", schema)
 
 

@@ -9,8 +9,8 @@ import pytest
 ROUNDS = Path(__file__).with_name("engine_rounds.py")
 
 
-def rounds(folder, count, seed):
-    command = [sys.executable, str(ROUNDS), str(folder), str(count), str(seed)]
+def rounds(folder, count, seed, *server):
+    command = [sys.executable, str(ROUNDS), str(folder), str(count), str(seed), *server]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -18,6 +18,15 @@ def rounds(folder, count, seed):
 
 def test_a_killed_engine_loses_nothing_acknowledged(tmp_path):
     assert rounds(tmp_path, 6, seed=1) > 0
+
+
+def test_an_engine_on_a_bucket_loses_nothing_acknowledged_either(tmp_path, s3):
+    assert rounds(tmp_path, 3, 3, s3.endpoint) > 0
+
+
+@pytest.mark.slow
+def test_an_engine_on_a_bucket_killed_sixty_times_loses_nothing_acknowledged(tmp_path, s3):
+    assert rounds(tmp_path, 60, 4, s3.endpoint) > 0
 
 
 @pytest.mark.slow
