@@ -20,7 +20,6 @@ class Faiss(System):
         super().__init__(threads)
         self.faiss: Any = import_faiss()
         self.faiss.omp_set_num_threads(threads)
-        self.faiss.cvar.distance_compute_blas_threshold = 20
 
     def version(self) -> str:
         return f"{super().version()} on {faiss_kernels()}"

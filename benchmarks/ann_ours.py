@@ -32,6 +32,11 @@ class Index(System):
     rebuilt = True
     spec: IndexSpec
 
+    def warm(self, rows: np.ndarray) -> None:
+        index = registry.build(self.spec, DenseVectors(narrow(rows)), "ip", threads=self.threads)
+        for count in (1, 200):
+            index.search(rows[:count], K, threads=self.threads)
+
     def build(self, rows: np.ndarray) -> None:
         self.vectors = DenseVectors(narrow(rows))
         self.index = registry.build(self.spec, self.vectors, "ip", threads=self.threads)
@@ -79,6 +84,9 @@ class Exact(System):
     package = "gpuvec"
     masks = True
     rebuilt = True
+
+    def warm(self, rows: np.ndarray) -> None:
+        self.build(rows)
 
     def build(self, rows: np.ndarray) -> None:
         self.index = registry.exact(DenseVectors(narrow(rows)), "ip")

@@ -38,6 +38,9 @@ class System:
     def version(self) -> str:
         return importlib.metadata.version(self.package)
 
+    def warm(self, rows: np.ndarray) -> None:
+        """Do what is done once in an installation, such as compiling, before times are taken."""
+
     def build(self, rows: np.ndarray) -> None:
         raise NotImplementedError
 

@@ -46,6 +46,7 @@ class Worker:
             if known["version"] == version:
                 self.system.load(self.folder / "index", self.rows)
                 return known
+        self.system.warm(self.rows[:3_000])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         index = fresh(self.folder / "index")
         self.system.folder, self.system.data = index, self.data

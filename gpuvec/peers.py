@@ -1,27 +1,19 @@
 """Other engines as fairly as they can be compared with: at their best on this machine."""
 
-import importlib
-import os
 from typing import Any
 
-CORETYPE = "OPENBLAS_CORETYPE"
+from gpuvec.index.faiss_library import faiss_library
 
 
 def import_faiss() -> Any:
-    """Import FAISS so that its BLAS takes the fastest kernels that the processor supports.
+    """Import FAISS on the fastest BLAS kernels that the processor supports, used for every batch.
 
-    The OpenBLAS that FAISS brings takes processors newer than itself for old ones and then runs at
-    a tenth of their speed. Its choice is made at import and can only be made for it from outside.
-    A choice that the user has made stands.
+    Raises:
+        UnsupportedError: `GV-320`, it is not installed.
     """
-    best = None if CORETYPE in os.environ else _best_kernels()
-    if best is None:
-        return importlib.import_module("faiss")
-    os.environ[CORETYPE] = best
-    try:
-        return importlib.import_module("faiss")
-    finally:
-        del os.environ[CORETYPE]
+    faiss = faiss_library()
+    faiss.cvar.distance_compute_blas_threshold = 20  # 32 to 256 queries run ten times faster so
+    return faiss
 
 
 def faiss_kernels() -> str:
@@ -34,13 +26,3 @@ def faiss_kernels() -> str:
         if library["user_api"] == "blas" and "faiss" in library["filepath"]
     ]
     return found[0] if found else "unknown"
-
-
-def _best_kernels() -> str | None:
-    """Return OpenBLAS' name for the widest kernels this x86 processor can run, if any."""
-    import llvmlite.binding as llvm
-
-    has = llvm.get_host_cpu_features()
-    if has.get("avx512f") and has.get("avx512bw") and has.get("avx512vl"):
-        return "SkylakeX"
-    return "Haswell" if has.get("avx2") and has.get("fma") else None
