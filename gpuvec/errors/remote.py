@@ -149,13 +149,3 @@ def writer_replaced(where: str, cause: GpuvecError | None) -> ConflictError:
 def told_replaced(where: str, answer: object) -> object:
     """Return an answer to a write; `writer_replaced` for one that could not be made durable."""
     return writer_replaced(where, answer) if isinstance(answer, UnavailableError) else answer
-
-
-def read_only_store(where: str, scheme: str) -> UnsupportedError:
-    """Return the error for writing to a kind of store that gpuvec only reads."""
-    return UnsupportedError(
-        "GV-539",
-        f"databases on {scheme}:// can be read, not written: {where}",
-        hint="write to a local directory, s3://, gs:// or az://, and copy",
-        details={"path": where, "scheme": scheme},
-    )

@@ -32,8 +32,9 @@ _S3 = {
     "aws_region": "region",
     "aws_endpoint_url": "endpoint",
 }
-_S3_MORE = ("anon", "profile", "client_kwargs", "config_kwargs", "s3_additional_kwargs", "use_ssl")
+_S3_MORE = ("anon", "profile", "client_kwargs", "config_kwargs", "s3_additional_kwargs")
 _S3_ADDITIONAL = {"ServerSideEncryption": "server_side_encryption", "SSEKMSKeyId": "sse_kms_key_id"}
+_STYLES = ("auto", "path", "virtual")  # auto takes paths, which every server understands
 _AZURE = {
     "account_name": "account_name",
     "account_key": "account_key",
@@ -50,7 +51,7 @@ _AZURE_CONNECTION = {
     "BlobEndpoint": "endpoint",
     "SharedAccessSignature": "sas_key",
 }
-_GCS_MORE = ("token", "endpoint_url", "project")
+_GCS_MORE = ("token", "endpoint_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +167,9 @@ def _s3_config_kwargs(
             client[told] = f"{round(1000 * float(given[name]))} ms"
     style = given.get("s3") or {}
     _check("s3", style, ("addressing_style",), inside='config_kwargs["s3"]')
-    if style.get("addressing_style") == "virtual":
-        config["virtual_hosted_style_request"] = True
+    if "addressing_style" in style:
+        _check("s3", {style["addressing_style"]: 0}, _STYLES, inside="addressing_style")
+        config["virtual_hosted_style_request"] = style["addressing_style"] == "virtual"
     retries = given.get("retries") or {}
     _check("s3", retries, ("max_attempts",), inside='config_kwargs["retries"]')
     return {"max_retries": int(n) - 1} if (n := retries.get("max_attempts")) else {}

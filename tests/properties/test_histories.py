@@ -56,10 +56,10 @@ def _or(left, right):
 class History:
     """One database, its model, a reader in another engine, and a seeded stream of steps."""
 
-    def __init__(self, path, seed, key_kind):
+    def __init__(self, place, seed, key_kind):
         self.random = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
-        self.path = path
+        self.place = place
         self.text_keys = key_kind == "string"
         key_type = gv.String() if self.text_keys else gv.Int64()
         schema = gv.Schema(
@@ -73,7 +73,7 @@ class History:
             dynamic=bool(seed % 2),
         )
         self.dynamic = schema.dynamic
-        self.db = gv.connect(path)
+        self.db = gv.connect(**place)
         self.items = self.db.create_collection("items", schema)
         self.model = ModelCollection("key", {"n": None, "word": "a", "v": None})
         self.extra = None
@@ -186,7 +186,7 @@ class History:
 
     def reopen(self):
         self.db.close()
-        self.db = gv.connect(self.path)
+        self.db = gv.connect(**self.place)
         self.items = self.db["items"]
 
     def make_index(self):
@@ -260,9 +260,10 @@ class History:
     def check_reader(self):
         """Another process, which reads the files and the log."""
         if self.reader is None:
-            store = open_store(self.path)
+            where = self.place["path"]
+            store = open_store(where, self.place.get("storage_options"))
             self.reader = Engine(
-                store, str(self.path), durability="fsync", flush_bytes=1 << 20, age_s=60
+                store, str(where), durability="fsync", flush_bytes=1 << 20, age_s=60
             )
         _, collection_id = self.reader.root().resolve("items")
         snapshot = self.reader.snapshot(collection_id)
@@ -306,8 +307,8 @@ def rows_of(table):
 
 @pytest.mark.parametrize("key_kind", ["int64", "string"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
-    history = History(tmp_path / "db", seed, key_kind)
+def test_a_history_leaves_what_its_model_says(tmp_path, where, seed, key_kind):
+    history = History(where(tmp_path / "db"), seed, key_kind)
     try:
         history.run(60)
         history.check_recall()
@@ -315,11 +316,19 @@ def test_a_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
         history.close()
 
 
+def test_a_history_in_a_bucket_leaves_what_its_model_says(s3):
+    history = History({"path": s3.new_url(), "storage_options": s3.options}, 7, "int64")
+    try:
+        history.run(40)
+    finally:
+        history.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("key_kind", ["int64", "string"])
 @pytest.mark.parametrize("seed", range(100, 120))
-def test_a_long_history_leaves_what_its_model_says(tmp_path, seed, key_kind):
-    history = History(tmp_path / "db", seed, key_kind)
+def test_a_long_history_leaves_what_its_model_says(tmp_path, where, seed, key_kind):
+    history = History(where(tmp_path / "db"), seed, key_kind)
     try:
         history.run(250)
         history.check_recall()
