@@ -115,16 +115,16 @@ class Whole(System):
 
     def build(self, rows: np.ndarray) -> None:
         gv.config.set(threads=self.threads, progress=False)
-        self.masks_known = {
-            path.stem.removeprefix("mask_"): np.load(path) for path in self.data.glob("mask_*.npy")
+        masks = {
+            column_of(path.stem.removeprefix("mask_")): np.load(path)
+            for path in self.data.glob("mask_*.npy")
         }
-        table = {"id": np.arange(len(rows))}
-        table |= {column_of(name): keep for name, keep in self.masks_known.items()}
+        table = {"id": np.arange(len(rows)), **masks}
         values = narrow(rows)
         arrow = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), rows.shape[1])
         table["vector"] = arrow
         vector = gv.Vector(rows.shape[1], dtype=str(values.dtype), metric="ip")
-        fields = {"id": gv.Int64()} | {column_of(name): gv.Bool() for name in self.masks_known}
+        fields = {"id": gv.Int64()} | {name: gv.Bool() for name in masks}
         self.db = gv.connect(self.folder / "db")
         schema = gv.Schema({**fields, "vector": vector}, primary_key="id")
         self.items = self.db.create_collection("items", schema)
@@ -145,8 +145,7 @@ class Whole(System):
     ) -> np.ndarray:
         frame = self.items
         if keep is not None:
-            named = next(name for name, mask in self.masks_known.items() if mask is keep)
-            frame = frame.filter(f"{column_of(named)} == true")
+            frame = frame.filter(f"{column_of(self.mask)} == true")
         found = frame.select("id").search(queries, K, **setting).to_arrow()
         rows = np.full((len(queries), K), -1, np.int64)
         rows[found["query_id"].to_numpy(), found["rank"].to_numpy() - 1] = found["id"].to_numpy()

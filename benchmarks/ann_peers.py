@@ -25,12 +25,18 @@ class System:
         package: whose version is recorded.
         masks: whether it can search under a mask.
         rebuilt: built anew in each process instead of saved.
+        data: folder of the data set, while building.
+        folder: of the index, while building.
+        mask: name of the mask of the search that runs.
     """
 
     name = ""
     package = ""
     masks = False
     rebuilt = False
+    data: Path
+    folder: Path
+    mask: str | None = None
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

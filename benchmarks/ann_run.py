@@ -21,6 +21,7 @@ FILTERED = (YARDSTICK, "faiss_ivf", "gpuvec", "gpuvec_ivf_index")
 TARGETS = (0.95, 0.99)
 BATCHES = {1: 300, 100: 1_000, 1_000: 1_000, 10_000: 10_000}  # queries of a call, of a round
 SLOW_S = 6.0  # longer rounds are fewer
+FAILED = {"wall_s": 1e9, "cpu_s": 1e9, "recall": 0.0, "recall_error": 0.0}
 HERE = Path(__file__).parent
 
 Part = dict[str, Any]
@@ -167,7 +168,11 @@ def _rounds(
             before = seen.setdefault((key, name), [])
             if turn > 1 and before[0]["wall_s"] > SLOW_S:
                 continue
-            before.append(running[key].ask("search", **told))
+            try:
+                before.append(running[key].ask("search", **told))
+            except (RuntimeError, OSError) as error:
+                print(f"  {key} failed at {told}: {error}")
+                before.append(FAILED)
     return {at: _median(answers) for at, answers in seen.items()}
 
 

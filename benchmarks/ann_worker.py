@@ -72,6 +72,7 @@ class Worker:
         """Ask the first `count` queries in calls of `batch`; recall counts ties with the k-th."""
         asked = [self.queries[at : min(at + batch, count)] for at in range(0, count, batch)]
         keep = self._mask(mask)
+        self.system.mask = mask
         told = {} if mask is None else {"keep": keep}
         time.sleep(REST_S)
         wall, cpu = time.perf_counter(), time.process_time()
