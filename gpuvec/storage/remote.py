@@ -20,6 +20,7 @@ from gpuvec import errors
 from gpuvec.storage.checksum import as_bytes
 from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
+from gpuvec.storage.read_ahead import ReadAhead
 
 PART_BYTES = 16 << 20  # of uploads and downloads that go in parts
 RETRIES = 5  # about 3 s of pauses in all
@@ -58,13 +59,18 @@ class RemoteStore:
         self._backend = backend
         self._where = where
         self.identity = identity
+        self._ahead = ReadAhead(self._whole)
 
     def close(self) -> None:
         """Do nothing: connections end with the process. The store can be used again."""
 
     def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`. Large objects are read in parts, several at a time."""
-        with self._asked("read", check_key(key)):
+        """See `ObjectStore.get`. What was listed and is read in order is fetched ahead."""
+        return self._ahead.get(check_key(key))
+
+    def _whole(self, key: str) -> bytes:
+        """Fetch an object, a large one in parts, several at a time."""
+        with self._asked("read", key):
             found = self._obstore.get(self._backend, key)
             size = int(found.meta["size"])
             if size <= PART_BYTES:
@@ -95,6 +101,7 @@ class RemoteStore:
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """See `ObjectStore.put`. The parts are written from where they lie, a few at a time."""
+        self._ahead.forget()
         views = [as_bytes(part) for part in parts]
         with self._asked("write", check_key(key)):
             if sum(map(len, views)) <= PART_BYTES:
@@ -112,6 +119,7 @@ class RemoteStore:
         """
         if not data:
             raise AssertionError(f"{key}: an empty object cannot be created")
+        self._ahead.forget()
         with self._asked("create", check_key(key)):
             try:
                 self._obstore.put(self._backend, key, data, mode="create", use_multipart=False)
@@ -141,10 +149,13 @@ class RemoteStore:
                 )
                 for entry in entries
             ]
-        return sorted(k for k in found if k.startswith(prefix) and k > start_after and is_key(k))
+        keys = sorted(k for k in found if k.startswith(prefix) and k > start_after and is_key(k))
+        self._ahead.note(keys)
+        return keys
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
+        self._ahead.forget()
         wanted = sorted({check_key(key) for key in keys})
         if not wanted:
             return
