@@ -104,10 +104,12 @@ class Effort:
     Attributes:
         reach: spreads by which a list's center may lie below a query's floor.
         patience: spreads by which a row may lie below it at the first edge.
+        doubt: spreads of what codes lose, by which scores are widened.
     """
 
     reach: float
     patience: float
+    doubt: float = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,4 +111,5 @@ def usual_loss(arrays: IvfArrays, batch: IvfBatch) -> F64:
     """Return the spread of what codes lose of each query's scores in a usual list."""
     facts = batch.facts
     loss: F64 = facts[:, STEP_LOSS] * arrays.steps.mean() + facts[:, UNIT] * arrays.losses.mean()
-    return loss + facts[:, NORM_LOSS] * arrays.norms.mean()
+    loss += facts[:, NORM_LOSS] * arrays.norms.mean()
+    return loss

@@ -6,6 +6,7 @@ for (mostly rows that are equal) is answered by the float32 scan instead, and co
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,10 @@ from gpuvec.types import RowMask
 BLOCK = 1024  # queries per sweep: each reads all codes once
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
-DOUBT = 1.5  # spreads of what codes lose, by which scores are widened
 _RESCAN_TILE = 32
 FIRST = 2  # lists that a query starts with, at least
 NEAR = 12  # lists that follow, before all within reach
+_ONE_OR_SO, _FIRM = 4, 2.5  # with so few neighbours there is no spare candidate by chance
 _MOST_FIRST = 48  # lists that it starts with, at most
 _CERTAIN = 6.0  # spreads of what codes lose, by which bounds are widened
 _FEW = 16  # queries that look at a mask only where they get to
@@ -162,7 +163,8 @@ class IvfSearch:
         block = self._block(threads, room)
         parts = -(-m // block)
         parts = -(-parts // threads) * threads
-        with one_blas_thread():
+        by_blas = len(self._pack.turn) == 0
+        with one_blas_thread() if by_blas else nullcontext():
             done = run_parallel(
                 lambda part: self._answer(*part, size, room),
                 split(m, parts, least=8),
@@ -222,10 +224,11 @@ class IvfSearch:
         """Fill `found`; return the products made."""
         keep, effort = self._keep, self._effort
         needed = -(-3 * self._k * keep.lists // (2 * keep.rows))
+        doubt = max(effort.doubt, _FIRM) if self._k < _ONE_OR_SO else effort.doubt
         mask = frozen(np.zeros(0, np.bool_) if self._mask is None else self._mask)
         return int(sweep_lists(
             self._pack.arrays, batch, found, keep.tiles, mask, keep.half,
-            min(max(needed, FIRST), _MOST_FIRST), NEAR, effort.reach, effort.patience, DOUBT,
+            min(max(needed, FIRST), _MOST_FIRST), NEAR, effort.reach, effort.patience, doubt,
             work.scratch,
         ))  # fmt: skip
 

@@ -306,7 +306,7 @@ def _choose_slots(
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _mask_tile(rows: Any, tile: int, mask: Any) -> int:
+def _mask_tile(rows: Any, tile: int, mask: Any) -> Any:
     """Return which rows of a tile may be found, one bit each."""
     bits = np.int64(0)
     for lane in range(TILE_ROWS):

@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device.memory import host_limit_bytes
-from gpuvec.errors import index_cannot_measure, index_memory_exceeded, wrong_length
+from gpuvec.errors import (
+    damaged_index_file,
+    index_cannot_measure,
+    index_memory_exceeded,
+    wrong_length,
+)
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
 from gpuvec.index.spec import IVFInt8, check_params
@@ -28,7 +33,7 @@ from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
 
-FILE, VERSION = "pack.bin", 1
+FILE, VERSION = "pack.bin", 2
 _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _FLOAT_TILE = 32  # queries of a float32 scan
 _NAME = "sweep of lists"
@@ -41,7 +46,8 @@ _SETTINGS = (0.0, 0.08, 0.16, 0.25, 0.32, 0.38, 0.44, 0.5, 0.57, 0.65, 0.78, 1.0
 def effort_of(knob: float) -> Effort:
     """Return what a knob from 0 to 1 stands for."""
     spreads = 1.0 + 9.0 * knob
-    return Effort(reach=spreads, patience=spreads)
+    doubt = 1.5 + 2.5 * max(0.0, knob - 0.6) / 0.4
+    return Effort(reach=spreads, patience=spreads, doubt=doubt)
 
 
 class IVFInt8Index:
@@ -303,6 +309,9 @@ def load(
     facts, arrays = read_arrays(files[FILE].data, VERSION)
     if not facts.pop("packed"):
         return IVFInt8Index(spec, vectors, metric, None)
+    missing = {*_SPACE, *IvfArrays._fields} - set(arrays)
+    if missing:
+        raise damaged_index_file(f"it has no {', '.join(sorted(missing))}")
     known: dict[str, Any] = {**facts, **{name: arrays.pop(name) for name in _SPACE}}
     pack = IvfPack(metric=metric, arrays=IvfArrays(**arrays), **known)
     return IVFInt8Index(spec, vectors, metric, pack)

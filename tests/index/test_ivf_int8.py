@@ -14,7 +14,7 @@ from gpuvec.errors import CorruptError, UnsupportedError
 from gpuvec.index import registry
 from gpuvec.index.base import IndexFile
 from gpuvec.index.ivf_file import read_arrays, write_arrays
-from gpuvec.index.ivf_int8 import FILE
+from gpuvec.index.ivf_int8 import FILE, VERSION
 from gpuvec.index.spec import IVFInt8
 from gpuvec.kernels.pairwise import is_binary, pairwise_distances
 from gpuvec.rows import DenseVectors
@@ -234,7 +234,7 @@ def test_files_of_another_form_and_cut_off_files_are_refused(data):
             )
     newer = np.frombuffer(b"".join(bytes(part) for part in write_arrays(99, {}, {})), np.uint8)
     with pytest.raises(UnsupportedError, match="form 99"):
-        read_arrays(newer, 1)
+        read_arrays(newer, VERSION)
 
 
 def test_loading_reads_nothing_but_the_first_page(data):
@@ -242,7 +242,7 @@ def test_loading_reads_nothing_but_the_first_page(data):
     index = make(rows[:500], "l2")
     text = bytearray(b"".join(bytes(part) for part in index.files()[FILE]))
     view = np.frombuffer(text, np.uint8)
-    facts, arrays = read_arrays(view, 1)
+    facts, arrays = read_arrays(view, VERSION)
     assert facts["packed"] is True
     assert all(np.shares_memory(array, view) for array in arrays.values() if array.size)
     assert all(not array.flags.writeable for array in arrays.values())
@@ -277,3 +277,9 @@ def test_machines_without_wide_products_find_the_same(features, lanes):
     got_lanes, recall, _ = done.stdout.split()
     assert int(got_lanes) == lanes
     assert float(recall) >= 0.99
+
+
+def test_most_effort_finds_a_row_that_is_asked_for():
+    rows = clustered(3000, 32, groups=80)
+    found = make(rows, "l2").search(rows, 1, params=MOST)
+    assert (found.distances[:, 0] == 0).all()
