@@ -75,6 +75,9 @@ def s3_connection(options: Mapping[str, Any]) -> Connection:
     client: dict[str, Any] = {}
     _s3_client_kwargs(options.get("client_kwargs") or {}, config, client)
     retry = _s3_config_kwargs(options.get("config_kwargs") or {}, config, client)
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if os.environ.get(name):
+            config.setdefault("endpoint", os.environ[name])
     extra = options.get("s3_additional_kwargs") or {}
     _check("s3", extra, _S3_ADDITIONAL, inside="s3_additional_kwargs")
     config |= _renamed(extra, _S3_ADDITIONAL)
@@ -129,7 +132,8 @@ def _finished(
     if endpoint.startswith("http://"):
         client["allow_http"] = True
     if scheme == "s3" and endpoint:
-        config.setdefault("region", os.environ.get("AWS_REGION", "us-east-1"))
+        named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        config.setdefault("region", named or "us-east-1")
     client = {"connect_timeout": CONNECT_TIMEOUT, "timeout": TIMEOUT, **client}
     return Connection(config=config, client=client, credentials=credentials)
 

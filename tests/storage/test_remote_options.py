@@ -7,8 +7,8 @@ from gpuvec.storage.remote_options import azure_connection, gcs_connection, s3_c
 
 @pytest.fixture(autouse=True)
 def no_aws_here(monkeypatch, tmp_path):
-    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("PROFILE", "ACCESS_KEY_ID", "REGION", "DEFAULT_REGION", "ENDPOINT_URL"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -94,6 +94,18 @@ def test_a_profile_is_read_from_the_files_of_the_aws_tools(tmp_path):
         "session_token": "t1",
         "region": "mine",
     }
+
+
+def test_an_endpoint_in_the_environment_counts_unless_one_is_given(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all:1")
+    made = s3_connection({"anon": True})
+    assert made.config["endpoint"] == "http://all:1"
+    assert made.client["allow_http"] is True
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3:1")
+    assert s3_connection({"anon": True}).config["endpoint"] == "http://s3:1"
+    mine = s3_connection({"anon": True, "endpoint_url": "https://mine"})
+    assert mine.config["endpoint"] == "https://mine"
+    assert "allow_http" not in mine.client
 
 
 def test_a_key_in_the_environment_goes_before_the_files(tmp_path, monkeypatch):
