@@ -58,7 +58,7 @@ _GCS_MORE = ("token", "endpoint_url")
 class Connection:
     """What obstore's constructors take."""
 
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, repr=False)  # with keys
     client: dict[str, Any] = field(default_factory=dict)
     retry: dict[str, Any] = field(default_factory=dict)
     credentials: Callable[[], Any] | None = None
