@@ -104,7 +104,9 @@ def verdicts(parts: dict[str, Part], clock: str) -> Iterator[str]:
                 (f"the best peer, {parts[best]['name']}", peers[best], over_best),
             ):
                 ratio = mine / reference[clock]
-                yield f"{_mark(ratio, goal)}: batches of {size} at {target}: {ratio:.2f} x {name}"
+                short = ours[OURS]["recall"] + 2 * ours[OURS]["recall_error"] < target
+                mark = "missed, by recall" if short else _mark(ratio, goal)
+                yield f"{mark}: batches of {size} at {target}: {ratio:.2f} x {name}"
     yield from _one_query(parts)
 
 

@@ -215,13 +215,18 @@ def cheapest(points: Sequence[Part], target: float, clock: str = "per_s") -> Par
 
 
 def _focus(running: dict[str, Process], parts: dict[str, Part], plan: Plan) -> None:
-    """The cheapest settings that reach the targets, in batches of several sizes."""
-    chosen = {
-        (key, target): point["setting"]
-        for key, part in parts.items()
-        for target in TARGETS
-        if (point := cheapest(part["sweep"]["points"], target, "cpu_per_s"))
-    }
+    """The cheapest settings that reach the targets, in batches of several sizes.
+
+    A system that takes targets is asked for them, whatever it then reaches.
+    """
+    chosen = {}
+    for key, part in parts.items():
+        for target in TARGETS:
+            point = cheapest(part["sweep"]["points"], target, "cpu_per_s")
+            if {"recall": target} in part["settings"]:
+                chosen[key, target] = {"recall": target}
+            elif point is not None:
+                chosen[key, target] = point["setting"]
     for part in parts.values():
         part["batches"] = {str(size): {} for size in plan.batches}
     for size, count in plan.batches.items():
