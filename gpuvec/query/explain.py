@@ -97,9 +97,10 @@ class _Explainer:
         queries = self._queries(node)
         notes = [f"queries {queries:,}"] if isinstance(node.queries, p.QueryArray) else []
         below: list[Line] = []
-        chosen = node.input if isinstance(node.input, p.Filter) else None
-        predicate = None if chosen is None else chosen.predicate
-        inner = node.input if chosen is None else chosen.input
+        rows = _unprojected(node.input)
+        predicate, inner = None, rows
+        if isinstance(rows, p.Filter) and _passes_segments(rows.input, filtered=False):
+            predicate, inner = rows.predicate, rows.input
         made_for = None
         if _passes_segments(inner):
             selected = select(self._run, inner, predicate)
@@ -114,7 +115,7 @@ class _Explainer:
         if isinstance(inner, p.Scan):
             notes.append(self._reads(inner, visible_rows(self._run.snapshot(inner.source))))
         else:
-            below.append(self.line(inner if _passes_segments(inner) else node.input))
+            below.append(self.line(inner))
         if isinstance(node.queries, p.QueryFrame):
             below.append(Line("queries", "", [self.line(node.queries.plan)]))
         text = search_title(node, made_for)
@@ -135,12 +136,25 @@ class _Explainer:
         return Line(f"output {', '.join(names)}", _not_read(unread))
 
 
-def _passes_segments(node: p.Plan) -> bool:
-    """Return whether a plan gives the rows of its sources, segment by segment, and reads none."""
+def _unprojected(node: p.Plan) -> p.Plan:
+    """Return what a choice of columns is made of: to a search it is the same."""
+    while isinstance(node, p.Project):
+        node = node.input
+    return node
+
+
+def _passes_segments(node: p.Plan, *, filtered: bool = True) -> bool:
+    """Return whether a plan gives the rows of its sources segment by segment, and moves none.
+
+    Args:
+        node: the plan.
+        filtered: whether it may leave some out.
+    """
     if isinstance(node, p.Scan):
         return True
     streams = isinstance(node, p.Project | p.WithColumns | p.Concat)
-    return streams and all(map(_passes_segments, node.inputs))
+    streams |= filtered and isinstance(node, p.Filter)
+    return streams and all(_passes_segments(below, filtered=filtered) for below in node.inputs)
 
 
 def _way_line(taken: Taken, found: Survey, pruned: int) -> Line:

@@ -128,7 +128,7 @@ def survey(run: Run, node: p.Search, selected: Selected, queries: int) -> Survey
         if key not in taken:
             taken[key] = Taken(name=name, indexed=indexed, way=way, target=target)
         taken[key].add(way, target)
-    goals = [target.calibrator.info.target for target, _, _ in chosen if target.indexed]
+    goals = [target.indexed.target for target in targets if target.indexed is not None]
     return Survey(
         ways=sorted(taken.values(), key=lambda t: (t.way.kind == "exact", not t.indexed)),
         recall=max((goal for goal in goals if goal is not None), default=None),

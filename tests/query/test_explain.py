@@ -119,3 +119,55 @@ def test_a_search_with_indexes_says_why_it_scans():
         text = str(rows.search(queries, **options).explain())
         assert words in text
         assert text.count("exact scan") <= 1
+
+
+def lines_without_numbers(frame):
+    text = NUMBER.sub("#", str(frame.explain()))
+    return [line for line in text.splitlines() if "output" not in line]
+
+
+def test_a_choice_of_columns_before_a_search_changes_none_of_its_lines():
+    pytest.importorskip("faiss")
+    curve = flat_curve([({"ef_search": 64}, 0.96)])
+    table = indexed_table(HNSW(m=16, ef_construction=80), curve, sizes=((1500, True), (300, False)))
+    queries = np.random.default_rng(1).standard_normal((7, DIM)).astype(np.float32)
+    for rows in (table.frame, table.frame.filter("price < 0.6")):
+        wanted = lines_without_numbers(rows.search(queries).select("id", "distance"))
+        assert "recall≥0.95" in wanted[1]
+        for columns in (("id",), ("id", "embedding"), ("price", "id")):
+            search = rows.select(*columns).search(queries, on="embedding")
+            assert lines_without_numbers(search.select("id", "distance")) == wanted
+
+
+def test_filters_anywhere_below_a_search_leave_its_ways_visible():
+    pytest.importorskip("faiss")
+    curve = flat_curve([({"ef_search": 64}, 0.96)])
+    table = indexed_table(HNSW(m=16, ef_construction=80), curve, sizes=((1500, True),))
+    queries = np.zeros((5, DIM), np.float32)
+    rows = table.frame.filter("price < 0.6")
+    doubled = rows.with_columns(twice=col("price") * 2)
+    for below in (
+        doubled,
+        doubled.select("id", "twice"),
+        doubled.filter("twice > 0.1"),
+        rows.concat(table.frame.filter("price > 0.9")),
+        table.frame.concat(table.frame).filter("price < 0.6"),
+        table.frame.filter("price < 0"),
+    ):
+        search = below.search(queries, on="embedding")
+        text = str(search.explain())
+        assert "k=10 l2 recall≥0.95" in text
+        ways = search.collect().metrics.strategies
+        assert text.count("HNSW ef_search=64") == bool(ways)
+        assert set(ways) <= {"HNSW ef_search=64", "float32 scan"}
+
+
+def test_searches_of_moved_rows_are_said_to_be_exact():
+    pytest.importorskip("faiss")
+    curve = flat_curve([({"ef_search": 64}, 0.96)])
+    table = indexed_table(HNSW(m=16, ef_construction=80), curve, sizes=((1500, True),))
+    queries = np.zeros((5, DIM), np.float32)
+    for rows in (table.frame.limit(1000), table.frame.limit(1000).filter("price < 0.6")):
+        search = rows.search(queries)
+        assert "l2 exact" in str(search.explain())
+        assert set(search.collect().metrics.strategies) == {"float32 scan"}
