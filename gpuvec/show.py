@@ -32,7 +32,8 @@ def print_rows(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(*row)
     out.print(table)
     if left_out:
-        out.print(f"{left_out} more columns: {', '.join(list(cells)[-left_out:])}", highlight=False)
+        more = "1 more column" if left_out == 1 else f"{left_out} more columns"
+        out.print(f"{more}: {', '.join(list(cells)[-left_out:])}", highlight=False)
 
 
 def print_facts(out: Console, facts: Mapping[str, Any]) -> None:

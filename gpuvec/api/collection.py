@@ -270,9 +270,8 @@ class Collection(Indexed, Frame):
 
     def _repr_html_(self) -> str:
         stats = self.stats()
-        facts = (
-            f"{stats['rows']:,} rows, {stats['segments']} segments, {stats['size_bytes']:,} bytes"
-        )
+        parts = f"{stats['segments']} segment{'' if stats['segments'] == 1 else 's'}"
+        facts = f"{stats['rows']:,} rows, {parts}, {stats['size_bytes']:,} bytes"
         lines = [html.escape(report.line) for report in self._index_reports()]
         text = "".join(f"<br>{line}" for line in lines)
         return f"<p><b>{html.escape(self.name)}</b>: {facts}{text}</p>{super()._repr_html_()}"

@@ -88,7 +88,7 @@ def infer_schema(
             such primary key.
     """
     fields = infer_fields(_read_columns(data, None))
-    if primary_key is None or primary_key not in fields:
+    if not isinstance(primary_key, str) or primary_key not in fields:
         raise needs_primary_key(fields, primary_key)
     fields[primary_key] = _key_type(fields[primary_key])
     return Schema(fields, primary_key, partition_key=partition_key, dynamic=dynamic)

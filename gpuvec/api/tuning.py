@@ -1,6 +1,5 @@
 """`Tuning`: an index measured again, segment by segment, and what searches make of it."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,7 +71,10 @@ class Tuning:
     field: str
     source: str
     table: "Frame"
-    points: "Frame" = dataclasses.field(repr=False)
+    points: "Frame"
+
+    def __repr__(self) -> str:
+        return f'"{self.field}" measured again, with {self.source}\n{self.table.collect()!r}'
 
     def plot(self, ax: Any = None) -> Any:
         """Draw recall against queries per second, unfiltered; return the Matplotlib axes.

@@ -68,7 +68,7 @@ def no_such_index(field: str, known: Iterable[str]) -> NotFoundError:
     names = sorted(known)
     return NotFoundError(
         "GV-618",
-        f'field "{field}" has no index.{did_you_mean(field, names)}',
+        f'field "{field}" has no index',
         hint=f"fields with an index: {', '.join(names) or 'none'}",
         details={"field": field, "known": names},
     )

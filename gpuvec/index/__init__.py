@@ -1,5 +1,13 @@
 """`gv.index`: what an index shall be. Adapters are imported when one is built or searched."""
 
+from typing import TYPE_CHECKING, NoReturn
+
 from gpuvec.index.spec import HNSW, IVFSQ8, Bitmap, Flat, IndexSpec, IVFFlat, IVFInt8, Sorted
 
 __all__ = ["HNSW", "IVFSQ8", "Bitmap", "Flat", "IVFFlat", "IVFInt8", "IndexSpec", "Sorted"]
+
+if not TYPE_CHECKING:  # a type checker knows the names itself
+
+    def __getattr__(name: str) -> NoReturn:
+        known = ", ".join(name for name in __all__ if name != "IndexSpec")
+        raise AttributeError(f"gpuvec.index has no {name}; it has {known}", name=name)

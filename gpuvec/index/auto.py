@@ -259,7 +259,10 @@ class _Builder:
             tried = f"none of {len(cell.settings)} settings tried"
             reason = f"{tried} reaches recall {self.recall:g}; the best has {most:.3f} or more"
             return replace(found, reason=reason)
-        return replace(found, reason=f"{found.gain:.1f} times as fast as the exact scan")
+        reason = (
+            f"{found.gain:.1f} times as fast as the exact scan, over batches and single queries"
+        )
+        return replace(found, reason=reason)
 
 
 def _best_of(
@@ -273,7 +276,8 @@ def _best_of(
     seen = list(left_out)
     for number, spec in enumerate(wanted):
         if best is not None and _is_enough(best.candidate):
-            seen.append(Candidate(spec=spec, built=False, reason="not tried: one gains enough"))
+            reason = "not tried: an index before it gains enough"
+            seen.append(Candidate(spec=spec, built=False, reason=reason))
             continue
         tell = None if progress is None else _part(progress, number, len(wanted))
         held_bytes = 0 if best is None else best.index.nbytes

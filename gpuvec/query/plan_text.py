@@ -80,6 +80,15 @@ def search_title(node: p.Search, made_for: float | None = None) -> str:
         node: the search.
         made_for: the recall that its indexes were made for; None: there is none to use.
     """
+    return f"{_search_words(node)} {_promise(node, made_for)}"
+
+
+def _search_as_written(node: p.Search) -> str:
+    asked = node.exact or node.recall is not None or node.params is not None
+    return search_title(node) if asked else _search_words(node)  # else its indexes tell
+
+
+def _search_words(node: p.Search) -> str:
     words = [f"Search {node.field}", "all neighbours" if node.k is None else f"k={node.k:,}"]
     if node.high is not None:
         words.append(
@@ -90,7 +99,7 @@ def search_title(node: p.Search, made_for: float | None = None) -> str:
         words.append(f"group_by={node.group_by} group_size={node.group_size}")
     if node.exclude_self:
         words.append("exclude_self")
-    return " ".join([*words, _promise(node, made_for)])
+    return " ".join(words)
 
 
 def _promise(node: p.Search, made_for: float | None) -> str:
@@ -115,7 +124,7 @@ _TITLES: dict[type[p.Plan], Callable[[Any], str]] = {
     p.Group: lambda node: f"Group by {', '.join(node.keys)}: {', '.join(node.aggregates)}",
     p.GroupHead: lambda node: f"First {node.count:,} of each {', '.join(node.keys)}",
     p.Describe: lambda node: "Describe",
-    p.Search: search_title,
+    p.Search: _search_as_written,
 }
 
 

@@ -21,6 +21,12 @@ def test_an_unknown_index_type_names_the_nearest():
     assert error.value.code == "GV-315"
 
 
+def test_an_unknown_index_names_those_that_are_there():
+    with pytest.raises(AttributeError, match="no CAGRA; it has HNSW, IVFSQ8, Bitmap"):
+        _ = gv.index.CAGRA
+    assert not hasattr(gv.index, "IVFPQ")
+
+
 def test_an_unknown_parameter_is_refused():
     with pytest.raises(QueryError, match='no parameter "nlist"'):
         spec_from_json({"kind": "flat", "nlist": 4})

@@ -120,6 +120,7 @@ def test_results_show_their_first_rows_and_short_vectors(table):
 def test_frames_show_columns_and_plan_and_run_nothing(search, monkeypatch):
     monkeypatch.setattr("gpuvec.query.memory_source.MemorySource.snapshot", None)
     assert "Search embedding k=8" in repr(search)
+    assert "exact" not in repr(search)  # only its indexes tell, and they are not looked at
     html = search._repr_html_()
     assert "query_id" in html
     assert "has not run" in html
