@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from gpuvec import errors
 from gpuvec.query import plan as p
@@ -98,7 +101,8 @@ def search(
         QueryError: options that contradict one another, or that no value of theirs allows.
         NotFoundError: `GV-104`, unknown columns.
     """
-    _check_promise(recall, exact, params)
+    exact, exclude_self = _yes_or_no("exact", exact), _yes_or_no("exclude_self", exclude_self)
+    wanted = _promise(recall, exact, params)
     low, high = _range(radius)
     if radius is not None and isinstance(k, DefaultK):
         k = None
@@ -124,10 +128,10 @@ def search(
         k=None if k is None else int(whole_number("k", k, least=1)),
         low=low, high=high, group_by=group_by,
         group_size=whole_number("group_size", group_size, least=1),
-        exclude_self=bool(exclude_self), recall=recall, exact=bool(exact),
+        exclude_self=exclude_self, recall=wanted, exact=exact,
         renamed=renamed, place=place,
     )  # fmt: skip
-    return found if params is None else replace(found, params=checked_params(found, params))
+    return found if params is None else replace(found, params=checked_params(found, _plain(params)))
 
 
 def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
@@ -141,8 +145,9 @@ def field_metric(kind: FieldType, field: str, metric: str | None) -> Metric:
     return Metric(wanted)
 
 
-def _check_promise(recall: float | None, exact: bool, params: Mapping[str, Any] | None) -> None:
-    given = {"recall": recall is not None, "exact": bool(exact), "params": params is not None}
+def _promise(recall: Any, exact: bool, params: Any) -> float | None:
+    """Return the recall that is wanted, once it is clear that nothing else is."""
+    given = {"recall": recall is not None, "exact": exact, "params": params is not None}
     names = [name for name, here in given.items() if here]
     if len(names) > 1:
         raise errors.options_in_conflict(
@@ -150,8 +155,27 @@ def _check_promise(recall: float | None, exact: bool, params: Mapping[str, Any] 
             "at most one of them decides how good the answer is",
             instead="exact=True for the true answer, recall=0.95 for a measured one",
         )
-    if recall is not None and (isinstance(recall, bool) or not 0 < recall <= 1):
-        raise errors.bad_number("recall", recall, "above 0 and at most 1")
+    if recall is None:
+        return None
+    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < float(recall) <= 1:
+        raise errors.bad_number("recall", recall, "a number above 0 and at most 1")
+    return float(recall)
+
+
+def _yes_or_no(option: str, got: Any) -> bool:
+    if not isinstance(got, bool | np.bool_):
+        raise errors.bad_number(option, got, "True or False")
+    return bool(got)
+
+
+def _plain(params: Any) -> dict[str, Any]:
+    """Return knobs, NumPy's numbers as Python's."""
+    if not isinstance(params, Mapping):
+        raise errors.bad_number("params", params, 'a dict of an index\'s knobs, {"ef_search": 64}')
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in params.items()
+    }
 
 
 def _range(radius: Any) -> tuple[float | None, float | None]:

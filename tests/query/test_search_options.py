@@ -14,8 +14,18 @@ REFUSED = [
     ({"recall": 0.9, "exact": True}, "recall and exact cannot be combined"),
     ({"recall": 0.9, "params": {"ef": 4}}, "recall and params"),
     ({"params": {"n_probes": 4}}, "GV-351"),
-    ({"recall": 0}, "recall must be above 0"),
-    ({"recall": 1.5}, "recall must be above 0"),
+    ({"params": [1]}, "params must be a dict of an index's knobs"),
+    ({"params": "effort"}, "params must be a dict of an index's knobs"),
+    ({"recall": 0}, "recall must be a number above 0"),
+    ({"recall": 1.5}, "recall must be a number above 0"),
+    ({"recall": "a"}, "recall must be a number above 0 and at most 1, got 'a'"),
+    ({"recall": True}, "recall must be a number above 0"),
+    ({"recall": [0.9]}, "recall must be a number above 0"),
+    ({"recall": np.float32("nan")}, "recall must be a number above 0"),
+    ({"exact": "yes"}, "exact must be True or False, got 'yes'"),
+    ({"exact": None}, "exact must be True or False"),
+    ({"exact": 1}, "exact must be True or False"),
+    ({"exclude_self": "no"}, "exclude_self must be True or False"),
     ({"k": 0}, "k must be a whole number of at least 1"),
     ({"k": 2.5}, "k must be"),
     ({"radius": (0.5, 0.1)}, "low < high"),
@@ -38,6 +48,15 @@ def test_options_that_cannot_be_are_refused_when_the_query_is_built(options, tex
     with pytest.raises(QueryError) as caught:
         make_table(1).frame.search(Q, **options)
     assert text in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    rows = make_table(1).frame
+    for recall in (np.float32(0.9), np.float64(0.9), np.float16(0.9), np.int64(1)):
+        search = rows.search(Q, k=np.int32(3), recall=recall).plan
+        assert type(search.recall) is float
+        assert search.recall == float(recall)
+    assert rows.search(Q, exact=np.bool_(True)).plan.exact is True
 
 
 def test_unknown_columns_are_refused():

@@ -87,7 +87,7 @@ def test_answers_hold_the_recall_whatever_is_deleted_null_or_filtered(table):
     for least in (0.0, 0.5, 0.88):
         keep = table.price > np.float32(least)
         frame = table.frame.filter(f"price > {least}")
-        search = frame.search(queries, k=10, params={"ef_search": 400})
+        search = frame.search(queries, k=10, params={"ef_search": np.int64(400)})
         found, wanted = hits(search), table.truth(queries, 10, keep)
         assert shared(found, wanted) > 0.97
         assert len(found) == len(wanted)
