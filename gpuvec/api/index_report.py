@@ -2,12 +2,12 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gpuvec.coord.data_coord import AUTO_LEAST_ROWS, wants_index
+from gpuvec.coord.data_coord import AUTO_LEAST_ROWS, is_hidden, wants_index
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.node.loader import wanted_spec
@@ -43,8 +43,8 @@ class SegmentReport:
     Attributes:
         segment_id: its name.
         rows: it has.
-        state: `indexed`, `exact` where no index pays, `waiting` for its build, or `small`: never
-            to have one.
+        state: `indexed`, `exact` where no index pays, `waiting` for its build, `replacing` where an
+            index made for another wish serves until then, or `small`: never to have one.
         built: what was built; None where nothing was.
         params: the setting that searches use to reach the target; None: they scan exactly, or the
             index has no settings.
@@ -75,6 +75,11 @@ class SegmentReport:
     seconds: float = 0.0
     source: str | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def has_index(self) -> bool:
+        """Whether searches have an index here."""
+        return self.state in ("indexed", "replacing")
 
     @property
     def short(self) -> bool:
@@ -117,7 +122,7 @@ class IndexReport:
     @property
     def waiting(self) -> int:
         """Segments that wait for their index."""
-        return sum(segment.state == "waiting" for segment in self.segments)
+        return sum(segment.state in ("waiting", "replacing") for segment in self.segments)
 
     @property
     def size_bytes(self) -> int:
@@ -172,7 +177,7 @@ class IndexReport:
 
     @property
     def _indexed(self) -> list[SegmentReport]:
-        return [segment for segment in self.segments if segment.state == "indexed"]
+        return [segment for segment in self.segments if segment.has_index]
 
     def _mean(self, values: Sequence[float | None]) -> float | None:
         known = [(v, s.rows) for v, s in zip(values, self._indexed, strict=True) if v is not None]
@@ -203,7 +208,7 @@ class IndexReport:
         """What the segments have, as text."""
         groups: dict[str, list[SegmentReport]] = {}
         for segment in self.segments:
-            name = type(segment.built).__name__ if segment.state == "indexed" else _EXACT
+            name = type(segment.built).__name__ if segment.has_index else _EXACT
             groups.setdefault(name, []).append(segment)
         order = sorted(groups, key=lambda name: name == _EXACT)
         texts = [name if name == _EXACT else _joined(name, groups[name]) for name in order]
@@ -246,7 +251,8 @@ def report_of(state: CollectionState, field: str, failure: str = "") -> IndexRep
     """Return the report of a field's index, from the manifest alone."""
     definition = state.indexes[field]
     spec = wanted_spec(definition)
-    segments = [_segment(state, definition, segment) for segment in state.segments.values()]
+    seen = [segment for segment in state.segments.values() if not is_hidden(state, segment)]
+    segments = [_segment(state, definition, segment) for segment in seen]
     return IndexReport(
         field=field,
         wish="auto" if spec is None else str(spec),
@@ -262,9 +268,12 @@ def _segment(
     state: CollectionState, definition: IndexDefinition, segment: SegmentRecord
 ) -> SegmentReport:
     record = segment.indexes.get(definition.field)
-    if record is not None:
-        return _built(segment, record)
     wanted = wants_index(state, segment, definition.field)
+    if record is not None:
+        found = _built(segment, record)
+        if record.definition_id == definition.index_id or not wanted:
+            return found
+        return replace(found, state="replacing" if found.has_index else "waiting")
     return SegmentReport(
         segment_id=segment.segment_id,
         rows=segment.row_count,

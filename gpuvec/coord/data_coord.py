@@ -168,13 +168,18 @@ def wants_index(state: CollectionState, segment: SegmentRecord, name: str) -> bo
     was left to us, and all where the exact scan was asked for.
     """
     least = least_rows(state.indexes[name])
-    hidden = max(state.truncated_ts, state.dropped_partitions.get(segment.partition, 0))
     return (
         least is not None
         and segment.row_count >= least
-        and segment.last_ts > hidden
+        and not is_hidden(state, segment)
         and segment.schema_version >= state.field_versions.get(name, 0)
     )
+
+
+def is_hidden(state: CollectionState, segment: SegmentRecord) -> bool:
+    """Return whether all rows of a segment went with a truncation or their partition."""
+    hidden = max(state.truncated_ts, state.dropped_partitions.get(segment.partition, 0))
+    return segment.last_ts <= hidden
 
 
 def least_rows(definition: IndexDefinition) -> int | None:

@@ -265,6 +265,8 @@ def _set_index(state: CollectionState, change: changes.SetIndex) -> _Changed:
     definition = change.definition
     if definition.field not in state.schema.fields:
         raise manifest_conflict(f'there is no field "{definition.field}"')
+    if change.keeps:
+        return {"indexes": {**state.indexes, definition.field: definition}}
     changed = _without_index(state, definition.field)
     return {**changed, "indexes": {**changed["indexes"], definition.field: definition}}
 

@@ -262,14 +262,20 @@ class Flush(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetIndex(Change):
-    """Want an index of a field, in the place of the one it had. Condition: the field exists."""
+    """Want an index of a field, in the place of the one it had. Condition: the field exists.
+
+    Attributes:
+        keeps: whether segments keep the index they have until each gets the new one.
+    """
 
     definition: IndexDefinition
+    keeps: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """See `Change.from_json`."""
-        return cls(definition=IndexDefinition.from_json(data["definition"]))
+        definition = IndexDefinition.from_json(data["definition"])
+        return cls(definition=definition, keeps=data.get("keeps", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,14 +171,16 @@ def memory_share(
     """Return the part of a definition's memory that a segment's index may take.
 
     What the segments that have their index leave is shared by those that lack it, in proportion to
-    their rows; so that all together never hold more than was allowed.
+    their rows; so that all together never hold more than was allowed. Indexes that serve until
+    theirs is built are not counted.
     """
     if definition.max_memory is None:
         return None
     left, rows = definition.max_memory, 0
     for other in state.segments.values():
         record = other.indexes.get(definition.field)
-        if other.segment_id != segment.segment_id and record is not None:
+        is_built = record is not None and record.definition_id == definition.index_id
+        if record is not None and is_built and other.segment_id != segment.segment_id:
             left -= int(record.summary.get("bytes", record.size_bytes))
         else:
             rows += other.row_count

@@ -70,7 +70,8 @@ class Loader:
             old, definition = known.get(name), wanted.get(name)
             if definition is None or index.spec["kind"] == Flat.KIND:
                 continue
-            is_old = old is not None and old.index_id == index.index_id
+            names = (index.index_id, definition.recall)
+            is_old = old is not None and (old.index_id, old.target) == names
             found[name] = old if old and is_old else StoredIndex(self._store, index, definition)
         if found or known:
             self._indexes[record.segment_id] = found

@@ -41,18 +41,21 @@ class Indexed:
 
 
 def indexed_segments(state: CollectionState, shard: ShardDelegator, field: str) -> list[Indexed]:
-    """Return the segments whose field has an index, the largest first."""
+    """Return the segments whose field has the index that is wanted, the largest first."""
     definition = state.indexes[field]
+    records = {name: record.indexes.get(field) for name, record in state.segments.items()}
     found = [
         Indexed(
             segment_id=segment.segment_id,
             rows=segment.rows,
             definition=definition,
-            record=state.segments[segment.segment_id].indexes[field],
+            record=record,
             index=segment.indexes[field],
         )
         for segment in shard.sealed()
         if field in segment.indexes
+        and (record := records[segment.segment_id]) is not None
+        and record.definition_id == definition.index_id
     ]
     return sorted(found, key=lambda one: (-one.rows.row_count, one.segment_id))
 

@@ -99,7 +99,9 @@ class Target:
         def make() -> Calibrator:
             return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=found.curve()))
 
-        calibrator: Calibrator = self._cached(("curve", found.index_id), make, lambda _: 0)
+        calibrator: Calibrator = self._cached(
+            ("curve", found.index_id, found.target), make, lambda _: 0
+        )
         return calibrator
 
     def searchable(self, keep: RowMask | None, passing: int) -> int:
