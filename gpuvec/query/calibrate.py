@@ -13,9 +13,13 @@ calls in the same order always do the same):
   the target is reached, as many more do, up to a quarter of the batch or `MOST`. If the setting
   fails, the next one is checked on the same queries.
 * afterwards, and for fewer queries, checks of up to `LATER` queries may take `SHARE` of the time
-  that searches take; `EARLY_SHARE` until `STEP` queries of a setting have been checked. As these
-  are slow to come, a setting that has not been checked itself is judged by those beside it: if real
-  queries miss twice as many rows there as by the curve, they are taken to miss twice as many here.
+  that searches take; `EARLY_SHARE` until `STEP` queries of a setting have been checked, and
+  `FIRST_SHARE` until `LEAST` have. As these are slow to come, a setting that has not been checked
+  itself is judged by those beside it: if real queries miss twice as many rows there as by the
+  curve, they are taken to miss twice as many here.
+* when an answer shows queries of a new kind, see `kinds`, a batch is checked like the first one
+  before its answer is given; for fewer queries checks begin anew. A setting has to do for all kinds
+  that were seen.
 """
 
 import math
@@ -28,80 +32,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.index.base import Neighbors, Params, Queries
-from gpuvec.index.curve import Cell, CurvePoint, ParamsKey, params_key, recalls
+from gpuvec.index.curve import Cell, CurvePoint, params_key, recalls
 from gpuvec.query.batch import take_queries
+from gpuvec.query.kinds import LEAST, MOST, STEP, Kind, Kinds, Live
 from gpuvec.query.strategy import Ask, IndexInfo, Way, choose_way
 
 BATCH = 32
-STEP = 64
-MOST = 256
 LATER = 16
-LEAST = 24  # checked queries that can show a setting to fall short
-FORGETS = 512
 SHARE = 0.05
 EARLY_SHARE = 0.25
+FIRST_SHARE = 1.0
 _RARE = 0.001  # share of misses below which ratios of misses say nothing
 _REMEMBERED = 256  # choices
 
 Approximate = Callable[[Queries, int, Params], Neighbors]
 Exact = Callable[[Queries, int], Neighbors]
-
-
-@dataclass(slots=True)
-class Live:
-    """Recall of one setting in one region, on real queries.
-
-    Attributes:
-        count: queries checked; of more than `FORGETS`, older ones count half.
-        total: sum of their recalls.
-        squares: sum of the squares.
-        expected: recall by the curve.
-    """
-
-    count: float = 0
-    total: float = 0.0
-    squares: float = 0.0
-    expected: float = 1.0
-
-    @property
-    def mean(self) -> float:
-        """Mean recall; 1 before any query was checked."""
-        return self.total / self.count if self.count else 1.0
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean, as of values that spread by 0.05 at least."""
-        spread = self.squares / self.count - self.mean**2
-        return math.sqrt(max(spread, 0.05**2) / self.count)
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Add the recalls of some queries."""
-        if self.count > FORGETS:
-            self.count, self.total, self.squares = (
-                self.count / 2, self.total / 2, self.squares / 2
-            )  # fmt: skip
-        self.count += len(values)
-        self.total += float(values.sum())
-        self.squares += float((values**2).sum())
-
-    @property
-    def believed(self) -> float:
-        """A recall that the queries so far speak for.
-
-        It lies a standard error above the mean while they are few, as other evidence says that the
-        setting is good enough, and one below it when they are many.
-        """
-        if self.count < STEP:
-            return self.mean + self.error
-        return self.mean - self.error * min(1.0, (self.count - STEP) / (MOST - STEP))
-
-    def falls_short(self, target: float) -> bool:
-        """Return whether queries enough speak against the setting."""
-        return self.count >= LEAST and self.believed < target
-
-    def leaves_open(self, target: float) -> bool:
-        """Return whether more queries could well turn the verdict."""
-        return self.count < LEAST or abs(self.believed - target) < self.error
 
 
 @dataclass(slots=True)
@@ -138,7 +83,7 @@ class Calibrator:
     def __init__(self, info: IndexInfo) -> None:
         self.info = info
         self._lock = threading.Lock()
-        self._live: dict[tuple[int, int], dict[ParamsKey, Live]] = {}  # by `Cell.region`
+        self._kinds: dict[tuple[int, int], Kinds] = {}  # by `Cell.region`
         self._chosen: dict[tuple[Any, ...], Way] = {}
         self._credit_s = 0.0
         self._checks = 0
@@ -180,12 +125,44 @@ class Calibrator:
         order = np.random.default_rng(seed).permutation(ask.queries)
         return self._check(ask, way, count, approximate, _Sample(queries, order, exact, way.k))
 
+    def review(
+        self,
+        ask: Ask,
+        way: Way,
+        queries: Queries,
+        found: Neighbors,
+        approximate: Approximate,
+        exact: Exact,
+    ) -> Way:
+        """Return the way that should have been taken: another one if these queries are a new kind.
+
+        Args:
+            ask: as `settle` had it.
+            way: that `settle` returned.
+            queries: the whole batch.
+            found: what the index answered, as wide as `way.k`.
+            approximate: see `settle`.
+            exact: see `settle`.
+        """
+        if way.kind == "exact" or way.cell is None or not found.k or not len(queries):
+            return way
+        with self._lock:
+            if not self._kinds_at(way.cell).see(found, way.cell.k):
+                return way
+            self._credit_s = max(self._credit_s, 0.0)
+            if ask.queries < BATCH:
+                return way
+            self._checks += 1
+            seed = self._checks
+        order = np.random.default_rng(seed).permutation(ask.queries)
+        sample = _Sample(queries, order, exact, way.k)
+        return self._check(ask, way, min(ask.queries, STEP), approximate, sample)
+
     def live(self, way: Way) -> Live | None:
-        """Return what real queries showed of a way; None: nothing yet."""
-        if way.cell is None or way.params is None:
+        """Return what real queries of the latest kind showed of a way; None: nothing yet."""
+        if way.cell is None or way.params is None or way.cell.region not in self._kinds:
             return None
-        found = self._live.get(way.cell.region, {})
-        return found.get(params_key(way.params))
+        return self._kinds[way.cell.region].current.lives.get(params_key(way.params))
 
     def _check(
         self, ask: Ask, way: Way, count: int, approximate: Approximate, sample: _Sample
@@ -218,7 +195,8 @@ class Calibrator:
         """Return how many of a batch's queries shall be checked, and pay for it."""
         live = self._of(way)
         early = live.count < STEP
-        self._credit_s += (EARLY_SHARE if early else SHARE) * (way.seconds or 0.0)
+        share = FIRST_SHARE if live.count < LEAST else EARLY_SHARE if early else SHARE
+        self._credit_s += share * (way.seconds or 0.0)
         if early and queries >= BATCH:
             count = min(queries, STEP)
         else:
@@ -232,30 +210,41 @@ class Calibrator:
         scan = None if way.cell is None else way.cell.exact
         return math.inf if scan is None else scan.seconds(queries)
 
+    def _kinds_at(self, cell: Cell) -> Kinds:
+        return self._kinds.setdefault(cell.region, Kinds())
+
     def _of(self, way: Way) -> Live:
         assert way.cell is not None
         assert way.params is not None
-        cell = self._live.setdefault(way.cell.region, {})
-        return cell.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
+        lives = self._kinds_at(way.cell).current.lives
+        return lives.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
 
     def _failed_itself(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
-        """Say why a setting is out by its own checks."""
-        known = self._live.get(cell.region, {})
-        own = known.get(params_key(point.params or {}))
-        if own is None or not own.falls_short(target):
-            return None
-        return f"recall {own.mean:.3f} ± {own.error:.3f} on {own.count:,.0f} real queries"
+        """Say why a setting is out by its own checks, on any kind of queries."""
+        found = (_failed(kind, point, target) for kind in self._kinds_at(cell).known)
+        return next(filter(None, found), None)
 
     def _failed_or_like_it(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
         """Say why a setting is out by its own checks, or, before any, by those beside it."""
-        known = self._live.get(cell.region, {})
-        own = known.get(params_key(point.params or {}))
-        if own is not None and own.count >= LEAST:
-            return self._failed_itself(point, cell, target=target)
-        checked = [live for live in known.values() if live.count >= LEAST]
-        missed = sum(live.count * (1 - live.mean) for live in checked)
-        expected = sum(live.count * max(1 - live.expected, _RARE) for live in checked)
-        harder = missed / expected if checked else 1.0
-        if harder > 1.0 and 1 - harder * (1 - point.recall) < target:
-            return f"real queries miss {harder:.1f} times as often"
+        found = (_failed_or_like_it(kind, point, target) for kind in self._kinds_at(cell).known)
+        return next(filter(None, found), None)
+
+
+def _failed(kind: Kind, point: CurvePoint, target: float) -> str | None:
+    own = kind.lives.get(params_key(point.params or {}))
+    if own is None or not own.falls_short(target):
         return None
+    return f"recall {own.mean:.3f} ± {own.error:.3f} on {own.count:,.0f} real queries"
+
+
+def _failed_or_like_it(kind: Kind, point: CurvePoint, target: float) -> str | None:
+    own = kind.lives.get(params_key(point.params or {}))
+    if own is not None and own.count >= LEAST:
+        return _failed(kind, point, target)
+    checked = [live for live in kind.lives.values() if live.count >= LEAST]
+    missed = sum(live.count * (1 - live.mean) for live in checked)
+    expected = sum(live.count * max(1 - live.expected, _RARE) for live in checked)
+    harder = missed / expected if checked else 1.0
+    if harder > 1.0 and 1 - harder * (1 - point.recall) < target:
+        return f"real queries miss {harder:.1f} times as often"
+    return None

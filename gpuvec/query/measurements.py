@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from gpuvec.index.base import SearchStats
-from gpuvec.query.calibrate import LEAST, Live
+from gpuvec.query.kinds import LEAST, Live
 from gpuvec.query.strategy import Way
 
 

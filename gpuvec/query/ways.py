@@ -81,13 +81,20 @@ class Ways:
             self._metrics.checked += len(queries)
             return self._scan_some(target, question, queries, k)
 
-        way = target.calibrator.settle(ask, question.queries, approximate, exact)
-        self._metrics.note_way(way, target.calibrator.live(way))
+        queries, judge = question.queries, target.calibrator
+        way = judge.settle(ask, queries, approximate, exact)
+        if way.params is not None:
+            found = approximate(queries, way.k, way.params)
+            stats = target.approximate.last_stats
+            first, way = way, judge.review(ask, way, queries, found, approximate, exact)
+            if way.params is not None and way.params != first.params:
+                found = approximate(queries, way.k, way.params)
+                stats = target.approximate.last_stats
+        self._metrics.note_way(way, judge.live(way))
         if way.params is None:
             return self._scan(target, question)
-        found = self._probe(target, question, question.queries, way.k, way.params)
         name = way_name(target.indexed.spec, way.params)
-        self._metrics.note_scan(target.approximate.last_stats, name)
+        self._metrics.note_scan(stats, name)
         return self._complete(target, question, _cut(found, question.k))
 
     def _fits(self, target: Target) -> bool:

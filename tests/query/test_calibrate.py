@@ -6,7 +6,8 @@ import pytest
 from gpuvec.index.base import Neighbors
 from gpuvec.index.curve import CurvePoint, RecallCurve, recalls
 from gpuvec.index.spec import HNSW
-from gpuvec.query.calibrate import BATCH, MOST, STEP, Calibrator
+from gpuvec.query.calibrate import BATCH, Calibrator
+from gpuvec.query.kinds import KINDS, LEAST, MOST, STEP
 from gpuvec.query.strategy import Ask, IndexInfo
 
 ROWS, K = 100_000, 10
@@ -41,15 +42,18 @@ class World:
     """Queries whose true neighbours are 0 to 9, and an index that loses some of these.
 
     A query is a number, from which what it loses follows; `harder` times as much as by the curve.
+    Its rows lie about as far as it is large, and it is as large as `far`. `harder_far` is for those
+    of 100 and more.
     """
 
-    def __init__(self, harder=1.0):
+    def __init__(self, harder=1.0, harder_far=1.0):
         self.harder = harder
+        self.harder_far = harder_far
         self.scanned = 0
         self.probed = 0
 
-    def queries(self, count, seed=0):
-        return np.random.default_rng(seed).normal(size=(count, 1)).astype(np.float32)
+    def queries(self, count, seed=0, far=0.0):
+        return (far + np.random.default_rng(seed).normal(size=(count, 1))).astype(np.float32)
 
     def exact(self, queries, k):
         self.scanned += len(queries)
@@ -60,13 +64,14 @@ class World:
         found = self._all(queries, k)
         for number, query in enumerate(queries):
             rng = np.random.default_rng(abs(int(query[0] * 1e6)))
-            lost = rng.random(k) < self.harder * MISSES[params["ef_search"]]
-            found.rows[number, lost], found.distances[number, lost] = ROWS - 1, 2.0
-        return found
+            harder = self.harder_far if query[0] > 50 else self.harder
+            lost = rng.random(k) < harder * MISSES[params["ef_search"]]
+            found.rows[number, lost], found.distances[number, lost] = ROWS - 1, abs(query[0]) + 2.0
+        return Neighbors(found.rows, np.sort(found.distances, axis=1))
 
     def _all(self, queries, k):
         rows = np.tile(np.arange(k, dtype=np.int64), (len(queries), 1))
-        return Neighbors(rows, (rows / k).astype(np.float32))
+        return Neighbors(rows, (np.abs(queries) + rows / k).astype(np.float32))
 
     def recall(self, queries, way):
         if way.kind == "exact":
@@ -77,6 +82,15 @@ class World:
     def settle(self, calibrator, queries, **changes):
         asked = {"rows": ROWS, "passing": ROWS, "queries": len(queries), "k": K, **changes}
         return calibrator.settle(Ask(**asked), queries, self.approximate, self.exact)
+
+    def answer(self, calibrator, queries, **changes):
+        """Return the way that a search takes in the end."""
+        way = self.settle(calibrator, queries, **changes)
+        if way.params is None:
+            return way
+        found = self.approximate(queries, K, way.params)
+        ask = Ask(**{"rows": ROWS, "passing": ROWS, "queries": len(queries), "k": K, **changes})
+        return calibrator.review(ask, way, queries, found, self.approximate, self.exact)
 
 
 def test_queries_as_easy_as_rows_keep_the_measured_setting():
@@ -150,7 +164,7 @@ def test_single_queries_are_checked_now_and_then_and_raise_the_setting():
     assert ways[0].params == {"ef_search": 32}
     assert ways[-1].params["ef_search"] >= 128
     searched = sum(way.seconds for way in ways)
-    assert world.scanned * SCAN_S <= 0.25 * searched
+    assert world.scanned * SCAN_S <= 0.25 * searched + 2 * LEAST * SCAN_S
 
 
 def test_a_first_single_query_is_not_scanned():
@@ -216,3 +230,52 @@ def test_several_threads_settle_at_once():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_a_batch_unlike_those_before_is_checked_before_it_is_answered(target):
+    world, calibrator = World(harder_far=4.0), Calibrator(info())
+    for seed in range(10):
+        world.answer(calibrator, world.queries(1000, seed), target=target)
+    for seed in range(10):
+        queries = world.queries(200, seed, far=100.0)
+        way = world.answer(calibrator, queries, target=target)
+        assert world.recall(queries, way) >= target - 0.012
+
+
+def test_what_is_said_of_a_way_comes_from_queries_like_the_last_ones():
+    world, calibrator = World(harder_far=1.8), Calibrator(info())
+    way = world.answer(calibrator, world.queries(1000))
+    assert calibrator.live(way).mean == pytest.approx(1 - MISSES[32], abs=0.02)
+    calibrator.review(
+        Ask(rows=ROWS, passing=ROWS, queries=8, k=K),
+        way,
+        world.queries(BATCH, far=100.0),
+        world.approximate(world.queries(BATCH, far=100.0), K, way.params),
+        world.approximate,
+        world.exact,
+    )
+    assert calibrator.live(way) is None
+
+
+def test_kinds_that_take_turns_are_checked_once_each():
+    world, calibrator = World(harder=0.5, harder_far=0.5), Calibrator(info())
+    for seed in range(40):
+        world.answer(calibrator, world.queries(200, seed, far=100.0 * (seed % 2)))
+    assert world.scanned <= 4 * MOST
+
+
+def test_kinds_without_end_are_not_checked_without_end():
+    world, calibrator = World(harder=0.5, harder_far=0.5), Calibrator(info())
+    for seed in range(5 * KINDS):
+        world.answer(calibrator, world.queries(200, seed, far=100.0 * seed))
+    assert world.scanned <= (KINDS + 4) * MOST
+
+
+def test_single_queries_unlike_those_before_are_checked_anew():
+    world, calibrator = World(harder_far=6.0), Calibrator(info())
+    for seed in range(1000):
+        world.answer(calibrator, world.queries(1, seed))
+    for seed in range(2500):
+        way = world.answer(calibrator, world.queries(1, seed, far=100.0))
+    assert way.params is None or way.params["ef_search"] >= 128
