@@ -27,7 +27,7 @@ KILLS = 2
     [
         ["storage/test_remote.py", "storage/test_probe.py", "api/test_buckets.py"],
         ["api/test_collection.py", "api/test_examples_write.py", "api/test_examples_search.py"],
-        ["api/test_examples_results.py", "api/test_indexes.py", "api/test_edges.py"],
+        ["api/test_examples_results.py", "api/test_indexes.py", "properties/test_histories.py"],
     ],
     ids=lambda suite: suite[0],
 )
