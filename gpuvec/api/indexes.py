@@ -13,7 +13,7 @@ from gpuvec.api.engine import Engine
 from gpuvec.api.index_report import IndexReport, report_of
 from gpuvec.api.job import Job, Status
 from gpuvec.api.progress import progress
-from gpuvec.coord.data_coord import least_rows
+from gpuvec.coord.data_coord import is_hidden, least_rows, wants_index
 from gpuvec.index.spec import SPECS, Bitmap, IndexSpec
 from gpuvec.meta.catalog import CollectionState, IndexDefinition
 from gpuvec.meta.changes import Change, DropIndex, SetIndex
@@ -68,7 +68,9 @@ class Indexed:
         segment's index is built beside reads and writes, measured on rows that it had not been
         given, and used from then on; rows written later are scanned exactly until their segment has
         its own, which this call does not wait for. The same wish again changes nothing, and builds
-        what is missing; another one takes its place. Ctrl-C drops the index if this call made it.
+        what is missing. Another one takes its place: what was built before serves until the new
+        index of a segment is there, and stays if no part of that can be built. Ctrl-C, like
+        `Job.cancel`, undoes this call's wish, and puts the one that it replaced back.
 
         Args:
             field: a vector field, or a scalar one.
@@ -198,6 +200,7 @@ class IndexWork:
 
     Attributes:
         definition: of the index.
+        former: the one that it replaced; None: there was none.
         is_new: whether this work committed it.
         rows: that waited for their index at the start, at least 1.
     """
@@ -209,6 +212,7 @@ class IndexWork:
         self._id = collection_id
         self._field = wish.field
         self.definition = replace(wish, index_id=engine.mint())
+        self.former: IndexDefinition | None = None
         self.is_new = True
         self.what = f'index of "{wish.field}" in "{name}"'
         engine.change(collection_id, self._decide)
@@ -224,7 +228,8 @@ class IndexWork:
         if known is not None and known.same_wish(self.definition):
             self.definition, self.is_new = known, False
             return []
-        return [SetIndex(definition=self.definition)]
+        self.former = known
+        return [_setting(state, self.definition)]
 
     def _flush(self) -> None:
         """Save growing rows, unless they are too few for an index."""
@@ -255,6 +260,11 @@ class IndexWork:
             return "done"
         return "running" if found.error is None else "failed"
 
+    def _has_part(self, state: CollectionState) -> bool:
+        records = [s.indexes.get(self._field) for s in state.segments.values()]
+        name = self.definition.index_id
+        return any(record is not None and record.definition_id == name for record in records)
+
     def share(self) -> float:
         """See `Work.share`."""
         found = self._progress()
@@ -265,13 +275,13 @@ class IndexWork:
         self._engine.builds.wait(timeout_s)
 
     def result(self) -> IndexReport:
-        """See `Work.result`. A new index of which no part could be built is forgotten."""
+        """See `Work.result`. A new wish of which no part could be built is undone."""
         state = self._state
         if not self._current(state):
             raise errors.job_cancelled(self.what)
         error = self._progress().error
         if error is not None:
-            if self.is_new and not any(self._field in s.indexes for s in state.segments.values()):
+            if self.is_new and not self._has_part(state):
                 self.cancel()
             raise errors.as_build_error(self._field, error) from error
         report = _report(self._engine, self._id, state, self._field)
@@ -283,10 +293,26 @@ class IndexWork:
         """See `Work.cancel`: forget the definition, if it is still this one."""
 
         def decide(state: CollectionState, _: Timestamp) -> list[Change]:
-            return [DropIndex(field=self._field)] if self._current(state) else []
+            if not self._current(state):
+                return []
+            if self.former is not None:
+                return [_setting(state, self.former)]
+            return [DropIndex(field=self._field)]
 
         self._engine.change(self._id, decide)
         self._engine.builds.tend()
+
+
+def _setting(state: CollectionState, wish: IndexDefinition) -> SetIndex:
+    """Return the change to a wish; what was built serves until then, where all of it is replaced.
+
+    Without that, an index would stay for good where the new wish is for the exact scan.
+    """
+    later = replace(state, indexes={**state.indexes, wish.field: wish})
+    seen = [s for s in state.segments.values() if not is_hidden(state, s)]
+    having = [segment for segment in seen if wish.field in segment.indexes]
+    keeps = all(wants_index(later, segment, wish.field) for segment in having)
+    return SetIndex(definition=wish, keeps=keeps)
 
 
 def _show(work: IndexWork, job: "Job[IndexReport]") -> None:

@@ -137,6 +137,56 @@ def test_opening_and_counting_reads_no_index_file(tmp_path):
             segment_indexes(items, "v")[0].files()
 
 
+def test_a_replacement_that_fails_leaves_the_former_index(items):
+    items.create_index("v", HNSW, recall=0.9)
+    before = items.indexes().to_arrow(), segment_indexes(items, "v")
+    with pytest.raises(gv.DeviceMemoryError, match="GV-401"):
+        items.create_index("v", SLOW, max_memory="1KB")
+    assert (items.indexes().to_arrow(), segment_indexes(items, "v")[0].index_id) == (
+        before[0], before[1][0].index_id
+    )  # fmt: skip
+    assert segment_indexes(items, "v")[0].target == 0.9
+    assert items.create_index("v", HNSW, recall=0.9).waiting == 0
+
+
+def test_the_former_index_serves_until_its_successor_is_built(items):
+    items.insert(rows(1500, start=1000))
+    items.create_index("v", HNSW)
+    (former,) = {index.index_id for index in segment_indexes(items, "v")}
+    job = items.create_index("v", SLOW, recall=0.9, wait=False)
+    (serving,) = segment_indexes(items, "v")
+    assert job.status == "running"
+    assert (serving.index_id, serving.spec, serving.target) == (former, HNSW, 0.9)
+    (row,) = items.indexes().to_arrow().to_pylist()
+    assert (row["waiting"], row["rows_covered"]) == (1, ROWS + 1500)
+    assert row["spec"].startswith("HNSW(m=8")
+    job.cancel()
+    (serving,) = segment_indexes(items, "v")
+    assert (serving.index_id, serving.target) == (former, 0.95)
+    assert items.create_index("v", HNSW).waiting == 0
+    with gv.config.set(progress=interrupt), pytest.raises(KeyboardInterrupt):
+        items.create_index("v", SLOW)
+    assert segment_indexes(items, "v")[0].index_id == former
+    items.create_index("v", SLOW)
+    assert [index.spec for index in segment_indexes(items, "v")] == [SLOW]
+
+
+def test_the_exact_scan_replaces_an_index_at_once_and_comes_back(items):
+    items.create_index("v", HNSW)
+    items.create_index("v", gv.index.Flat())
+    assert segment_indexes(items, "v") == [None]
+    with pytest.raises(gv.DeviceMemoryError):
+        items.create_index("v", HNSW, max_memory="1KB")
+    assert items.indexes().to_arrow()["wish"].to_pylist() == ["Flat()"]
+
+
+def test_rows_that_were_truncated_are_not_counted(items):
+    items.flush()
+    items.truncate()
+    report = items.create_index("v", HNSW)
+    assert (report.rows, report.segments) == (0, ())
+
+
 def test_a_dropped_index_is_gone_everywhere(items):
     items.create_index("v", HNSW)
     items.drop_index("v")
