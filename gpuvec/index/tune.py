@@ -37,6 +37,7 @@ _SINGLES = 12
 _RUNS = 4
 _RUNS_S = 0.06  # for timing one setting again
 _LEAST_SIDE = 50  # queries whose mean counts for itself
+_NEIGHBORS = 1 << 20  # of all queries of a cell, which are fewer where k is large
 
 Progress = Callable[[float], None]  # told the share that is done; what it raises ends the work
 
@@ -116,7 +117,7 @@ def measure_curve(
     cases = list(trial_filters(vectors, metric, bench.findable, seed))
     cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
     if cells:
-        bench.warm_up(cases, max(ks))
+        bench.warm_up(cases, max(k for _, k in cells))
     weights = [_UNFILTERED_WEIGHT if case.name == "all" else 1 for case, _ in cells]
     end = None if budget_s is None else time.perf_counter() + budget_s
     points: list[CurvePoint] = []
@@ -177,7 +178,7 @@ class _Bench:
         """Let both derive, compile and read what their first searches of each kind need."""
         for case in cases[:2]:
             keep = case.keep()
-            for count in (1, _PILOT, len(self.asked)):
+            for count in (1, _PILOT, _queries_for(k)):
                 few = self.asked[:count]
                 self._exact.search(few, k, keep=keep, **self._options)
                 self._index.search(few, k, keep=keep, **self._options)
@@ -213,7 +214,8 @@ class _Bench:
         def search(queries: Array) -> Neighbors:
             return self._exact.search(queries, k, keep=keep, **self._options)
 
-        asked = self.asked if case.name == "all" else self.asked[:_FILTERED_QUERIES]
+        most = QUERIES if case.name == "all" else _FILTERED_QUERIES
+        asked = self.asked[: min(most, _queries_for(k))]
         found, batch_s = _timed(search, asked)
         few = asked[:_PILOT]
         few_s = _timed(search, few)[1] / len(few)
@@ -293,6 +295,10 @@ def _findable(vectors: DenseVectors, held_out: NDArray[np.int64] | None) -> RowM
     keep = np.ones(len(vectors), bool) if vectors.valid is None else vectors.valid.copy()
     keep[held_out] = False
     return keep
+
+
+def _queries_for(k: int) -> int:
+    return max(_PILOT, _NEIGHBORS // k)
 
 
 def _worse_side(

@@ -29,6 +29,7 @@ class SampledIndex:
     def __init__(self, rows, held_out=None):
         self.num_rows = len(rows)
         self.asked = []
+        self.most = 0
         self._exact = registry.exact(rows, "l2")
         self._luck = np.random.default_rng(9).random(len(rows))
         self._in = np.ones(len(rows), bool) if rows.valid is None else rows.valid.copy()
@@ -40,6 +41,7 @@ class SampledIndex:
 
     def search(self, queries, k, *, params=None, keep=None, **options):
         self.asked.append(len(queries))
+        self.most = max(self.most, len(queries) * k)
         looked = self._in & (self._luck < (params or {"share": 1.0})["share"])
         found = self._exact.search(queries, k, keep=looked if keep is None else looked & keep)
         return Neighbors(found.rows, found.distances)
@@ -127,6 +129,24 @@ def test_given_queries_are_asked_instead():
 def test_without_queries_there_is_nothing_to_measure():
     rows = vectors(5)
     assert measure(SampledIndex(rows), rows, held_out_rows(rows)).points == ()
+
+
+def test_a_k_beyond_the_rows_costs_nothing():
+    rows = vectors()
+    held_out = held_out_rows(rows)
+    index = SampledIndex(rows, held_out)
+    curve = measure(index, rows, held_out, ks=(10**9, 10))
+    assert {point.k for point in curve.points} == {10}
+    assert index.most <= 10 * len(held_out)
+
+
+def test_a_large_k_is_measured_on_fewer_queries():
+    rows = vectors(40_000, 4)
+    asked = rows.values[:1000] + np.float32(0.1)
+    index = SampledIndex(rows)
+    curve = measure(index, rows, None, queries=asked, ks=(10_000,), budget_s=0.1)
+    assert max(point.queries for point in curve.points) < 200
+    assert index.most <= 2**20
 
 
 def test_time_that_is_up_ends_a_measurement():
