@@ -4,7 +4,8 @@ A filter can be blind to what is asked, or follow it: rows near one another pass
 neighbours of most queries do not. Both are measured at each selectivity. All settings get a few
 queries, from the cheapest on, until one finds everything; with a filter also until two in a row are
 slower than the exact scan, or time is up. Then those that seem to reach a target get all of them,
-and at last, if there is time, all others.
+and at last, if there is time, all others. Time does not keep settings without a filter from being
+tried, nor from all queries those that may reach the first target.
 
 Times are the least of several, as other work on the machine only ever adds to them.
 """
@@ -187,21 +188,22 @@ class _Bench:
         """Return the points of one cell, the exact scan's first."""
         cell = self._cell(case, k)
         pilots: list[CurvePoint] = []
-        slow_ones = 0
+        slow_ones, is_whole = 0, case.place is None
         for params in self._index.settings(k):
             point = self._point(cell, params, _PILOT)
             pilots.append(point)
             slower = min(point.batch_s / cell.few_s, point.single_s / cell.exact.single_s)
             slow_ones = slow_ones + 1 if slower > _SLOWER else 0
             given_up = slow_ones >= 2 or time.perf_counter() > end
-            if point.recall >= _COMPLETE or (given_up and case.place is not None):
+            if point.recall >= _COMPLETE or (given_up and not is_whole):
                 break
         points = dict(enumerate(pilots))
         for target in (*self._targets, None):
             for number, pilot in enumerate(pilots):
                 if pilot.recall < (min(self._targets) if target is None else target) - _DOUBT:
                     continue
-                if points[number] is pilot and time.perf_counter() < end:
+                is_due = is_whole and target == self._targets[0]
+                if points[number] is pilot and (is_due or time.perf_counter() < end):
                     points[number] = self._point(cell, pilot.params or {}, len(cell.asked))
                 if target is not None and points[number].low >= target:
                     break

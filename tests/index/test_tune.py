@@ -155,6 +155,15 @@ def test_time_that_is_up_ends_a_measurement():
     assert measure(SampledIndex(rows, held_out), rows, held_out, budget_s=0.0).points == ()
 
 
+def test_without_a_filter_time_keeps_no_setting_from_the_first_target():
+    rows = vectors()
+    asked = rows.values[:1000] + np.float32(0.1)
+    options = {"queries": asked, "ks": (10,), "targets": (0.9, 0.99), "budget_s": 1e-3}
+    curve = measure(SampledIndex(rows), rows, None, **options)
+    assert [point.params for point in curve.points] == [None, *SETTINGS]
+    assert curve.best(10, 0.9).queries == 1000
+
+
 def test_progress_rises_to_one_and_may_end_the_work():
     rows = vectors(2000)
     held_out = held_out_rows(rows)
