@@ -89,7 +89,8 @@ class VectorIndex(Protocol):
             memory_limit: bytes for temporary data; None: the process's budget.
 
         Returns:
-            On the device of the rows. Rows that are masked or null never come back.
+            On the device of the rows. Rows that are masked or null never come back. Exact indexes
+            answer in as many columns as there are rows, where these are fewer than `k`.
 
         Raises:
             QueryError: `GV-310` k below 1, `GV-312` wrong kind of queries, `GV-313` wrong width,

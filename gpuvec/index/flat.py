@@ -78,8 +78,9 @@ class FlatIndex:
         request = self._request(queries, keep, tie_rank, threads, memory_limit)
         if bound is not None:
             bound = self._per_query("bound", bound, len(queries))
+        wanted = min(int(k), max(1, self.num_rows))
         start = time.perf_counter()
-        found, strategy, candidates, rescanned = self._scan.topk(request, int(k), bound)
+        found, strategy, candidates, rescanned = self._scan.topk(request, wanted, bound)
         self._note(strategy, len(queries), candidates, rescanned, start)
         return found
 

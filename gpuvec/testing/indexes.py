@@ -29,10 +29,10 @@ def exact_answer(
     tie_rank: NDArray[np.int64] | None = None,
     bound: NDArray[np.float32] | None = None,
 ) -> Neighbors:
-    """Say what a search must answer, from all distances, slowly."""
+    """Say what an exact index must answer, from all distances, slowly."""
     m, n = distances.shape
     rank = np.arange(n) if tie_rank is None else tie_rank
-    found = Neighbors.empty(m, k)
+    found = Neighbors.empty(m, min(k, max(1, n)))
     for i in range(m):
         wanted = np.ones(n, bool) if keep is None else keep.copy()
         if bound is not None:
@@ -138,6 +138,7 @@ class ExactIndexTests(VectorIndexTests):
         for k in (1, 7, count + 2):
             wanted = exact_answer(distances, k, keep=keep, tie_rank=rank)
             found = index.search(put(xp, queries), k, keep=keep, tie_rank=put(xp, rank)).to_host()
+            assert found.k == min(k, count)
             np.testing.assert_array_equal(found.rows, wanted.rows)
             np.testing.assert_array_equal(found.distances, wanted.distances)
 
@@ -166,6 +167,18 @@ class ExactIndexTests(VectorIndexTests):
         same = np.flatnonzero(np.arange(len(rows)) % 4 == 0)
         wanted = same[np.argsort(rank[same])][:20]
         np.testing.assert_array_equal(found, np.tile(wanted, (queries_count, 1)))
+
+    @pytest.mark.parametrize("count", [0, 1, 300, 5000])
+    @pytest.mark.parametrize("asked", [1, 5, 200])
+    def test_a_k_of_any_size_takes_no_more_room_than_the_rows(
+        self, xp: Any, build: Any, count: int, asked: int
+    ) -> None:
+        few, rows = made_up(self.metric, self.dtype, count, 16)
+        queries = np.concatenate([few] * 40)[:asked]
+        found = build(put(xp, rows), self.metric).search(put(xp, queries), 1 << 60).to_host()
+        assert found.rows.shape == (asked, max(1, count))
+        wanted = np.arange(count) if count else [-1]
+        np.testing.assert_array_equal(np.sort(found.rows, axis=1), [wanted] * asked)
 
     def test_a_bound_cuts_and_includes(self, xp: Any, build: Any) -> None:
         queries, rows = self.case()
