@@ -19,7 +19,7 @@ from gpuvec.query.session import new_session
 from gpuvec.types import SegmentId
 
 T = TypeVar("T")
-STOP_S = 10.0
+STOP_S = 3.0
 
 _log = logging.getLogger("gpuvec")
 
@@ -60,6 +60,7 @@ class Builds:
 
     Attributes:
         stop_s: seconds that `stop` waits for a step of a build which cannot be interrupted.
+        memory_limit: of the last connection that named one; see `new_session`.
     """
 
     def __init__(self, coord: DataCoord, host: Host, clock: Clock) -> None:
@@ -67,10 +68,12 @@ class Builds:
         self._host = host
         self._clock = clock
         self.stop_s = STOP_S
+        self.memory_limit: float | None = None
         self._thread: threading.Thread | None = None
         self._current: BuildIndex | None = None
         self._share = 0.0  # of the current build
         self._stopping = False
+        self._asked: set[tuple[str, str]] = set()  # collection and field of jobs
         self._changed = threading.Condition()
 
     def tend(self, *, retry: str | None = None) -> None:
@@ -90,9 +93,10 @@ class Builds:
                 self._thread.start()
 
     def waiting(self, collection_id: str, field: str) -> frozenset[SegmentId]:
-        """Return the segments that lack the index of a field."""
+        """Return the segments that lack the index of a field; whoever asks is told of failures."""
         with self._changed:
             self._note()
+            self._asked.add((collection_id, field))
             builds = self._coord.waiting(collection_id)
             return frozenset(build.segment_id for build in builds if build.field == field)
 
@@ -169,7 +173,10 @@ class Builds:
         except Exception as error:  # a library's too: whoever asks for the index is told
             if not self._wanted(build):
                 return None
-            _log.warning("no index of %s for segment %s: %s", build.field, build.segment_id, error)
+            asked = (build.collection_id, build.field)
+            if asked not in self._asked:
+                _log.warning("no index of %s: %s: %s", build.field, build.segment_id, error)
+            self._asked.discard(asked)  # of later attempts only the log tells
             return error
         return None
 
@@ -177,7 +184,7 @@ class Builds:
         channel = self._channel(build.collection_id)
         if channel is None:
             raise _Stopped
-        session = new_session(device="cpu")
+        session = new_session(self.memory_limit, device="cpu")
         build_index(
             channel,
             build.segment_id,

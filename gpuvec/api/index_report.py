@@ -199,7 +199,11 @@ class IndexReport:
                           f"{gain:.1f} times the exact scan"))  # fmt: skip
         facts.append(("size", f"{self.size_bytes:,} bytes in files, built in {self.seconds:.1f} s"))
         facts += [("seen", reason) for reason in self._reasons()]
-        if self.wish == "auto" and any(segment.state == "small" for segment in self.segments):
+        is_auto, parts = self.wish == "auto", self.segments
+        if is_auto and any(part.state == "exact" and not part.reasons for part in parts):
+            text = "auto tries no index of such vectors; HNSW and IVFFlat can be asked for by name"
+            facts.append(("seen", text))
+        if is_auto and any(part.state == "small" for part in parts):
             facts.append(("small", f"fewer than {AUTO_LEAST_ROWS:,} rows are scanned exactly"))
         return [*facts, ("failed", self.failure)] if self.failure else facts
 

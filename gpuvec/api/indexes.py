@@ -1,27 +1,25 @@
 """What a `Collection` does with indexes: make, drop, list and tune them."""
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from gpuvec import errors
-from gpuvec.api.builds import Progress
 from gpuvec.api.engine import Engine
-from gpuvec.api.index_report import IndexReport, report_of
-from gpuvec.api.job import Job, Status
+from gpuvec.api.index_report import IndexReport
+from gpuvec.api.index_work import IndexWork, current_report
+from gpuvec.api.job import Job
 from gpuvec.api.progress import progress
-from gpuvec.coord.data_coord import is_hidden, least_rows, wants_index
 from gpuvec.index.spec import SPECS, Bitmap, IndexSpec
 from gpuvec.meta.catalog import CollectionState, IndexDefinition
-from gpuvec.meta.changes import Change, DropIndex, SetIndex
+from gpuvec.meta.changes import Change, DropIndex
 from gpuvec.node.loader import AUTO
 from gpuvec.query.build import whole_number
 from gpuvec.schema import FieldType, Schema, SparseVector
 from gpuvec.settings import parse_memory
-from gpuvec.types import SegmentState, Timestamp
+from gpuvec.types import Timestamp
 
 if TYPE_CHECKING:
     from gpuvec.api.frame import Frame
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from gpuvec.api.tuning import Tuning
 
 _POLL_S = 0.1
-_UNSAVED = (SegmentState.GROWING, SegmentState.SEALED)
 _TABLE = pa.schema(
     [
         ("field", pa.string()),
@@ -68,8 +65,8 @@ class Indexed:
         segment's index is built beside reads and writes, measured on rows that it had not been
         given, and used from then on; rows written later are scanned exactly until their segment has
         its own, which this call does not wait for. The same wish again changes nothing, and builds
-        what is missing. Another one takes its place: what was built before serves until the new
-        index of a segment is there, and stays if no part of that can be built. Ctrl-C, like
+        what is missing or damaged. Another one takes its place: what was built before serves until
+        the new index of a segment is there, and stays if no part of that can be built. Ctrl-C, like
         `Job.cancel`, undoes this call's wish, and puts the one that it replaced back.
 
         Args:
@@ -113,6 +110,7 @@ class Indexed:
         Raises:
             NotFoundError: `GV-618`, it has none.
         """
+        _check_name(field)
 
         def decide(state: CollectionState, _: Timestamp) -> list[Change]:
             if field not in state.indexes:
@@ -164,12 +162,18 @@ class Indexed:
 
         Raises:
             NotFoundError: `GV-104`, `GV-618` no such field or index.
-            QueryError: `GV-623`, there is nothing to measure.
+            QueryError: `GV-623`, there is nothing to measure; `GV-354`, `GV-620`, `GV-625` no
+                numbers or queries to measure with.
+
+        Warns:
+            RecallWarning: of so few queries nothing can be promised: searches go by what was
+                measured before.
         """
         from gpuvec.api.tuning import tune
 
-        targets = [_target(one) for one in ([recall] if isinstance(recall, float) else recall)]
-        ks = [whole_number("k", one, least=1) for one in ([k] if isinstance(k, int) else k)]
+        _check_name(field)
+        targets = [_target(one) for one in _some("recall", recall)]
+        ks = [whole_number("k", one, least=1) for one in _some("k", k)]
         return tune(self._engine, self._id, field, recall=targets, ks=ks, queries=queries)
 
     # Inside
@@ -185,134 +189,7 @@ class Indexed:
     def _index_reports(self) -> list[IndexReport]:
         """Return the reports of all indexes, from metadata."""
         state = self._engine.state(self._id)
-        return [_report(self._engine, self._id, state, name) for name in state.indexes]
-
-
-def _report(engine: Engine, collection_id: str, state: CollectionState, name: str) -> IndexReport:
-    error = engine.builds.progress(collection_id, name).error
-    return report_of(state, name, "" if error is None else str(error).splitlines()[0])
-
-
-class IndexWork:
-    """Building the indexes of one definition; see `gpuvec.api.job.Work`.
-
-    Making one commits the definition, unless it is there already, and begins.
-
-    Attributes:
-        definition: of the index.
-        former: the one that it replaced; None: there was none.
-        is_new: whether this work committed it.
-        rows: that waited for their index at the start, at least 1.
-    """
-
-    def __init__(
-        self, engine: Engine, collection_id: str, name: str, wish: IndexDefinition
-    ) -> None:
-        self._engine = engine
-        self._id = collection_id
-        self._field = wish.field
-        self.definition = replace(wish, index_id=engine.mint())
-        self.former: IndexDefinition | None = None
-        self.is_new = True
-        self.what = f'index of "{wish.field}" in "{name}"'
-        engine.change(collection_id, self._decide)
-        self._flush()
-        engine.builds.tend(retry=collection_id)
-        self._segments = engine.builds.waiting(collection_id, wish.field)
-        self.rows = max(1, self._progress().waiting)
-
-    def _decide(self, state: CollectionState, _: Timestamp) -> list[Change]:
-        if self._field not in state.schema.fields:
-            raise errors.unknown_field(self._field, state.schema.fields)
-        known = state.indexes.get(self._field)
-        if known is not None and known.same_wish(self.definition):
-            self.definition, self.is_new = known, False
-            return []
-        self.former = known
-        return [_setting(state, self.definition)]
-
-    def _flush(self) -> None:
-        """Save growing rows, unless they are too few for an index."""
-        least = least_rows(self.definition)
-        infos = self._engine.channel(self._id).shard.infos()
-        unsaved = [info.row_count for info in infos if info.state in _UNSAVED]
-        if least is not None and max(unsaved, default=0) >= least:
-            self._engine.flush(self._id)
-
-    @property
-    def _state(self) -> CollectionState:
-        return self._engine.channel(self._id).state
-
-    def _current(self, state: CollectionState) -> bool:
-        found = state.indexes.get(self._field)
-        return found is not None and found.index_id == self.definition.index_id
-
-    def _progress(self) -> Progress:
-        """Return how far the segments are that lacked the index at the start."""
-        return self._engine.builds.progress(self._id, self._field, self._segments)
-
-    def status(self) -> Status:
-        """See `Work.status`."""
-        if not self._current(self._state):
-            return "cancelled"
-        found = self._progress()
-        if not found.waiting:
-            return "done"
-        return "running" if found.error is None else "failed"
-
-    def _has_part(self, state: CollectionState) -> bool:
-        records = [s.indexes.get(self._field) for s in state.segments.values()]
-        name = self.definition.index_id
-        return any(record is not None and record.definition_id == name for record in records)
-
-    def share(self) -> float:
-        """See `Work.share`."""
-        found = self._progress()
-        return min(1.0, max(0.0, 1 - (found.waiting - found.done) / self.rows))
-
-    def pause(self, timeout_s: float) -> None:
-        """See `Work.pause`."""
-        self._engine.builds.wait(timeout_s)
-
-    def result(self) -> IndexReport:
-        """See `Work.result`. A new wish of which no part could be built is undone."""
-        state = self._state
-        if not self._current(state):
-            raise errors.job_cancelled(self.what)
-        error = self._progress().error
-        if error is not None:
-            if self.is_new and not self._has_part(state):
-                self.cancel()
-            raise errors.as_build_error(self._field, error) from error
-        report = _report(self._engine, self._id, state, self._field)
-        if report.wish != AUTO:
-            _warn_if_short(report)
-        return report
-
-    def cancel(self) -> None:
-        """See `Work.cancel`: forget the definition, if it is still this one."""
-
-        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
-            if not self._current(state):
-                return []
-            if self.former is not None:
-                return [_setting(state, self.former)]
-            return [DropIndex(field=self._field)]
-
-        self._engine.change(self._id, decide)
-        self._engine.builds.tend()
-
-
-def _setting(state: CollectionState, wish: IndexDefinition) -> SetIndex:
-    """Return the change to a wish; what was built serves until then, where all of it is replaced.
-
-    Without that, an index would stay for good where the new wish is for the exact scan.
-    """
-    later = replace(state, indexes={**state.indexes, wish.field: wish})
-    seen = [s for s in state.segments.values() if not is_hidden(state, s)]
-    having = [segment for segment in seen if wish.field in segment.indexes]
-    keeps = all(wants_index(later, segment, wish.field) for segment in having)
-    return SetIndex(definition=wish, keeps=keeps)
+        return [current_report(self._engine, self._id, state, name) for name in state.indexes]
 
 
 def _show(work: IndexWork, job: "Job[IndexReport]") -> None:
@@ -329,21 +206,6 @@ def _show(work: IndexWork, job: "Job[IndexReport]") -> None:
             tell(work.rows - shown)
 
 
-def _warn_if_short(report: IndexReport) -> None:
-    """Warn of segments whose settings miss the target, not of those too small to show it."""
-    target = report.target or 0.0
-    short = [s for s in report.short if s.recall is not None and s.recall < target]
-    if not short:
-        return
-    most = min(short, key=lambda segment: segment.recall or 0.0)
-    text = (
-        f'{report.wish} of "{report.field}" reaches recall {most.recall:.3f} at most, not '
-        f"{target:g} (k={report.k}, a segment of {most.rows:,} rows): searches that want "
-        f"{target:g} scan exactly there. Build it larger, or ask for less"
-    )
-    warnings.warn(text, errors.RecallWarning, stacklevel=5)
-
-
 def _definition(
     schema: Schema,
     name: str,
@@ -354,6 +216,7 @@ def _definition(
     max_memory: Any,
 ) -> IndexDefinition:
     """Return a wish, checked; see `Indexed.create_index`."""
+    _check_name(field)
     if field not in schema.fields:
         raise errors.unknown_field(field, schema.fields, where=f'collection "{name}"')
     if index != AUTO and not isinstance(index, IndexSpec):
@@ -369,6 +232,11 @@ def _definition(
     )
 
 
+def _check_name(field: Any) -> None:
+    if not isinstance(field, str):
+        raise errors.bad_number("field", field, "the name of a field")
+
+
 def _check_fit(index: IndexSpec | None, field: str, kind: FieldType) -> None:
     if isinstance(kind, SparseVector):
         raise errors.no_sparse_index(field)
@@ -381,9 +249,18 @@ def _check_fit(index: IndexSpec | None, field: str, kind: FieldType) -> None:
         check_field(index or Bitmap(), field, kind)
 
 
+def _some(option: str, given: Any) -> list[Any]:
+    """Return the items of a list that is not empty, or of one number."""
+    listed = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    items = list(given) if listed else [given]
+    if not items:
+        raise errors.bad_number(option, given, "a number, or a list of some")
+    return items
+
+
 def _target(recall: Any) -> float:
-    number = isinstance(recall, int | float) and not isinstance(recall, bool)
-    if not number or not 0 < recall < 1:
+    number = isinstance(recall, Real) and not isinstance(recall, bool)
+    if not number or not 0 < float(recall) < 1:
         raise errors.bad_target(recall)
     return float(recall)
 
@@ -393,6 +270,7 @@ def _bytes(max_memory: Any) -> int | None:
         found = parse_memory(max_memory)
     except ValueError:
         raise errors.bad_max_memory(max_memory) from None
-    if isinstance(found, float):  # a share says nothing of indexes that several processes open
+    part = isinstance(max_memory, Real) and float(max_memory) % 1 != 0
+    if part or isinstance(found, float):  # a share says nothing of indexes that others open too
         raise errors.bad_max_memory(max_memory)
     return found

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from numbers import Real
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from gpuvec import errors
@@ -75,9 +76,14 @@ class Job(Generic[R]):
             timeout: seconds to wait at most; None: as long as it takes.
 
         Raises:
+            QueryError: `GV-354`, timeout is no such number.
             DeadlineError: `GV-624`, it is not done in time; it goes on.
             JobError: `GV-622`, it was cancelled. What it failed with is raised as it is.
         """
+        given: Any = timeout
+        number = isinstance(given, Real) and not isinstance(given, bool)
+        if given is not None and not (number and float(given) >= 0):
+            raise errors.bad_number("timeout", timeout, "seconds, at least 0, or None")
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.status == "running":
             left = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())

@@ -1,5 +1,6 @@
 """`Tuning`: an index measured again, segment by segment, and what searches make of it."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from gpuvec.types import Metric
 if TYPE_CHECKING:
     from gpuvec.api.frame import Frame
 
+FEW_QUERIES = 50  # fewer leave an interval that hardly any setting passes
 _SHARES = 100  # in which progress is told
 _POINTS = pa.schema(
     [
@@ -131,13 +133,17 @@ def tune(
         raise errors.no_index_to_tune(field, "no segment has an index; all are scanned exactly")
     columns = Columns(dict(state.schema.fields), state.schema.primary_key)
     asked = None if queries is None else _queries(queries, columns, field)
+    keep = asked is None or len(asked) >= FEW_QUERIES
+    if asked is not None and not keep:
+        warnings.warn(_few(len(asked)), errors.RecallWarning, stacklevel=3)
     wanted = tuple(dict.fromkeys([state.indexes[field].k, *ks, 10, 100]))
     curves = []
     with progress(f'measuring "{field}"', len(segments) * _SHARES, "steps") as tell:
         for one in segments:
-            curve = _measure(one, metric, wanted, asked, tell)
-            record = steps.write(one, curve, keys.collection(collection_id), engine.mint())
-            engine.change(collection_id, adding(one.segment_id, engine.run(record)))
+            curve = _measure(one, metric, wanted, asked, tell, engine.builds.memory_limit)
+            if keep:
+                record = steps.write(one, curve, keys.collection(collection_id), engine.mint())
+                engine.change(collection_id, adding(one.segment_id, engine.run(record)))
             curves.append((one, curve))
     return _tuning(field, curves, recall, ks)
 
@@ -148,6 +154,7 @@ def _measure(
     ks: tuple[int, ...],
     queries: Queries | None,
     tell: Callable[[int], None],
+    memory_limit: float | None,
 ) -> RecallCurve:
     shown = 0
 
@@ -158,7 +165,7 @@ def _measure(
             tell(more)
             shown += more
 
-    session = new_session(device="cpu")
+    session = new_session(memory_limit, device="cpu")
     return steps.measure(
         one,
         metric,
@@ -167,6 +174,13 @@ def _measure(
         threads=session.threads,
         memory_limit=session.memory_limit // 2,
         progress=advance,
+    )
+
+
+def _few(count: int) -> str:
+    return (
+        f"{count} queries are too few to go by: searches go on as measured before. Give at least "
+        f"{FEW_QUERIES}, better 1,000"
     )
 
 
@@ -179,6 +193,8 @@ def _queries(queries: Any, columns: Columns, field: str) -> Queries:
         rows = frame(queries).select(found.vector).collect().rows
         found = QueryArray(vectors=rows.vectors[found.vector])
     (tile,) = array_blocks(found)
+    if len(tile.vectors) == 0:
+        raise errors.no_queries_to_tune(field)
     return as_queries(tile.vectors, columns.fields[field], "cpu")
 
 

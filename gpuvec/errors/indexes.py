@@ -99,7 +99,8 @@ def bad_max_memory(got: object) -> QueryError:
     """Return the error for a max_memory that is no size."""
     return QueryError(
         "GV-621",
-        f'max_memory must be bytes or a text such as "20GiB", got {got!r}',
+        f'max_memory must be a whole number of bytes, above 1, or a text such as "20GiB"; '
+        f"got {got!r}",
         hint="None sets no limit",
         details={"got": got},
     )
@@ -132,6 +133,16 @@ def job_not_done(what: str, seconds: float, share: float) -> DeadlineError:
         f"{what} is {share:.0%} done after {seconds:g} s",
         hint="it goes on; wait again, or look at progress and eta",
         details={"job": what, "seconds": seconds, "progress": share},
+    )
+
+
+def no_queries_to_tune(field: str) -> QueryError:
+    """Return the error for measuring an index with queries that are none."""
+    return QueryError(
+        "GV-625",
+        f'an index of "{field}" cannot be measured: queries has no rows',
+        hint="queries=None measures with some of the rows",
+        details={"field": field},
     )
 
 

@@ -9,8 +9,7 @@ def device_memory_exceeded(what: str, *, needed: int, free: int, where: str) -> 
     """Return the error for work of which not even a part fits into a memory budget."""
     return DeviceMemoryError(
         "GV-400",
-        f"{what} needs {needed / 2**20:,.1f} MiB of {where} memory; "
-        f"{free / 2**20:,.1f} MiB of the budget are free",
+        f"{what} needs {_size(needed)} of {where} memory; {_size(free)} of the budget are free",
         hint="raise the memory limit, close other databases or results, search fewer queries at "
         "once, or choose float16 or int8 vectors",
         details={"what": what, "needed": needed, "free": free},
@@ -20,11 +19,10 @@ def device_memory_exceeded(what: str, *, needed: int, free: int, where: str) -> 
 def index_memory_exceeded(what: str, parts: Mapping[str, int], limit: int) -> DeviceMemoryError:
     """Return the error for an index whose build does not fit into its memory; names the parts."""
     needed = sum(parts.values())
-    listed = ", ".join(f"{part} {size / 2**20:,.1f} MiB" for part, size in parts.items())
+    listed = ", ".join(f"{part} {_size(size)}" for part, size in parts.items())
     return DeviceMemoryError(
         "GV-401",
-        f"{what} needs {needed / 2**20:,.1f} MiB of memory ({listed}); "
-        f"{limit / 2**20:,.1f} MiB are allowed",
+        f"{what} needs {_size(needed)} of memory ({listed}); {_size(limit)} are allowed",
         hint="raise max_memory, choose an index that keeps fewer bytes a row (IVFInt8, IVFSQ8), "
         "or store the field as float16 or int8",
         details={"what": what, "parts": dict(parts), "needed": needed, "limit": limit},
@@ -41,12 +39,10 @@ def no_index_fits(
         limits: bytes allowed, by "index" and "build".
     """
     listed = "; ".join(
-        f"{name}: " + ", ".join(f"{part} {size / 2**20:,.1f} MiB" for part, size in sizes.items())
+        f"{name}: " + ", ".join(f"{part} {_size(size)}" for part, size in sizes.items())
         for name, sizes in parts.items()
     )
-    allowed = " and ".join(
-        f"{size / 2**20:,.1f} MiB for the {name}" for name, size in limits.items()
-    )
+    allowed = " and ".join(f"{_size(size)} for the {name}" for name, size in limits.items())
     return DeviceMemoryError(
         "GV-402",
         f"no index fits: {allowed} are allowed; {listed}",
@@ -66,3 +62,10 @@ def result_too_large(rows: int, size_bytes: int, limit_bytes: int) -> ResultTooL
         "or give less k",
         details={"rows": rows, "size_bytes": size_bytes, "limit_bytes": limit_bytes},
     )
+
+
+def _size(count: int) -> str:
+    """Return bytes as text, in a unit that shows them."""
+    if count >= 1 << 20:
+        return f"{count / 2**20:,.1f} MiB"
+    return f"{count / 2**10:,.1f} KiB" if count >= 1 << 10 else f"{count} bytes"

@@ -260,11 +260,22 @@ def unknown_index_version(*, wanted: int, got: object) -> UnsupportedError:
     )
 
 
+def index_damaged(cause: CorruptError) -> CorruptError:
+    """Return the error for a file of an index, told as the store did, with the way out."""
+    return CorruptError(
+        cause.code,
+        cause.message,
+        hint="it belongs to an index, rows are not affected: create_index with the arguments of "
+        "then makes it anew; search(exact=True) needs no index of vectors",
+        details=cause.details,
+    )
+
+
 def damaged_index_file(why: str) -> CorruptError:
     """Return the error for an index file that is not one, or not all of one."""
     return CorruptError(
         "GV-331",
         f"an index file is damaged: {why}",
-        hint="drop the index and create it again; rows are not affected",
+        hint="create_index with the arguments of then makes it anew; rows are not affected",
         details={"why": why},
     )

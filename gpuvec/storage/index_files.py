@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.errors import StorageError
+from gpuvec.errors import CorruptError, StorageError, index_damaged
 from gpuvec.storage import keys
 from gpuvec.storage.checksum import as_bytes, crc32c
 from gpuvec.storage.object_store import Buffer, Delete, ObjectStore, Procedure, Put
@@ -80,7 +80,10 @@ class IndexFiles:
         """
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load_verified(self.store, self.records[name])
+                try:
+                    self._loaded[name] = load_verified(self.store, self.records[name])
+                except CorruptError as error:
+                    raise index_damaged(error) from None
             return self._loaded[name]
 
     def path(self, name: str) -> str | None:

@@ -215,6 +215,68 @@ def test_a_damaged_segment_is_told_to_whoever_waits(tmp_path, items):
     assert items.indexes().count() == 0
 
 
+@pytest.mark.parametrize("name", ["curve.json", "graph.faiss", ""])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_the_same_wish_builds_a_damaged_index_anew(tmp_path, engine, items, name, how):
+    wishes = {"v": gv.index.HNSW(m=4, ef_construction=10), "n": SORTED}
+    field = "v" if name else "n"
+    items.insert(rows(1000, 100))
+    items.flush()
+    for wanted, spec in wishes.items():
+        items.create_index(wanted, spec)
+    before = index_ids(items, field)
+    for path in index_files(tmp_path):
+        if path.parent.name == min(before.values()) and path.name.startswith(name):
+            spoil(path, how)
+
+    def use():
+        if field == "v":
+            return items.search(np.ones(4, np.float32), k=3, params={"ef_search": 32}).count()
+        return items.filter("n == 3").select("id").to_arrow().num_rows
+
+    with pytest.raises(gv.CorruptError, match="create_index") as caught:
+        use()
+    assert caught.value.code in ("GV-501", "GV-503")
+    assert items.create_index(field, wishes[field]).waiting == 0
+    after = index_ids(items, field)
+    assert sum(after[segment] != before[segment] for segment in before) == 1, "one is new"
+    assert use() == (3 if field == "v" else 60)
+
+
+def index_ids(items, field):
+    segments = items._engine.channel(items._id).state.segments.values()
+    return {segment.segment_id: segment.indexes[field].index_id for segment in segments}
+
+
+def spoil(path, how):
+    if how == "gone":
+        path.unlink()
+        return
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_a_failure_is_logged_only_where_nobody_is_told(disk, clock, items, caplog):
+    disk.full = True
+    with pytest.raises(gv.StorageError):
+        items.create_index("n", SORTED)
+    assert caplog.records == []
+    disk.full = False
+    items.create_index("n", SORTED)
+    disk.full = True
+    items.insert(rows(1000))
+    items.flush()
+    with pytest.raises(gv.StorageError):
+        items.create_index("n", SORTED)
+    clock.advance(3600)
+    items._engine.builds.tend()
+    while not caplog.records:
+        items._engine.builds.wait(1)
+    assert "no index of n" in caplog.text
+
+
 def test_what_a_library_raises_is_told_with_its_name():
     error = as_build_error("v", ZeroDivisionError("of a library"))
     assert isinstance(error, gv.JobError)

@@ -342,6 +342,26 @@ def test_progress_is_told(items):
 # Jobs
 
 
+@pytest.mark.parametrize("timeout", ["x", -1, True, float("nan")])
+def test_a_timeout_that_is_none_is_refused(items, timeout):
+    job = items.create_index("price", wait=False)
+    with pytest.raises(gv.QueryError, match="GV-354"):
+        job.wait(timeout)
+    assert job.wait(np.float32(60)).waiting == 0
+
+
+def test_cancelling_a_job_of_a_wish_that_was_there_keeps_the_index(items):
+    items.create_index("v", HNSW)
+    items.insert(rows(1500, start=1000))
+    items.flush()
+    job = items.create_index("v", HNSW, wait=False)
+    job.cancel()
+    with pytest.raises(gv.JobError, match="GV-622"):
+        job.wait()
+    assert items.indexes().count() == 1
+    assert items.create_index("v", HNSW).waiting == 0
+
+
 def test_a_job_can_be_watched_awaited_and_waited_for(items):
     job = items.create_index("v", HNSW, wait=False)
     assert job.status in ("running", "done")
@@ -451,6 +471,9 @@ def test_an_interrupted_call_drops_what_it_made_and_nothing_older(items):
         ("GV-621", {"max_memory": -1}),
         ("GV-621", {"max_memory": 0.5}),
         ("GV-621", {"max_memory": True}),
+        ("GV-621", {"max_memory": 1.5}),
+        ("GV-354", {"field": None}),
+        ("GV-354", {"field": ["v"]}),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_before_anything_happens(items, code, arguments):
@@ -458,6 +481,20 @@ def test_a_wish_that_cannot_be_is_refused_before_anything_happens(items, code, a
         items.create_index(**{"field": "v", **arguments})
     assert caught.value.code == code
     assert items.indexes().count() == 0
+
+
+def test_numbers_of_numpy_are_numbers(items):
+    report = items.create_index(
+        "v", HNSW, recall=np.float32(0.9), k=np.int64(5), max_memory=np.int64(10**9)
+    )
+    assert (report.target, report.k) == (pytest.approx(0.9), 5)
+    assert items.tune("v", recall=np.float64(0.5), k=np.int32(3)).table.count() == 1
+
+
+@pytest.mark.parametrize("field", [None, 5, ["v"]])
+def test_a_field_without_a_name_is_refused(items, field):
+    with pytest.raises(gv.QueryError, match="GV-354"):
+        items.drop_index(field)
 
 
 def test_what_works_is_named():
@@ -479,6 +516,7 @@ def test_an_index_that_does_not_fit_its_memory_is_refused_and_leaves_nothing(ite
     with pytest.raises(gv.DeviceMemoryError, match=r"GV-40[12]") as caught:
         items.create_index("v", HNSW, max_memory="1KB")
     assert caught.value.details["limit"] == 1000
+    assert "1000 bytes are allowed" in str(caught.value)
     assert items.indexes().count() == 0
     assert items.create_index("v", HNSW, max_memory="100MB").rows_covered == ROWS
 
@@ -530,12 +568,12 @@ def test_tuning_measures_again_and_keeps_the_files(items, spec, source):
 
 def test_tuning_with_queries_measures_with_these(items):
     items.create_index("v", HNSW)
-    queries = rows(40, seed=9)["v"]
+    queries = rows(60, seed=9)["v"]
     tuning = items.tune("v", recall=0.9, k=10, queries=queries)
     assert tuning.source == "given queries"
-    assert max(tuning.points.to_arrow()["queries"].to_pylist()) == 40
+    assert max(tuning.points.to_arrow()["queries"].to_pylist()) == 60
     assert items.indexes().to_arrow()["recall"].to_pylist()[0] is not None
-    again = items.tune("v", queries={"x": queries, "name": ["a"] * 40})
+    again = items.tune("v", queries={"x": queries, "name": ["a"] * 60})
     assert again.source == "given queries"
 
 
@@ -557,10 +595,29 @@ def test_a_tuning_can_be_drawn(items):
         ("GV-623", {"field": "word"}),
         ("GV-620", {"field": "v", "recall": [2]}),
         ("GV-354", {"field": "v", "k": [0]}),
+        ("GV-354", {"field": "i", "k": []}),
+        ("GV-354", {"field": "i", "recall": []}),
+        ("GV-620", {"field": "i", "recall": 2}),
+        ("GV-354", {"field": 5}),
+        ("GV-625", {"field": "i", "queries": np.zeros((0, DIM), np.float32)}),
     ],
 )
-def test_what_cannot_be_tuned_says_why(items, code, arguments):
+def test_what_cannot_be_tuned_says_why(db, code, arguments):
+    items = db.create_collection("items", schema(i=gv.Vector(DIM)))
+    items.insert({**rows(100), "i": rows(100)["v"]})
     items.create_index("word", gv.index.Bitmap())
+    items.create_index("i", HNSW)
     with pytest.raises(gv.GpuvecError) as caught:
         items.tune(**arguments)
     assert caught.value.code == code
+
+
+def test_few_queries_are_shown_but_do_not_replace_what_was_measured(items):
+    items.create_index("v", HNSW)
+    before = items.indexes().to_arrow()
+    with pytest.warns(gv.RecallWarning, match="3 queries are too few") as said:
+        tuning = items.tune("v", queries=rows(3, seed=9)["v"])
+    assert said[0].filename == __file__
+    assert max(tuning.points.to_arrow()["queries"].to_pylist()) == 3
+    assert items.indexes().to_arrow() == before
+    assert segment_indexes(items, "v")[0].curve().source == "held-out rows"
