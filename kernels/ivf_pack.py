@@ -26,6 +26,8 @@ _BLOCK = 8192  # rows converted at a time
 _ROWS_PER_GROUP = 62  # of few rows; of many, groups grow faster than their number
 _FEW_ROWS = 1 << 16
 _LISTS_PER_GROUP = 1.8
+_ROWS_PER_LIST = 8  # at least, on average: single rows have no spread to learn
+_FARTHEST = 1e18  # spreads, where those that were learnt are nothing
 _ROUNDING = 12.0**-0.5  # spread of what rounding to a step loses, in steps
 
 F32 = NDArray[np.float32]
@@ -195,7 +197,7 @@ def _finish(metric: Metric, fit: Fit, out: _Encoded) -> IvfPack:
     half, spreads = np.full(len(units), np.inf, np.float32), np.zeros(len(units), np.float32)
     half[:lists] = 0 if flat else half_squares(out.centers)
     energy = max(float(fit.variance.sum()), 1e-300)
-    spreads[:lists] = np.sqrt(out.spreads / energy)
+    spreads[:lists] = np.minimum(np.sqrt(out.spreads / energy), _FARTHEST)
     wide = 4.0**fit.query_shift
     losses = np.sqrt(np.maximum(wide * out.heads + out.spreads - out.heads, 0)) * _ROUNDING
     far = max(float(fit.variance[fit.edge :].sum()), 1e-300)
@@ -204,7 +206,7 @@ def _finish(metric: Metric, fit: Fit, out: _Encoded) -> IvfPack:
         codes=out.words.view(np.uint8).reshape(tiles, words, TILE_ROWS, WORD),
         rows=out.rows,
         terms=out.terms,
-        tails=np.sqrt(out.tails / far).astype(np.float32),
+        tails=np.minimum(np.sqrt(out.tails / far), _FARTHEST).astype(np.float32),
         list_tiles=out.list_tiles,
         units=out.units,
         steps=out.units + units[:lists],
@@ -283,8 +285,13 @@ def _encode_centers(centers: F32, fit: Fit) -> tuple[NDArray[np.uint8], F32, F64
     return tiles_of(codes), units, losses
 
 
-def groups_for(rows: int) -> int:
-    """Return how many groups to make of rows: of a tile and a bit, larger where rows are many."""
+def groups_for(rows: int, wanted: int | None = None) -> int:
+    """Return how many groups to make of rows: of a tile and a bit, larger where rows are many.
+
+    Or as many as are wanted, if that leaves them rows enough.
+    """
+    if wanted is not None:
+        return max(1, min(wanted, rows // _ROWS_PER_LIST))
     few = min(rows, _FEW_ROWS) / _ROWS_PER_GROUP
     return max(1, int(few * max(1.0, rows / _FEW_ROWS) ** 0.25 + 0.5))
 
@@ -301,7 +308,7 @@ def pack_bytes(rows: int, dim: int, groups: int) -> dict[str, int]:
     sample = min(rows, max(MIN_SAMPLE, SAMPLE_PER_CENTER * groups, 2 * dim))
     return {
         "index": tiles * TILE_ROWS * (dims + 8) + tiles * (dims + 64) + 4 * dim * dims,
-        "sample of rows": 2 * 4 * sample * dim,
+        "sample of rows": 3 * 4 * sample * dim,  # as read, as prepared, and less the origin
         "tiles of rows and products": 2 * 4 * _BLOCK * (dims + dim),
         "numbers of rows": 40 * rows,
     }

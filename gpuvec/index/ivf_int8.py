@@ -273,7 +273,7 @@ def build(
 
     _check(spec, vectors, metric)
     count = len(vectors) if vectors.valid is None else int(np.count_nonzero(vectors.valid))
-    decided = replace(spec, n_lists=spec.n_lists or groups_for(count))
+    decided = replace(spec, n_lists=groups_for(count, spec.n_lists))
     parts = build_bytes(decided, len(vectors), vectors)
     allowed = host_limit_bytes() if memory_limit is None else memory_limit
     if sum(parts.values()) > allowed:
@@ -321,7 +321,7 @@ def build_bytes(spec: IVFInt8, rows: int, vectors: DenseVectors) -> dict[str, in
     """See `registry.build_bytes`."""
     from gpuvec.kernels.ivf_pack import groups_for, pack_bytes
 
-    return pack_bytes(rows, int(vectors.values.shape[1]), spec.n_lists or groups_for(rows))
+    return pack_bytes(rows, int(vectors.values.shape[1]), groups_for(rows, spec.n_lists))
 
 
 def _check(spec: IVFInt8, vectors: DenseVectors, metric: Metric) -> None:

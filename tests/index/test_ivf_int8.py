@@ -283,3 +283,59 @@ def test_most_effort_finds_a_row_that_is_asked_for():
     rows = clustered(3000, 32, groups=80)
     found = make(rows, "l2").search(rows, 1, params=MOST)
     assert (found.distances[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("metric", [Metric.COSINE, Metric.L2])
+def test_more_lists_than_rows_are_as_many_as_serve(metric):
+    rows = clustered(800, 16)
+    held_out = np.arange(0, 800, 10)
+    index = registry.build(
+        IVFInt8(n_lists=5000), DenseVectors(rows), metric, held_out=held_out, threads=2
+    )
+    assert index.spec.n_lists < 800
+    keep = np.ones(800, bool)
+    keep[held_out] = False
+    found = index.search(rows[held_out], 10, params=MOST)
+    distances = pairwise_distances(rows[held_out], rows, metric)
+    assert recall_of(found, np.where(keep, distances, np.inf), 10) >= 0.99
+
+
+def test_rows_that_are_unlike_all_learnt_ones_are_packed():
+    rows = np.ones((600, 16), np.float32)
+    rows[::10] = clustered(60, 16)
+    index = registry.build(
+        IVFInt8(), DenseVectors(rows), Metric.L2, held_out=np.arange(0, 600, 10), threads=2
+    )
+    index.complete()
+    assert (index.search(rows[:20], 1, params=MOST).rows >= 0).all()
+
+
+PEAK = """
+import sys
+import numpy as np
+from gpuvec.index import registry
+from gpuvec.index.spec import IVFInt8
+from gpuvec.rows import DenseVectors
+
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+count, width = map(int, sys.argv[1:])
+rows = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+vectors = DenseVectors(rows)
+registry.build(IVFInt8(), vectors.slice(0, 6000), "cosine")  # loads compiled code
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+registry.build(IVFInt8(), vectors, "cosine")
+said = sum(registry.build_bytes(IVFInt8(), count, vectors).values())
+print((status("VmHWM") - before) / said)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "width"), [(60_000, 256), (120_000, 128), (30_000, 768)])
+def test_a_build_takes_about_the_memory_it_says(count, width):
+    run = [sys.executable, "-c", PEAK, str(count), str(width)]
+    share = float(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert 0.5 <= share <= 1.3
