@@ -41,8 +41,10 @@ def connect(
         cluster: none yet: everything runs in this process.
         storage_options: of a bucket's store, as for s3fs, gcsfs and adlfs; others have none.
         device: `auto`, `cpu` or `gpu`.
-        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold; by
-            default the setting `memory_limit`, else what the machine lets this process have.
+        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold, and a
+            build of an index besides; of connections to one database, the last that names one
+            decides for builds. By default the setting `memory_limit`, else what the machine lets
+            this process have.
         durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by
             default the setting `durability`.
 
@@ -69,6 +71,8 @@ def connect(
     chosen = config["durability"] if durability is None else durability
     key, engine = _engine(path, storage_options, chosen)
     session = new_session(limit, device=device)
+    if limit is not None:
+        engine.builds.memory_limit = limit
     return Database(key, engine, session)
 
 
