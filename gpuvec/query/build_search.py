@@ -42,9 +42,11 @@ def vector_field(columns: Columns, on: str | None, option: str = "on") -> str:
 
     Raises:
         NotFoundError: `GV-104`, no such column.
-        QueryError: `GV-352`, it holds no vectors, or several columns do and none is named.
+        QueryError: `GV-352`, it holds no vectors, or several columns do and none is named;
+            `GV-354`, `on` is no name.
     """
     if on is not None:
+        _check_name(option, on)
         if on not in columns.vectors:
             check_names([on], columns)
         if not columns.fields[on].is_vector:
@@ -74,6 +76,7 @@ def query_frame(
     if wanted != found:
         raise errors.wrong_dimension(field, wanted=wanted, got=found, where=where)
     if query_id is not None:
+        _check_name("query_id", query_id)
         check_names([query_id], columns)
         check_comparable(columns, query_id, "name queries")
     named = columns.primary_key if query_id is None else query_id
@@ -107,6 +110,7 @@ def search(
     if radius is not None and isinstance(k, DefaultK):
         k = None
     if group_by is not None:
+        _check_name("group_by", group_by)
         node = expose(node, [group_by])
     columns = node.columns
     if group_by is not None:
@@ -160,6 +164,11 @@ def _promise(recall: Any, exact: bool, params: Any) -> float | None:
     if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < float(recall) <= 1:
         raise errors.bad_number("recall", recall, "a number above 0 and at most 1")
     return float(recall)
+
+
+def _check_name(option: str, got: Any) -> None:
+    if not isinstance(got, str):
+        raise errors.bad_number(option, got, "the name of a column")
 
 
 def _yes_or_no(option: str, got: Any) -> bool:

@@ -40,6 +40,10 @@ REFUSED = [
     ({"query_id": "id"}, "GV-356"),
     ({"query_on": "id", "query_id": "id"}, "query_on and query_id"),
     ({"on": "price"}, "not a vector column"),
+    ({"on": 5}, "on must be the name of a column, got 5"),
+    ({"on": ["embedding"]}, "on must be the name of a column"),
+    ({"group_by": 5}, "group_by must be the name of a column"),
+    ({"group_by": ["brand"]}, "group_by must be the name of a column"),
 ]
 
 
@@ -48,6 +52,13 @@ def test_options_that_cannot_be_are_refused_when_the_query_is_built(options, tex
     with pytest.raises(QueryError) as caught:
         make_table(1).frame.search(Q, **options)
     assert text in str(caught.value)
+
+
+def test_columns_of_query_frames_are_named_by_text():
+    rows = make_table(1).frame
+    for option in ("query_on", "query_id"):
+        with pytest.raises(QueryError, match=f"{option} must be the name of a column"):
+            rows.search(rows.limit(3), **{option: ["id"]})
 
 
 def test_numbers_of_numpy_are_numbers():
