@@ -254,6 +254,15 @@ def test_binary_vectors_can_have_an_index(db):
     assert segment_indexes(items, "b")[0].spec == gv.index.HNSW(m=8)
 
 
+def test_auto_tells_that_it_tries_no_index_of_binary_vectors(db):
+    items = db.create_collection(
+        "bits", gv.Schema({"id": gv.Int64(), "b": gv.BinaryVector(64)}, "id")
+    )
+    bits = np.random.default_rng(0).integers(0, 256, (AUTO_LEAST_ROWS, 8), np.uint8)
+    items.insert({"id": np.arange(AUTO_LEAST_ROWS), "b": bits})
+    assert "auto tries no index of such vectors" in repr(items.create_index("b"))
+
+
 def test_null_vectors_and_deletes_do_not_hinder_a_build(db):
     items = db.create_collection("items", schema(w=gv.Vector(DIM, nullable=True)))
     data = rows(ROWS)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -119,6 +120,9 @@ CHANGES = [
         definition=IndexDefinition(
             index_id="i", field="v", spec={"kind": "hnsw", "m": 16}, recall=0.9, k=5, max_memory=99
         )
+    ),
+    SetIndex(
+        definition=IndexDefinition(index_id="i", field="v", spec={"kind": "auto"}), keeps=True
     ),
     DropIndex(field="v"),
     AddIndex(
@@ -312,6 +316,25 @@ def test_what_is_no_longer_wanted_leaves_every_segment(change):
     )
     with pytest.raises(ConflictError):
         state.apply(add("a", "late"))
+
+
+def test_segments_may_keep_their_index_until_they_get_the_new_one():
+    new = replace(wish("new"), keeps=True)
+    state = after(wish(), add("a"), add("b", "k"), new, state=FLUSHED)
+    assert state.segments["a"].indexes["v"].definition_id == "i"
+    with pytest.raises(ConflictError, match="another index"):
+        state.apply(add("a", "late"))
+    state = after(add("a", "l", definition_id="new"), state=state)
+    assert [state.segments[s].indexes["v"].index_id for s in "ab"] == ["l", "k"]
+    back = after(replace(wish(), keeps=True), state=state)
+    assert [back.segments[s].indexes["v"].definition_id for s in "ab"] == ["new", "i"]
+    assert after(DropIndex(field="v"), state=back).segments["b"].indexes == {}
+
+
+def test_a_wish_written_before_segments_could_keep_theirs_is_read():
+    data = wish().to_json()
+    del data["keeps"]
+    assert change_from_json(data) == wish()
 
 
 def test_a_field_that_came_after_a_segment_is_not_in_it():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -319,6 +320,17 @@ def test_what_indexed_segments_leave_of_the_memory_is_for_the_others(store, chan
     held = first.indexes["id"].summary["bytes"]
     assert held > 0
     assert memory_share(state, state.indexes["id"], second) == 100_000 - held
+
+
+def test_an_index_that_only_serves_until_its_successor_takes_no_memory(store, channel):
+    want(channel, "id")
+    build(channel, store)
+    definition = replace(channel.state.indexes["id"], index_id="next", max_memory=5000)
+    channel.change(lambda *_: [SetIndex(definition=definition, keeps=True)], GENERATION)
+    state = channel.state
+    (segment,) = state.segments.values()
+    assert "id" in segment.indexes
+    assert memory_share(state, state.indexes["id"], segment) == 5000
 
 
 # Faults
