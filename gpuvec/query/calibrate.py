@@ -211,13 +211,19 @@ class Calibrator:
         return math.inf if scan is None else scan.seconds(queries)
 
     def _kinds_at(self, cell: Cell) -> Kinds:
-        return self._kinds.setdefault(cell.region, Kinds())
+        found = self._kinds.get(cell.region)
+        if found is None:
+            found = self._kinds[cell.region] = Kinds()
+        return found
 
     def _of(self, way: Way) -> Live:
         assert way.cell is not None
         assert way.params is not None
-        lives = self._kinds_at(way.cell).current.lives
-        return lives.setdefault(params_key(way.params), Live(expected=way.recall or 1.0))
+        lives, key = self._kinds_at(way.cell).current.lives, params_key(way.params)
+        live = lives.get(key)
+        if live is None:
+            live = lives[key] = Live(expected=way.recall or 1.0)
+        return live
 
     def _failed_itself(self, point: CurvePoint, cell: Cell, *, target: float) -> str | None:
         """Say why a setting is out by its own checks, on any kind of queries."""

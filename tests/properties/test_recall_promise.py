@@ -104,18 +104,23 @@ def masks(kind):
 
 
 def answer(index, exact, calibrator, queries, keep, target):
-    """Search as `query.ways` does: choose, check, search, complete short answers."""
+    """Search as `query.ways` does: choose, check, search, look at the answer."""
     passing = index.num_rows if keep is None else int(keep.sum())
     ask = Ask(rows=index.num_rows, passing=passing, queries=len(queries), k=K, target=target)
-    way = calibrator.settle(
-        ask,
-        queries,
-        lambda some, k, params: index.search(some, k, params=params, keep=keep),
-        lambda some, k: exact.search(some, k, keep=keep),
-    )
+
+    def probe(some, k, params):
+        return index.search(some, k, params=params, keep=keep)
+
+    def scan(some, k):
+        return exact.search(some, k, keep=keep)
+
+    way = calibrator.settle(ask, queries, probe, scan)
+    if way.kind == "index":
+        found = probe(queries, way.k, way.params)
+        way = calibrator.review(ask, way, queries, found, probe, scan)
     if way.kind == "exact":
         return way, exact.search(queries, K, keep=keep)
-    found = index.search(queries, way.k, params=way.params, keep=keep)
+    found = probe(queries, way.k, way.params)
     return way, Neighbors(found.rows[:, :K], found.distances[:, :K])
 
 
@@ -142,6 +147,20 @@ def holds(kind, spec, targets):
 
 QUICK = [("clustered", IVFInt8()), ("noise", IVFFlat())]
 EVERY = [(kind, spec) for kind in KINDS for spec in (IVFInt8(), HNSW(), IVFFlat(), IVFSQ8())]
+
+
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_queries_that_become_another_kind_reach_the_target_too(target):
+    rows, queries, _ = data("clustered")
+    index, info, exact = built("clustered", IVFInt8())
+    calibrator, rng = Calibrator(info), np.random.default_rng(5)
+    for _ in range(3):
+        answer(index, exact, calibrator, queries[rng.permutation(1000)[:200]], None, target)
+    for _ in range(5):
+        others = (rows.std() * rng.normal(size=(200, rows.shape[1]))).astype(np.float32)
+        way, found = answer(index, exact, calibrator, others, None, target)
+        values = recalls(found, exact.search(others, K))
+        assert interval(values)[1] >= target, f"{values.mean():.4f} of {target} by {way}"
 
 
 def _needs(spec):
