@@ -12,13 +12,13 @@ same proof (`kernels.scan_float`).
 
 import time
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.errors import wrong_length
+from gpuvec.kernels.blas import one_blas_thread
 from gpuvec.kernels.candidates import Candidates, list_pairs, make_candidates
 from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.host_heap import select_segments
@@ -226,7 +226,7 @@ class _Job:
 
     def _wave(self, start: int, stop: int, size: int, room: int) -> None:
         """Answer queries `start` to `stop`."""
-        with _one_blas_thread():  # its threads would spin on the cores of ours
+        with one_blas_thread():  # its threads would spin on the cores of ours
             scanner = self._scanner(self._queries[start:stop], size)
         threads = thread_count(self._threads)
         parts = -(-(stop - start) // BLOCK)
@@ -242,7 +242,7 @@ class _Job:
             proven, pairs = self._finish(start + part[0], start + part[1], found, scanner, at, size)
             return proven & ~scanner.refused[at], pairs, products
 
-        with _one_blas_thread():
+        with one_blas_thread():
             done = run_parallel(work, split(stop - start, parts, least=8), self._threads)
         self._candidates += sum(pairs for _, pairs, _ in done)
         self._products += sum(products for _, _, products in done)
@@ -289,16 +289,3 @@ class _Job:
             self._out.rows[some], self._out.distances[some] = found.rows, found.distances
             self._candidates += measured
         self._rescanned += len(which)
-
-
-@cache
-def _blas() -> Any:
-    """Return the process's BLAS libraries, found once: it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-def _one_blas_thread() -> Any:
-    """Keep BLAS from starting threads of its own while ours run."""
-    return _blas().limit(limits=1, user_api="blas")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.device.memory import host_limit_bytes, tiles
-from gpuvec.errors import index_memory_exceeded, wrong_length
+from gpuvec.device.memory import tiles
+from gpuvec.errors import wrong_length
+from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.faiss_library import openmp_threads
 from gpuvec.index.spec import IndexSpec, check_params
@@ -22,7 +23,6 @@ from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
 
-SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _PARTS_PER_THREAD = 4  # of a batch, so that threads end at about the same time
 _BYTES_PER_CANDIDATE = 32  # row, distance, and what a selection makes of them
 
@@ -149,21 +149,10 @@ class FaissIndex(ABC):
         if queries == 1:
             return [(0, 1)]
         workers = min(queries, thread_count(threads))
-        limit = (memory_limit or host_limit_bytes() // SCRATCH_SHARE) // workers
+        limit = scratch_limit(memory_limit) // workers
         most = -(-queries // (workers * _PARTS_PER_THREAD)) if workers > 1 else 0
         one = places * _BYTES_PER_CANDIDATE
         return tiles(queries, one, limit, what=f"a search of {self.spec}", most=most)
-
-
-def check_build_memory(spec: IndexSpec, parts: Mapping[str, int], limit: int | None) -> None:
-    """Refuse a build that does not fit.
-
-    Raises:
-        DeviceMemoryError: `GV-401`, naming the parts.
-    """
-    allowed = host_limit_bytes() if limit is None else limit
-    if sum(parts.values()) > allowed:
-        raise index_memory_exceeded(f"building {spec}", parts, allowed)
 
 
 def insertion_order(

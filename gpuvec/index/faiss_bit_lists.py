@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.index.admission import check_build_memory
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries
-from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
+from gpuvec.index.faiss_base import FaissIndex, insertion_order, rising
 from gpuvec.index.faiss_centers import (
     assigning_bytes,
     list_count,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from gpuvec.errors import index_cannot_measure
 from gpuvec.index import faiss_bit_lists
+from gpuvec.index.admission import check_build_memory
 from gpuvec.index.base import ApproximateIndex, IndexFile, Params, Queries
-from gpuvec.index.faiss_base import FaissIndex, check_build_memory, insertion_order, rising
+from gpuvec.index.faiss_base import FaissIndex, insertion_order, rising
 from gpuvec.index.faiss_centers import (
     assigning_bytes,
     list_count,

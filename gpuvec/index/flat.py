@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace, is_device_array, to_host
-from gpuvec.device.memory import host_limit_bytes
 from gpuvec.errors import metric_needs, wrong_length
+from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
 from gpuvec.index.flat_scans import BitScan, DenseScan, Request, RowScan, SparseScan
 from gpuvec.kernels.pairwise import check_pair, is_binary
@@ -16,8 +16,6 @@ from gpuvec.kernels.select_k import check_k
 from gpuvec.kernels.sparse_scan import check_sparse
 from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
-
-_SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 
 
 class FlatIndex:
@@ -126,7 +124,7 @@ class FlatIndex:
             count=self.num_rows if mask is None else int(np.count_nonzero(mask)),
             tie_rank=None if tie_rank is None else tie_rank.astype(np.int64, copy=False),
             threads=threads,
-            memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+            memory_limit=scratch_limit(memory_limit),
         )
 
     def _check(self, queries: Queries) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.device.memory import host_limit_bytes
 from gpuvec.errors import (
     damaged_index_file,
     index_cannot_measure,
-    index_memory_exceeded,
     wrong_length,
 )
+from gpuvec.index.admission import check_build_memory, scratch_limit
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
 from gpuvec.index.spec import IVFInt8, check_params
@@ -34,7 +33,6 @@ from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
 
 FILE, VERSION = "pack.bin", 2
-_SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
 _FLOAT_TILE = 32  # queries of a float32 scan
 _NAME = "sweep of lists"
 _FEW = 4  # queries that are answered before compiled code is loaded
@@ -204,7 +202,7 @@ class IVFInt8Index:
             tie_rank=tie_rank,
             bound=bound,
             threads=threads,
-            memory_limit=memory_limit or host_limit_bytes() // _SCRATCH_SHARE,
+            memory_limit=scratch_limit(memory_limit),
             pool=self._pool,
         )
         found, stats = search.run()
@@ -275,9 +273,7 @@ def build(
     count = len(vectors) if vectors.valid is None else int(np.count_nonzero(vectors.valid))
     decided = replace(spec, n_lists=groups_for(count, spec.n_lists))
     parts = build_bytes(decided, len(vectors), vectors)
-    allowed = host_limit_bytes() if memory_limit is None else memory_limit
-    if sum(parts.values()) > allowed:
-        raise index_memory_exceeded(f"building {decided}", parts, allowed)
+    check_build_memory(decided, parts, memory_limit)
     pack = None
     if count:
         known = None

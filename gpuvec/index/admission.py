@@ -1,0 +1,25 @@
+"""How much memory searches and builds of indexes may take."""
+
+from collections.abc import Mapping
+
+from gpuvec.device.memory import host_limit_bytes
+from gpuvec.errors import index_memory_exceeded
+from gpuvec.index.spec import IndexSpec
+
+_SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
+
+
+def scratch_limit(limit: int | None) -> int:
+    """Return the bytes that a search may take for temporary data, by its caller or by default."""
+    return limit or host_limit_bytes() // _SCRATCH_SHARE
+
+
+def check_build_memory(spec: IndexSpec, parts: Mapping[str, int], limit: int | None) -> None:
+    """Refuse a build that does not fit.
+
+    Raises:
+        DeviceMemoryError: `GV-401`, naming the parts.
+    """
+    allowed = host_limit_bytes() if limit is None else limit
+    if sum(parts.values()) > allowed:
+        raise index_memory_exceeded(f"building {spec}", parts, allowed)
