@@ -6,7 +6,7 @@ compared with a replay.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from gpuvec.errors import manifest_conflict
@@ -16,6 +16,7 @@ from gpuvec.meta.channel_state import ChannelState
 from gpuvec.meta.database_state import DatabaseState
 from gpuvec.meta.files import file_ulids, key_ulid
 from gpuvec.meta.indexes import IndexDefinition, IndexRecord
+from gpuvec.meta.past import Past, PinRecord
 from gpuvec.meta.steps import HISTORY_LINES, STEPS
 from gpuvec.schema import Int64, Schema
 from gpuvec.types import ChannelName, SegmentId, Timestamp
@@ -57,6 +58,11 @@ class CollectionState:
     indexes: Mapping[str, IndexDefinition] = field(default_factory=dict)  # by field
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
     dead: frozenset[str] = frozenset()  # ULIDs of files that no entry may name any more
+    changed_ts: Timestamp = 0  # of the newest change of schema or time to live
+    past: Past = field(default_factory=Past)
+    tags: Mapping[str, Timestamp] = field(default_factory=dict)  # name to version
+    pins: Mapping[str, PinRecord] = field(default_factory=dict)
+    retention_s: float | None = None  # None: what the settings say
 
     def apply(self, change: Change) -> Self:
         """Return the state after a change; `ConflictError` GV-525 when it cannot be."""
@@ -91,11 +97,17 @@ class CollectionState:
             "indexes": [definition.to_json() for definition in self.indexes.values()],
             "history": [write.to_json() for write in self.history],
             "dead": sorted(self.dead),
+            "changed_ts": self.changed_ts,
+            "past": self.past.to_json(),
+            "tags": dict(self.tags),
+            "pins": {name: asdict(pin) for name, pin in self.pins.items()},
+            "retention_s": self.retention_s,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make the state that `to_json` wrote, also before there were indexes."""
+        """Make the state that `to_json` wrote, also before there were indexes, tags and pins."""
+        past = Past.from_json(data["past"]) if "past" in data else Past()
         segments = [SegmentRecord.from_json(item) for item in data["segments"]]
         indexes = [IndexDefinition.from_json(item) for item in data.get("indexes", ())]
         return cls(
@@ -107,5 +119,7 @@ class CollectionState:
                 "indexes": {definition.field: definition for definition in indexes},
                 "history": tuple(WriteSummary.from_json(item) for item in data["history"]),
                 "dead": frozenset(data["dead"]),
+                "past": past,
+                "pins": {name: PinRecord(**pin) for name, pin in data.get("pins", {}).items()},
             }
         )

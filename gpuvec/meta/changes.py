@@ -180,11 +180,13 @@ class AddField(Change):
 
     name: str
     field_type: FieldType
+    ts: Timestamp = 0  # from which version on; 0: from all
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """See `Change.from_json`."""
-        return cls(name=data["name"], field_type=field_from_json(data["field_type"]))
+        kind = field_from_json(data["field_type"])
+        return cls(name=data["name"], field_type=kind, ts=data.get("ts", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +194,7 @@ class DropField(Change):
     """Hide a field; its values stay in the files until compaction."""
 
     name: str
+    ts: Timestamp = 0  # from which version on; 0: in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +225,7 @@ class SetTtl(Change):
     """Hide rows `ttl_s` seconds after they were written; None keeps them."""
 
     ttl_s: float | None
+    ts: Timestamp = 0  # from which version on; 0: in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvec.clock import pack_timestamp, unpack_timestamp
 from gpuvec.errors import manifest_conflict
-from gpuvec.meta import changes
+from gpuvec.meta import changes, steps_versions
 from gpuvec.meta.changes import Change, WriteSummary
 from gpuvec.meta.channel_state import ChannelState
 from gpuvec.meta.files import file_ulids, index_ulids
 from gpuvec.meta.indexes import IndexRecord
+from gpuvec.meta.past import PastPartition
 from gpuvec.types import ChannelName
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _add_field(state: "CollectionState", change: changes.AddField) -> _Changed:
         "schema": state.schema.with_field(change.name, change.field_type),
         "schema_version": version,
         "field_versions": {**state.field_versions, change.name: version},
+        **steps_versions.redefined(state, change.ts, f"add_field {change.name}"),
     }
 
 
@@ -55,6 +57,7 @@ def _drop_field(state: "CollectionState", change: changes.DropField) -> _Changed
         "schema_version": state.schema_version + 1,
         "field_versions": {n: v for n, v in state.field_versions.items() if n != change.name},
         **_without_index(state, change.name),
+        **steps_versions.redefined(state, change.ts, f"drop_field {change.name}"),
     }
 
 
@@ -112,18 +115,27 @@ def _add_partition(state: "CollectionState", change: changes.AddPartition) -> _C
 def _drop_partition(state: "CollectionState", change: changes.DropPartition) -> _Changed:
     if change.name not in state.partitions:
         raise manifest_conflict(f'there is no partition "{change.name}"')
+    since = state.partitions[change.name]
+    gone = PastPartition(name=change.name, since=since, until=change.ts)
     return {
         "partitions": {n: ts for n, ts in state.partitions.items() if n != change.name},
         "dropped_partitions": {**state.dropped_partitions, change.name: change.ts},
+        "past": replace(state.past, partitions=(*state.past.partitions, gone)),
+        "history": steps_versions.told(state, change.ts, f"drop_partition {change.name}"),
     }
 
 
 def _truncate(state: "CollectionState", change: changes.Truncate) -> _Changed:
-    return {"truncated_ts": max(state.truncated_ts, change.ts)}
+    truncations = tuple(sorted({*state.past.truncations, state.truncated_ts, change.ts} - {0}))
+    return {
+        "truncated_ts": truncations[-1],
+        "past": replace(state.past, truncations=truncations),
+        "history": steps_versions.told(state, change.ts, "truncate"),
+    }
 
 
-def _set_ttl(_: "CollectionState", change: changes.SetTtl) -> _Changed:
-    return {"ttl_s": change.ttl_s}
+def _set_ttl(state: "CollectionState", change: changes.SetTtl) -> _Changed:
+    return {"ttl_s": change.ttl_s, **steps_versions.redefined(state, change.ts, "set_ttl")}
 
 
 def _set_epoch(state: "CollectionState", change: changes.SetEpoch) -> _Changed:
@@ -157,16 +169,20 @@ def _flush(state: "CollectionState", change: changes.Flush) -> _Changed:
     return {
         "segments": segments,
         "channels": {**state.channels, change.channel: flushed},
-        "history": _newest(state.history + change.writes),
+        "history": _newest(state.history + change.writes, state),
     }
 
 
-def _newest(writes: tuple[WriteSummary, ...]) -> tuple[WriteSummary, ...]:
-    """Return the writes that stay listed, by timestamp."""
-    ordered = sorted(writes, key=_write_ts)[-HISTORY_LINES:]
+def _newest(writes: tuple[WriteSummary, ...], state: "CollectionState") -> tuple[WriteSummary, ...]:
+    """Return the writes that stay listed, by timestamp: young ones, and those with a tag."""
+    ordered = sorted(writes, key=_write_ts)
     newest_ms, _ = unpack_timestamp(ordered[-1].ts if ordered else 0)
-    oldest = pack_timestamp(max(0, newest_ms - HISTORY_MS))
-    return tuple(ordered[bisect_left(ordered, oldest, key=_write_ts) :])
+    listed_ms = max(HISTORY_MS, int((state.retention_s or 0) * 1000))
+    oldest = pack_timestamp(max(0, newest_ms - listed_ms))
+    cut = bisect_left(ordered, oldest, key=_write_ts)
+    cut = max(cut, len(ordered) - HISTORY_LINES)
+    tagged = set(state.tags.values())
+    return (*(write for write in ordered[:cut] if write.ts in tagged), *ordered[cut:])
 
 
 _write_ts = attrgetter("ts")
@@ -198,4 +214,5 @@ STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
     changes.DropIndex: _drop_index,
     changes.AddIndex: _add_index,
     changes.MarkDead: _mark_dead,
+    **steps_versions.STEPS,
 }

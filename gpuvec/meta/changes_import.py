@@ -1,0 +1,37 @@
+"""Changes of a collection that name files written beside the log: bulk imports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
+from gpuvec.types import ChannelName, SegmentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddSegments(Change):
+    """Rows that went straight into files are a write like any other.
+
+    Conditions: the channel's epoch is `epoch`, it is flushed up to exactly `flushed_lsn` and to no
+    timestamp beyond `write.ts`, the segments that lose rows are there, and no file is marked dead.
+
+    Attributes:
+        segments: new ones.
+        deletes: the deletion file of each segment that has another one from now on.
+        write: its timestamp is that of all rows.
+    """
+
+    channel: ChannelName
+    epoch: int
+    flushed_lsn: int
+    segments: tuple[SegmentRecord, ...]
+    write: WriteSummary
+    deletes: Mapping[SegmentId, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """See `Change.from_json`."""
+        plain = {key: value for key, value in data.items() if key != "change"}
+        plain["segments"] = tuple(SegmentRecord.from_json(item) for item in data["segments"])
+        plain["write"] = WriteSummary.from_json(data["write"])
+        return cls(**plain)
