@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from gpuvec.schema import Schema
 from gpuvec.types import Timestamp
 
+_NEVER = 2**63 - 1
+
 if TYPE_CHECKING:
     from gpuvec.meta.catalog import CollectionState
 
@@ -153,8 +155,41 @@ def state_at(state: "CollectionState", version: Timestamp) -> "CollectionState":
         schema_version=shape.schema_version,
         field_versions=shape.field_versions,
         ttl_s=shape.ttl_s,
-        indexes={n: i for n, i in state.indexes.items() if n in shape.schema.fields},
+        indexes={
+            name: definition
+            for name, definition in state.indexes.items()
+            if shape.field_versions.get(name) == state.field_versions.get(name)
+        },
     )
+
+
+def definition_now(state: "CollectionState") -> Definition:
+    """Return the present schema and time to live."""
+    return Definition(
+        until=_NEVER,
+        schema=state.schema,
+        schema_version=state.schema_version,
+        field_versions=state.field_versions,
+        ttl_s=state.ttl_s,
+    )
+
+
+def definition_for_rows(state: "CollectionState", schema_version: int) -> Definition:
+    """Return the newest schema that loses no value of rows laid out under an older one.
+
+    A dropped field is lost, unless a version that can still be read has it. Rows of two segments
+    may be written together where the answer has the same `schema_version`.
+    """
+    later = [d for d in state.past.definitions if d.schema_version >= schema_version]
+    choices = [*later, definition_now(state)]
+    wanted = {
+        (name, version)
+        for definition in later
+        for name, version in definition.field_versions.items()
+        if version <= schema_version
+    }
+    fitting = [choice for choice in choices if wanted <= choice.field_versions.items()]
+    return fitting[-1]
 
 
 def _needed_cuts(cuts: Iterable[Timestamp], marks: list[Timestamp]) -> set[Timestamp]:

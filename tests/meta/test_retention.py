@@ -20,7 +20,7 @@ from gpuvec.meta.changes import (
     change_from_json,
 )
 from gpuvec.meta.changes_versions import DropPin, DropTag, Forget, Pin, SetRetention, SetTag
-from gpuvec.meta.past import state_at
+from gpuvec.meta.past import definition_for_rows, state_at
 from gpuvec.meta.retention import ALIVE, Needed, ends, needed, newest_version, readable
 from gpuvec.schema import Int64, Schema, String
 
@@ -323,3 +323,17 @@ def test_tagged_versions_stay_listed():
 def test_versions_are_listed_as_long_as_they_are_kept():
     state = after(SetRetention(retention_s=300 * 3600.0), written(300), state=OWNED)
     assert [write.ts for write in state.history] == [at_hour(100), at_hour(300)]
+
+
+def test_rows_are_rewritten_under_the_newest_schema_that_loses_nothing_needed():
+    wide = after(
+        AddField(name="b", field_type=String(nullable=True), ts=10),
+        DropField(name="a", ts=20),
+        AddField(name="c", field_type=String(nullable=True), ts=30),
+        AddField(name="a", field_type=Int64(nullable=True), ts=40),
+    )
+    assert [definition_for_rows(wide, v).schema_version for v in range(1, 6)] == [2, 2, 5, 5, 5]
+    state = after(Forget(since=20, points=(), time_ms=0), state=wide)
+    assert [definition_for_rows(state, v).schema_version for v in range(1, 6)] == [5] * 5
+    state = after(Forget(since=30, points=(5,), time_ms=0), state=wide)
+    assert [definition_for_rows(state, v).schema_version for v in range(1, 6)] == [1, 5, 5, 5, 5]
