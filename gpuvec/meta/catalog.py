@@ -84,15 +84,7 @@ class CollectionState:
             "dropped_partitions": dict(self.dropped_partitions),
             "truncated_ts": self.truncated_ts,
             "ttl_s": self.ttl_s,
-            "channels": {
-                name: {
-                    "epoch": channel.epoch,
-                    "flushed_lsn": channel.flushed_lsn,
-                    "flushed_ts": channel.flushed_ts,
-                    "fences": list(channel.fences),
-                }
-                for name, channel in self.channels.items()
-            },
+            "channels": {name: channel.to_json() for name, channel in self.channels.items()},
             "segments": [segment.to_json() for segment in self.segments.values()],
             "indexes": [definition.to_json() for definition in self.indexes.values()],
             "history": [write.to_json() for write in self.history],

@@ -9,8 +9,13 @@ from gpuvec.errors import CorruptError, StorageError
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Get, Procedure, PutIfAbsent, Sleep
 from gpuvec.types import ChannelName, Timestamp
-from gpuvec.wal.frame import Frame, FrameKind
-from gpuvec.wal.record import WriteRecord, decode_records
+from gpuvec.wal.mark import Group, Mark, group_of
+from gpuvec.wal.record import WriteRecord
+
+__all__ = [
+    "ATTEMPTS", "RETRY_S", "Channel", "ChannelPosition", "Group", "Mark", "Position", "Recovery",
+    "WriteAheadLog", "check_order", "create", "group_of", "settle",
+]  # fmt: skip
 
 ATTEMPTS = 4  # how often a store may fail in a row before a procedure gives up
 RETRY_S = 0.05
@@ -43,15 +48,6 @@ class ChannelPosition:
 Position = Callable[[], Procedure[ChannelPosition]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The writes of one frame."""
-
-    lsn: int
-    last_ts: Timestamp
-    records: tuple[WriteRecord, ...]
-
-
 class WriteAheadLog(Protocol):
     """A channel's log in the hands of its owner. One procedure at a time."""
 
@@ -71,11 +67,12 @@ class WriteAheadLog(Protocol):
     def closed(self) -> bool:
         """Whether nothing can be appended any more: claim the channel again."""
 
-    def append(self, records: Sequence[WriteRecord]) -> Procedure[int]:
-        """Write a group; when this returns it is durable and counts, and may be acknowledged.
+    def append(self, records: Sequence[WriteRecord], mark: Mark | None = None) -> Procedure[int]:
+        """Write a group; when this returns it is durable and stays, and may be acknowledged.
 
         Args:
-            records: at least one, their timestamps rising and above `last_ts`.
+            records: at least one, or a mark; their timestamps rise and are above `last_ts`.
+            mark: of a group that belongs to a transaction; its timestamp is not below theirs.
 
         Returns:
             The group's position. Positions rise, but not by one.
@@ -159,15 +156,13 @@ def create(key: str, data: bytes) -> Procedure[bytes | None]:
     raise failure
 
 
-def group_of(frame: Frame) -> Group:
-    """Return the writes in a frame."""
-    assert frame.kind is FrameKind.GROUP
-    return Group(lsn=frame.lsn, last_ts=frame.last_ts, records=decode_records(frame.body))
-
-
-def check_order(records: Sequence[WriteRecord], last_ts: Timestamp) -> tuple[Timestamp, Timestamp]:
+def check_order(
+    records: Sequence[WriteRecord], last_ts: Timestamp, mark: Mark | None = None
+) -> tuple[Timestamp, Timestamp]:
     """Return the first and the last timestamp of a group; it is a bug when they do not rise."""
     stamps = [last_ts, *(record.ts for record in records)]
+    if mark is not None and (not records or mark.ts != stamps[-1]):
+        stamps.append(mark.ts)
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise AssertionError(f"timestamps must rise, got {stamps}")
     return stamps[1], stamps[-1]

@@ -46,7 +46,8 @@ from gpuvec.wal.files import (
     read_hint,
 )
 from gpuvec.wal.frame import FrameKind, encode_frame
-from gpuvec.wal.record import WriteRecord, encode_records
+from gpuvec.wal.mark import Mark, encode_group
+from gpuvec.wal.record import WriteRecord
 
 
 def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recovery]:
@@ -115,17 +116,17 @@ class FileLog:
         """Create the first file."""
         yield from self._begin_file(self._spans)
 
-    def append(self, records: Sequence[WriteRecord]) -> Procedure[int]:
+    def append(self, records: Sequence[WriteRecord], mark: Mark | None = None) -> Procedure[int]:
         """See `WriteAheadLog.append`."""
         if self._closed:
             raise append_unknown(self._channel.name, "an earlier write failed")
-        first_ts, last_ts = check_order(records, self._last_ts)
-        body = encode_records(records)
+        first_ts, last_ts = check_order(records, self._last_ts, mark)
+        kind, body = encode_group(records, mark)
         nonce = yield Nonce()
 
         def frame(lsn: int) -> bytes:
             return encode_frame(
-                FrameKind.GROUP,
+                kind,
                 body,
                 epoch=self._epoch,
                 lsn=lsn,

@@ -163,7 +163,7 @@ def _fresh_groups(
     """Return the groups after a position; one written twice, after a failed append, once."""
     groups = []
     for frame in frames:
-        if frame.kind is FrameKind.GROUP:
+        if frame.kind.has_records:
             if frame.lsn > after and frame.last_ts > last_ts:
                 groups.append(group_of(frame))
             last_ts = max(last_ts, frame.last_ts)

@@ -15,7 +15,7 @@ from gpuvec.storage.checksum import as_bytes, crc32c
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Timestamp
 
-FORMAT = 1
+FORMAT = 2  # of frames that belong to a transaction; 1 of all others
 _MAGIC = b"gvWL"
 _FIELDS = struct.Struct("<4sBBxxQQ16sqqQI")  # all but the header's own checksum
 _CHECKSUM = struct.Struct("<I")
@@ -29,6 +29,19 @@ class FrameKind(IntEnum):
     GROUP = 1  # the records of one group commit
     OPEN = 2  # the first frame of an append file: which frames of older files come before
     FENCE = 3  # no owner of a lower epoch may write any more
+    PREPARED = 4  # a channel's part of a transaction: see `wal.mark`
+    COMMIT = 5  # the home's part of a transaction, which makes all parts count
+    CLOSE = 6  # the end of a home's undecided transactions
+
+    @property
+    def has_records(self) -> bool:
+        """Whether its body holds writes, perhaps none."""
+        return self not in (FrameKind.OPEN, FrameKind.FENCE)
+
+    @property
+    def version(self) -> int:
+        """Of the format, for readers that do not know this kind."""
+        return 1 if self <= FrameKind.FENCE else FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +73,7 @@ def encode_frame(
     length = sum(len(part) for part in parts)
     fields = _FIELDS.pack(
         _MAGIC,
-        FORMAT,
+        kind.version,
         kind,
         epoch,
         lsn,

@@ -39,7 +39,8 @@ from gpuvec.wal.channel import (
     settle,
 )
 from gpuvec.wal.frame import Frame, FrameKind, decode_frame, encode_frame
-from gpuvec.wal.record import WriteRecord, encode_records
+from gpuvec.wal.mark import Mark, encode_group
+from gpuvec.wal.record import WriteRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def read_tail(
         last = yield from _last_slot(channel, after)
         frames = yield from _read(channel, after, last)
         yield from _check_marks(channel, at)
-        groups = tuple(group_of(frame) for frame in frames if frame.kind is FrameKind.GROUP)
+        groups = tuple(group_of(frame) for frame in frames if frame.kind.has_records)
         return groups, SlotCursor(lsn=last)
 
     return (yield from settle(position, attempt))
@@ -81,7 +82,7 @@ def claim(channel: Channel, epoch: int, position: Position) -> Procedure[Recover
         yield from _check_marks(channel, at)  # 4
         return Recovery(
             log=SlotLog(channel, epoch, frames),
-            groups=tuple(group_of(frame) for frame in frames if frame.kind is FrameKind.GROUP),
+            groups=tuple(group_of(frame) for frame in frames if frame.kind.has_records),
         )
 
     return (yield from settle(position, attempt))
@@ -118,15 +119,16 @@ class SlotLog:
         """See `WriteAheadLog.closed`."""
         return self._closed
 
-    def append(self, records: Sequence[WriteRecord]) -> Procedure[int]:
+    def append(self, records: Sequence[WriteRecord], mark: Mark | None = None) -> Procedure[int]:
         """See `WriteAheadLog.append`."""
         if self._closed:
             raise append_unknown(self._channel.name, "an earlier write failed")
-        first_ts, last_ts = check_order(records, self._last_ts)
+        first_ts, last_ts = check_order(records, self._last_ts, mark)
+        kind, body = encode_group(records, mark)
         lsn = self._lsn + 1
         data = encode_frame(
-            FrameKind.GROUP,
-            encode_records(records),
+            kind,
+            body,
             epoch=self._epoch,
             lsn=lsn,
             nonce=(yield Nonce()),

@@ -74,8 +74,14 @@ def test_an_object_must_be_exactly_one_frame():
 
 
 def test_a_newer_format_is_told_apart_from_damage(monkeypatch):
+    monkeypatch.setattr(frame, "FORMAT", 3)
+    data = encode_frame(FrameKind.CLOSE, [b"one"], epoch=1, lsn=5, nonce=NONCE)
     monkeypatch.setattr(frame, "FORMAT", 2)
+    with pytest.raises(UnsupportedError, match="written by a newer gpuvec: format 3"):
+        bodies_of(data)
+
+
+def test_frames_that_stand_alone_keep_the_format_that_older_readers_know(monkeypatch):
     data = log_of(b"one")
     monkeypatch.setattr(frame, "FORMAT", 1)
-    with pytest.raises(UnsupportedError, match="written by a newer gpuvec: format 2"):
-        bodies_of(data)
+    assert bodies_of(data) == [b"one"]
