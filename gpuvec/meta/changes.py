@@ -65,6 +65,8 @@ class SegmentRecord:
     deletes: Mapping[str, Any] | None = None  # the newest deletion file, which holds all before it
     indexes: Mapping[str, IndexRecord] = field(default_factory=dict)  # by field
 
+    ts: Timestamp | None = None  # when every row was inserted; None: the files say so of each
+    gone_ts: Timestamp | None = None  # when the last row was deleted; None: not all are, or unknown
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal record."""
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}

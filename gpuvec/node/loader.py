@@ -27,7 +27,7 @@ from gpuvec.storage.segment_files import (
     SegmentReader,
     read_deletes,
 )
-from gpuvec.types import SegmentId
+from gpuvec.types import SegmentId, Timestamp
 
 AUTO = "auto"  # the kind of a definition that leaves the choice to each build
 CURVE_FILE = "curve.json"  # beside the index's own files
@@ -94,7 +94,7 @@ class Loader:
             first_ts=record.first_ts,
             last_ts=record.last_ts,
             primary_key=self._primary_key,
-            files=_Files(reader),
+            files=_Files(reader, record.ts),
             keys=KeyIndex(),
         )
 
@@ -156,8 +156,9 @@ def wanted_spec(definition: IndexDefinition) -> IndexSpec | None:
 class _Files:
     """See `SegmentFiles` in `gpuvec.segment.sealed`."""
 
-    def __init__(self, reader: SegmentReader) -> None:
+    def __init__(self, reader: SegmentReader, ts: Timestamp | None) -> None:
         self._reader = reader
+        self._ts = ts  # of every row; None: the file tells
 
     def scalars(self, names: Sequence[str]) -> pa.Table:
         return self._reader.scalars(names)
@@ -166,6 +167,8 @@ class _Files:
         return self._reader.vectors(name)
 
     def timestamps(self) -> NDArray[np.int64]:
+        if self._ts is not None:
+            return np.full(self._reader.num_rows, self._ts, np.int64)
         return self._reader.timestamps()
 
     def primary_keys(self) -> pa.Array | pa.ChunkedArray:

@@ -17,6 +17,7 @@
         seg/<segment>/vec-<field>.arrow           one vector field
         dv/<segment>/<ulid>.arrow                 rows deleted from that segment
         idx/<segment>/<ulid>/<file>               one index of one field of that segment
+        import/<job>/<ulid>.json                  what a bulk import under way has done so far
 
 Keys are lower-case ASCII: letters, digits and `._-~=` between slashes. No component begins with a
 dot, which is how stores mark their own temporary files. Every name is a log slot, created once, or
@@ -196,6 +197,23 @@ def parse_index(key: str) -> str | None:
     """Return the ULID of the index to which a file belongs, None for any other key."""
     parts = key.split("/")
     return parts[-2] if len(parts) >= 4 and parts[-4] == "idx" else None
+
+
+def imports_folder(prefix: str) -> str:
+    """Return the folder of the bulk imports under way."""
+    return f"{prefix}/import"
+
+
+def import_step(prefix: str, job: str, ulid: str) -> str:
+    """Return the key of one thing that an import has done; `job` is hex digits."""
+    return f"{imports_folder(prefix)}/{job}/{ulid}.json"
+
+
+def parse_import_step(key: str) -> tuple[str, str] | None:
+    """Return job and ULID of a step of an import, None for any other key."""
+    parts = key.split("/")
+    is_step = len(parts) >= 4 and parts[-3] == "import" and parts[-1].endswith(".json")
+    return (parts[-2], parts[-1].removesuffix(".json")) if is_step else None
 
 
 def parse_segment(key: str) -> SegmentId | None:

@@ -29,6 +29,17 @@ _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 def open_remote(url: str, scheme: str, rest: str, options: Mapping[str, Any] | None) -> RemoteStore:
     """Return the store of a bucket, or of a folder in it. Nothing is asked of the server yet.
 
+    Arguments and errors are those of `open_backend`.
+    """
+    backend, where, endpoint = open_backend(url, scheme, rest, options)
+    return RemoteStore(backend, where, identity=f"{where} {endpoint}".rstrip())
+
+
+def open_backend(
+    url: str, scheme: str, rest: str, options: Mapping[str, Any] | None
+) -> tuple[Any, str, str]:
+    """Return obstore's store of a bucket or of a folder in it, its URL, and its endpoint.
+
     Args:
         url: as the user wrote it, for messages.
         scheme: one of `SCHEMES`.
@@ -62,7 +73,7 @@ def open_remote(url: str, scheme: str, rest: str, options: Mapping[str, Any] | N
     _opened_by.add(os.getpid())
     where = "/".join(part for part in (f"{kind}://{bucket}", prefix) if part)
     endpoint = connection.config.get("endpoint") or connection.config.get("account_name") or ""
-    return RemoteStore(backend, where, identity=f"{where} {endpoint}".rstrip())
+    return backend, where, str(endpoint)
 
 
 def _backend(kind: str, bucket: str, prefix: str, connection: Connection) -> Any:

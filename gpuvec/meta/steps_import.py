@@ -1,0 +1,34 @@
+"""What a bulk import does to a collection's state, and what must hold for it to be done."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gpuvec.errors import manifest_conflict
+from gpuvec.meta import changes_import
+from gpuvec.meta.files import file_ulids
+
+if TYPE_CHECKING:
+    from gpuvec.meta.catalog import CollectionState
+
+_Changed = dict[str, Any]  # the fields of a `CollectionState` that a change replaces
+
+
+def add_segments(state: "CollectionState", change: changes_import.AddSegments) -> _Changed:
+    """See `AddSegments`; its write is not in the history yet."""
+    channel = state.channels.get(change.channel)
+    if channel is None or channel.epoch != change.epoch:
+        raise manifest_conflict(f"channel {change.channel} has a newer owner")
+    if channel.flushed_lsn != change.flushed_lsn or channel.flushed_ts >= change.write.ts:
+        raise manifest_conflict(f"channel {change.channel} is flushed to {channel.flushed_lsn}")
+    segments = dict(state.segments)
+    segments.update((segment.segment_id, segment) for segment in change.segments)
+    for segment_id, record in change.deletes.items():
+        if segment_id not in segments:
+            raise manifest_conflict(f"segment {segment_id} is gone")
+        segments[segment_id] = replace(segments[segment_id], deletes=record)
+    touched = {*change.deletes, *(segment.segment_id for segment in change.segments)}
+    dead = set(state.dead)
+    if any(dead & file_ulids(segments[name]) for name in touched):
+        raise manifest_conflict("files of this import were collected as orphans")
+    flushed = replace(channel, flushed_ts=change.write.ts)
+    return {"segments": segments, "channels": {**state.channels, change.channel: flushed}}
