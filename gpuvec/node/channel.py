@@ -14,11 +14,13 @@ from gpuvec.errors import (
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch
-from gpuvec.meta.collect import collect_orphans
+from gpuvec.meta.collect import Collected, Limits, collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
+from gpuvec.meta.retention import newest_version
 from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
+from gpuvec.node.history import History, check_readable
 from gpuvec.node.loader import Loader
 from gpuvec.node.ports import Runner, Stamps
 from gpuvec.segment.view import Snapshot
@@ -78,6 +80,7 @@ class Channel:
         self._followed = LastRead(store, folder, keys.wal_folder(self._prefix, CHANNEL))
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
+        self._history = History()
         self._gone = ""  # its name, once the collection was dropped
 
     @property
@@ -163,6 +166,17 @@ class Channel:
         self.refresh()
         return self.shard.snapshot(name, now_ms)
 
+    def snapshot_at(self, name: str, version: Timestamp) -> Snapshot:
+        """Return what was visible at a version.
+
+        Raises:
+            NotFoundError: `GV-641`, there is no such version yet.
+            SnapshotExpiredError: `GV-640`, it was forgotten.
+        """
+        self.refresh()
+        check_readable(self.state, name, version, self.shard.version)
+        return self._history.snapshot(self.shard, self.state, name, version)
+
     def _tail(self, cursor: Cursor | None) -> Procedure[Tail]:
         return read_tail(
             self._prefix,
@@ -193,7 +207,7 @@ class Channel:
         self._installed = self._known.entry_id
 
     def _replay(self, groups: Sequence[Group]) -> None:
-        version = _last_ts(self._known.state)
+        version = newest_version(self._known.state)
         for group in groups:
             for record in group.records:
                 self.shard.apply(record)
@@ -223,7 +237,7 @@ class Channel:
                 )
             )
             state = self._known.state
-            self._stamps.observe(max(_last_ts(state), recovery.log.last_ts))
+            self._stamps.observe(max(newest_version(state), recovery.log.last_ts))
             self._install()
             self._replay(recovery.groups)
             self._cursor = None
@@ -233,7 +247,7 @@ class Channel:
                 self._stamps.next,
                 beside=self._beside,
                 groups=recovery.groups,
-                flushed=state.history[-_REMEMBERED:],
+                flushed=[write for write in state.history[-_REMEMBERED:] if write.request_id],
             )
 
     def _disown(self) -> None:
@@ -303,7 +317,7 @@ class Channel:
                 self._view = self._commit(self._known, changes, generation)
                 self._installed = self._known.entry_id
                 self.shard.follow(self.state)
-                self.shard.publish(_last_ts(self.state))
+                self.shard.publish(newest_version(self.state))
 
     def _commit(
         self, view: LogView[CollectionState], changes: Sequence[Change], generation: int
@@ -337,20 +351,60 @@ class Channel:
                     self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
             return True
 
-    def tidy(self, generation: int) -> None:
-        """Delete files that no entry names: replaced ones, and those of flushes that died."""
+    def collect(
+        self, generation: int, limits: Limits | None = None, *, dry_run: bool = False
+    ) -> Collected:
+        """Delete files that no entry names: replaced ones, and those of work that died."""
         with self._flush_lock:
             if self._gone:
-                return
-            self._run(
+                return Collected()
+            _, collected = self._run(
                 collect_orphans(
                     self._manifest,
                     self._known,
                     self._prefix,
                     generation=generation,
                     committer=self._committer,
+                    limits=limits or Limits(),
+                    dry_run=dry_run,
                 )
             )
+            if not dry_run:
+                self._run(self._manifest.collect(self._run(self._manifest.read(self._known))))
+            return collected
+
+    @contextmanager
+    def unflushed(self) -> Iterator[None]:
+        """Let no flush begin, and wait for one under way."""
+        with self._flush_lock:
+            yield
+
+    def replace(
+        self,
+        decide: Callable[[CollectionState, ShardDelegator], Sequence[Change]],
+        fill: Callable[[ShardDelegator, Loader], None],
+        generation: int,
+    ) -> bool:
+        """Commit that segments take the place of others, and let reads see it; return whether.
+
+        Args:
+            decide: from the newest state and the rows in memory to changes; none: nothing is done.
+            fill: puts the new segments in their place, in memory.
+            generation: of this process as the coordinator.
+        """
+        with self._lock:
+            self._own(generation)
+            changes = decide(self.state, self.shard)
+            if not changes:
+                return False
+            with self._whole():
+                self._view = self._commit(self._known, changes, generation)
+                self._installed = self._known.entry_id
+                assert self._loader is not None
+                fill(self.shard, self._loader)
+                self.shard.follow(self.state)
+                self.shard.publish(_last_ts(self.state))
+            return True
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
         channel: ChannelState = self._known.state.channels[CHANNEL]
@@ -380,11 +434,3 @@ class Channel:
 
 
 _REMEMBERED = 100_000
-
-
-def _last_ts(state: CollectionState) -> Timestamp:
-    """Return the newest timestamp that a manifest speaks of."""
-    flushed = max(channel.flushed_ts for channel in state.channels.values())
-    dropped = max(state.dropped_partitions.values(), default=0)
-    made = max(state.partitions.values(), default=0)
-    return max(flushed, state.truncated_ts, dropped, made)

@@ -275,6 +275,11 @@ class ShardDelegator:
         """The timestamp of the newest visible write."""
         return self._published[3] if self._published else 0
 
+    def published(self) -> tuple[Segment, ...]:
+        """Return the segments that reads see, oldest first."""
+        with self._view_lock:
+            return self._published[2] if self._published else ()
+
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is visible now."""
         with self._view_lock:

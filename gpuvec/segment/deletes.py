@@ -39,6 +39,14 @@ class DeleteLog:
         self._count = need
         self._mark(rows)
 
+    def count_until(self, version: Timestamp) -> int:
+        """Return how many entries were made up to a version."""
+        return int(np.searchsorted(self._ts[: self._count], version, side="right"))
+
+    def hides_all(self, count: int) -> bool:
+        """Return whether all of the first `count` rows are deleted, as of now."""
+        return self._count >= count <= len(self._dead) and bool(self._dead[:count].all())
+
     def is_dead(self, rows: NDArray[np.int64]) -> RowMask:
         """Return which rows are deleted, as of now."""
         dead = np.zeros(len(rows), bool)

@@ -13,7 +13,7 @@ from gpuvec.schema import BinaryVector, Vector
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex, Positions
 from gpuvec.segment.view import FieldStatistics
-from gpuvec.segment.visible import Layout, VisibleSegment
+from gpuvec.segment.visible import NEWEST, Layout, VisibleSegment
 from gpuvec.types import SegmentId, Timestamp
 
 _MERGED_ROWS = 1 << 16  # blocks of this length are left alone
@@ -202,10 +202,18 @@ class GrowingSegment:
         self._shown = (len(self), len(self.deletes))
 
     def view(
-        self, layout: Layout, hidden_until: Timestamp, *, working: bool = False
+        self,
+        layout: Layout,
+        hidden_until: Timestamp,
+        *,
+        working: bool = False,
+        version: Timestamp = NEWEST,
     ) -> VisibleSegment:
-        """Return the published rows; with `working`, also what was not published yet."""
+        """Return the published rows; see `SealedSegment.view`."""
         rows, deleted = (len(self), len(self.deletes)) if working else self._shown
+        if version < NEWEST:
+            rows = int(np.searchsorted(self.timestamps(rows), version, side="right"))
+            deleted = min(deleted, self.deletes.count_until(version))
         return VisibleSegment(
             segment_id=self.segment_id,
             partition=self.partition,

@@ -13,7 +13,7 @@ from gpuvec.rows import VectorColumn
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex, Positions, one_array
 from gpuvec.segment.view import FieldStatistics, SegmentIndex
-from gpuvec.segment.visible import Layout, VisibleSegment
+from gpuvec.segment.visible import NEWEST, Layout, VisibleSegment
 from gpuvec.types import SegmentId, Timestamp
 
 
@@ -167,9 +167,24 @@ class SealedSegment:
         self._shown_indexes = self.indexes
 
     def view(
-        self, layout: Layout, hidden_until: Timestamp, *, working: bool = False
+        self,
+        layout: Layout,
+        hidden_until: Timestamp,
+        *,
+        working: bool = False,
+        version: Timestamp = NEWEST,
     ) -> VisibleSegment:
-        """Return the published rows; with `working`, also what was not published yet."""
+        """Return the published rows; with `working`, also what was not published yet.
+
+        Args:
+            layout: what columns look like.
+            hidden_until: rows inserted up to here are hidden.
+            working: see above.
+            version: rows inserted later are hidden, deletes made later count not.
+        """
+        deleted = len(self.deletes) if working else self._shown
+        if version < NEWEST:
+            deleted = min(deleted, self.deletes.count_until(version))
         return VisibleSegment(
             segment_id=self.rows.segment_id,
             partition=self.rows.partition,
@@ -178,8 +193,10 @@ class SealedSegment:
             columns=self.rows,
             layout=layout,
             deletes=self.deletes,
-            delete_count=len(self.deletes) if working else self._shown,
+            delete_count=deleted,
             hidden_until=hidden_until,
             first_ts=self.rows.first_ts,
+            last_ts=self.rows.last_ts,
+            shown_until=version,
             indexes=self._shown_indexes,
         )

@@ -17,6 +17,7 @@ from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.view import FieldStatistics, SegmentIndex
 from gpuvec.types import RowMask, SegmentId, Timestamp
 
+NEWEST = 2**63 - 1  # above all versions
 _DYNAMIC_KIND = String(nullable=True)
 
 
@@ -82,6 +83,8 @@ class VisibleSegment:
     delete_count: int  # the deletes up to this version
     hidden_until: Timestamp  # rows inserted up to here were truncated, dropped or outlived; 0: none
     first_ts: Timestamp  # no row was inserted earlier
+    shown_until: Timestamp = NEWEST  # rows inserted later are hidden
+    last_ts: Timestamp = 0  # no row was inserted later
     indexes: Mapping[str, SegmentIndex] = field(default_factory=dict)
 
     def keep(self) -> RowMask | None:
@@ -91,12 +94,14 @@ class VisibleSegment:
     @cached_property
     def _keep(self) -> RowMask | None:
         cut = self.hidden_until >= self.first_ts
-        if not cut and not self.delete_count:
+        young = self.last_ts > self.shown_until
+        if not cut and not young and not self.delete_count:
             return None
-        if cut:
-            keep = np.asarray(self.columns.timestamps()[: self.num_rows] > self.hidden_until)
-        else:
-            keep = np.ones(self.num_rows, bool)
+        keep = np.ones(self.num_rows, bool)
+        if cut or young:
+            inserted = self.columns.timestamps()[: self.num_rows]
+            keep &= inserted > self.hidden_until
+            keep &= inserted <= self.shown_until
         self.deletes.hide(keep, self.delete_count)
         keep.setflags(write=False)
         return keep
