@@ -1,4 +1,4 @@
-"""The command line: `gpuvec demo | doctor | import | search | inspect | bench | config`.
+"""The command line: `gpuvec demo | doctor | import | search | inspect | bench | verify | config`.
 
 Exit codes: 0 done, 1 an error that is explained on stderr, 2 wrong usage.
 """
@@ -247,6 +247,35 @@ def bench(
     else:
         out.print(found.title(), highlight=False)
         print_rows(out, found.table())
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(help="a database: ./shop, s3://bucket/shop")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="do what is safe: hints, checkpoints, indexes")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every file with its checksum; name what is broken, and which rows that affects.
+
+    Exit codes: 0 sound, 1 something is broken, 2 it could not be looked at.
+    """
+    from gpuvec.verify.text import lines
+    from gpuvec.verify.verify import verify as look
+
+    try:
+        report = look(path, repair=repair)
+    except GpuvecError as error:
+        _explain(error)
+        raise typer.Exit(2) from None
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        for line in lines(report):
+            out.print(line, highlight=False, soft_wrap=True)
+    if not report.is_sound:
+        raise typer.Exit(1)
 
 
 @config_app.command("show")

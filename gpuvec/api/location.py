@@ -30,7 +30,7 @@ def _check_location(store: Store, where: str, marker: Path | None) -> None:
     if marker is not None and marker.parent.exists() and not marker.parent.is_dir():
         raise errors.not_a_directory(where)
     if store.size(keys.FORMAT) is not None:
-        _check_format(store.get(keys.FORMAT), where)
+        check_format(store.get(keys.FORMAT), where)
         return
     if marker is not None:
         found = [p.name for p in marker.parent.iterdir()] if marker.parent.exists() else []
@@ -81,7 +81,8 @@ def create_format(store: ObjectStore) -> None:
     store.put_if_absent(keys.FORMAT, data + b"\n")
 
 
-def _check_format(data: bytes, where: str) -> None:
+def check_format(data: bytes, where: str) -> None:
+    """Refuse a format file that a later gpuvec wrote, GV-606, or that cannot be read, GV-609."""
     try:
         found = json.loads(data)["format"]
     except (ValueError, KeyError, TypeError) as error:
