@@ -403,7 +403,7 @@ class Channel:
                 assert self._loader is not None
                 fill(self.shard, self._loader)
                 self.shard.follow(self.state)
-                self.shard.publish(_last_ts(self.state))
+                self.shard.publish(newest_version(self.state))
             return True
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
