@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpuvec.errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    CacheWarning,
     CastWarning,
     ConflictError,
     CorruptError,
@@ -90,8 +91,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
-    "JSON", "AccessDeniedError", "AlreadyExistsError", "BinaryVector", "Bool", "CastWarning",
-    "Collection", "ConflictError", "CorruptError", "Database", "DeadlineError", "DeviceMemoryError",
+    "JSON", "AccessDeniedError", "AlreadyExistsError", "BinaryVector", "Bool", "CacheWarning",
+    "CastWarning", "Collection", "ConflictError", "CorruptError", "Database", "DeadlineError",
+    "DeviceMemoryError",
     "Expr", "FallbackWarning", "FilterError", "Float32", "Float64", "Frame", "GpuvecError",
     "IndexReport", "Int8", "Int16", "Int32", "Int64", "Job", "JobError", "List", "Metric",
     "NotFoundError", "QueryError", "QuotaError", "RecallWarning", "Result", "ResultTooLargeError",

@@ -126,6 +126,12 @@ class RecallWarning(UserWarning):
     __module__ = _PUBLIC_HOME
 
 
+class CacheWarning(UserWarning):
+    """A disk cache that cannot be used: files of buckets are read again when they are needed."""
+
+    __module__ = _PUBLIC_HOME
+
+
 class FallbackWarning(UserWarning):
     """Work that a GPU machine had to do on its CPU."""
 

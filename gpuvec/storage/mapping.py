@@ -44,16 +44,21 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        length = os.fstat(descriptor).st_size
-        if length == 0:
-            return np.zeros(0, np.uint8)
-        system = _system()
-        start = system.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
-        if start == _FAILED:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(path))
+        return map_open(descriptor, str(path))
     finally:
         os.close(descriptor)
+
+
+def map_open(descriptor: int, where: str) -> NDArray[np.uint8]:
+    """Do the same with an open file, which may then be closed; `where` is for messages."""
+    length = os.fstat(descriptor).st_size
+    if length == 0:
+        return np.zeros(0, np.uint8)
+    system = _system()
+    start = system.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if start == _FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), where)
     memory: Any = (ctypes.c_uint8 * length).from_address(start)
     _mapped[start] = memory
     weakref.finalize(memory, system.munmap, start, length).atexit = False
@@ -68,14 +73,23 @@ def release(array: NDArray[Any]) -> None:
     Its bytes stay in the system's cache of files, and come back when they are read again: about
     40 µs a megabyte.
     """
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if not isinstance(base, ctypes.Array) or _mapped.get(ctypes.addressof(base)) is not base:
+    if memory_of(array) is None:
         return
     start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
     length = array.ctypes.data + array.nbytes - start
     if length > 0:
         _system().madvise(start, length, mmap.MADV_DONTNEED)
+
+
+def memory_of(array: NDArray[Any]) -> Any:
+    """Return what lives as long as the map that an array lies in; None for other arrays.
+
+    It can be referred to weakly.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    is_ours = isinstance(base, ctypes.Array) and _mapped.get(ctypes.addressof(base)) is base
+    return base if is_ours else None

@@ -1,0 +1,24 @@
+"""56x: the caches of what lies in a bucket."""
+
+from gpuvec.errors.base import DeviceMemoryError
+
+
+def cache_unusable(folder: str, cause: object) -> str:
+    """Return the warning for a disk cache that cannot be used: reads go to the bucket instead."""
+    return (
+        f"GV-560: the disk cache in {folder} cannot be used: {cause}; files of buckets are read "
+        "again when they are needed. Name another folder with the setting cache.dir, make room, "
+        "or set cache.size_bytes to 0"
+    )
+
+
+def file_exceeds_memory(where: str, *, needed: int, limit: int) -> DeviceMemoryError:
+    """Return the error for a file of a bucket that fits neither the disk cache nor memory."""
+    return DeviceMemoryError(
+        "GV-561",
+        f"{where} needs {needed:,} bytes of memory, since the disk cache has no room for it; "
+        f"{limit:,} may be held for one file",
+        hint="raise the setting cache.size_bytes, name a disk with room in cache.dir, "
+        "or raise memory_limit",
+        details={"path": where, "needed": needed, "limit": limit},
+    )
