@@ -52,7 +52,7 @@ def decode_entry(key: str, data: bytes) -> Entry:
     read = _unseal(key, data)
     try:
         changes = tuple(change_from_json(change) for change in read["changes"])
-    except KeyError as error:
+    except (KeyError, TypeError, ValueError) as error:  # changes or fields not known here
         raise newer_file(key, wanted=FORMAT, got=f"with {error}") from error
     return Entry(
         entry_id=read["id"],

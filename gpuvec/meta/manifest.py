@@ -21,7 +21,7 @@ created again by a committer that slept), begins again at a newer checkpoint: co
 before it marks and deletes. Without one, history is damaged and that is an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -33,9 +33,11 @@ from gpuvec.errors import (
     damaged_entry,
     generation_lost,
     missing_entry,
+    newer_file,
 )
 from gpuvec.meta.changes import Change
 from gpuvec.meta.entry import (
+    FORMAT,
     Entry,
     decode_checkpoint,
     decode_entry,
@@ -243,7 +245,7 @@ class ManifestLog(Generic[S]):
                 if error.details.get("missing"):  # a newer one made it superfluous
                     found = yield List(f"{keys.checkpoint_folder(self._prefix)}/")
                 continue
-            state = type(self._empty).from_json(read["state"])
+            state = state_in(key, read, self._empty)
             return LogView(
                 entry_id=read["id"],
                 nonce=read["nonce"],
@@ -307,6 +309,20 @@ class ManifestLog(Generic[S]):
             yield Put(keys.manifest_hint(self._prefix), [encode_hint(view.entry_id)])
         except StorageError:
             return  # the entry is committed; without these, readers only work longer
+
+
+def state_in(key: str, checkpoint: Mapping[str, Any], empty: S) -> S:
+    """Return the state that a checkpoint holds; `UnsupportedError` GV-522 when it is a newer one's.
+
+    Args:
+        key: of the checkpoint.
+        checkpoint: as `decode_checkpoint` returns it.
+        empty: the log's state before the first entry.
+    """
+    try:
+        return type(empty).from_json(checkpoint["state"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise newer_file(key, wanted=FORMAT, got=f"with {error}") from error
 
 
 def _fold(view: LogView[S], entry: Entry) -> LogView[S]:

@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from gpuvec.errors import newer_file
 from gpuvec.schema import VECTOR_DTYPES
 from gpuvec.types import SegmentId
 
+FORMAT = 1  # of a segment's files; a record without the number has this one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -151,7 +153,10 @@ class SegmentFiles:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make the record that `to_json` wrote."""
+        """Make the record that `to_json` wrote; `UnsupportedError` GV-522 for a newer format."""
+        if data.get("format", FORMAT) > FORMAT:
+            where = f"segment {data['segment_id']}"
+            raise newer_file(where, wanted=FORMAT, got=data["format"])
         statistics = {n: ColumnStatistics.from_json(s) for n, s in data["statistics"].items()}
         return cls(
             segment_id=SegmentId(data["segment_id"]),

@@ -14,7 +14,7 @@ from gpuvec.errors import (
     missing_entry,
 )
 from gpuvec.meta.entry import Entry, decode_checkpoint, decode_entry, decode_hint, encode_hint
-from gpuvec.meta.manifest import LogState, LogView, ManifestLog
+from gpuvec.meta.manifest import LogState, LogView, ManifestLog, state_in
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Delete, Procedure, Put
 from gpuvec.verify.report import NOTHING, Finding, Level
@@ -196,7 +196,7 @@ class LogCheck(Generic[S]):
             between = [entries.get(number) for number in range(start + 1, end + 1)]
             if None in between or len(between) > _LONGEST_REPLAY:
                 continue
-            state = self._state(states[start]) if start else self._empty
+            state = self._state(start, states) if start else self._empty
             generation = states[start]["generation"] if start else 0
             for entry in between:
                 assert entry is not None
@@ -204,12 +204,13 @@ class LogCheck(Generic[S]):
                     generation = entry.generation
                     for change in entry.changes:
                         state = state.apply(change)
-            if self._state(states[end]) != state:
+            if self._state(end, states) != state:
                 key = keys.checkpoint(self._prefix, end)
                 self._add_checkpoint(key, "GV-521", "it is not what its entries say")
 
-    def _state(self, checkpoint: Mapping[str, Any]) -> S:
-        return type(self._empty).from_json(checkpoint["state"])
+    def _state(self, number: int, states: Mapping[int, Mapping[str, Any]]) -> S:
+        key = keys.checkpoint(self._prefix, number)
+        return state_in(key, states[number], self._empty)
 
     def _check_hint(self) -> None:
         key = keys.manifest_hint(self._prefix)

@@ -32,15 +32,20 @@ class NamedFile:
 def named_files(state: CollectionState) -> Iterator[NamedFile]:
     """Yield every file that a collection's manifest names; `UnsupportedError` for newer ones."""
     for segment in state.segments.values():
-        yield from _files_of(segment)
+        if "external" not in segment.files:  # rows read in place are not ours to check
+            yield from _rows_of(segment)
+        yield from _additions_of(segment)
 
 
-def _files_of(segment: SegmentRecord) -> Iterator[NamedFile]:
+def _rows_of(segment: SegmentRecord) -> Iterator[NamedFile]:
     files = SegmentFiles.from_json(segment.files)
     yield NamedFile(record=files.scalar, kind="scalars", segment=segment, part="scalars")
     for name, record in files.vectors.items():
         kind = f'vectors of "{name}"'
         yield NamedFile(record=record, kind=kind, segment=segment, part="vectors", field=name)
+
+
+def _additions_of(segment: SegmentRecord) -> Iterator[NamedFile]:
     if segment.deletes is not None:
         deletes = FileRecord.from_json(segment.deletes)
         yield NamedFile(record=deletes, kind="deleted rows", segment=segment, part="deletes")

@@ -130,8 +130,8 @@ def _frame_at(where: str, view: memoryview, at: int) -> Frame | None:
     )
     if magic != _MAGIC:
         return None
-    if version > FORMAT:
-        raise newer_file(where, wanted=FORMAT, got=version)
+    if version > FORMAT or kind > max(FrameKind):
+        raise newer_file(where, wanted=FORMAT, got=f"{version}, frame kind {kind}")
     body = view[body_at : body_at + length]
     end = body_at + length + -(HEADER_BYTES + length) % _ALIGNMENT
     if end > len(view) or crc32c([body]) != checksum:
