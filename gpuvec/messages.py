@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuvec.rows import Rows
-from gpuvec.types import RequestId, Timestamp, Version
+from gpuvec.types import ChannelName, RequestId, SegmentId, Timestamp, Version
 
 
 class OnConflict(StrEnum):
@@ -91,3 +91,38 @@ class ChannelStatus:
     writes: int = 0
     deletes: int = 0
     oldest: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentWeight:
+    """What compaction weighs of one segment.
+
+    Attributes:
+        layout: segments are written together only where it is the same.
+        live: rows that are there in the newest version.
+        kept: rows that some needed version sees, at most.
+    """
+
+    segment_id: SegmentId
+    channel: ChannelName
+    partition: str
+    layout: int
+    rows: int
+    live: int
+    kept: int
+    size_bytes: int
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the live rows."""
+        return self.size_bytes * self.live // max(1, self.rows)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the rows that are kept."""
+        return self.size_bytes * self.kept // max(1, self.rows)
+
+    @property
+    def dead_share(self) -> float:
+        """The part of the rows that is not there in the newest version."""
+        return 1 - self.live / max(1, self.rows)

@@ -216,12 +216,16 @@ class Engine:
 
     def flush(self, collection_id: str) -> None:
         """Save a collection's growing rows in segment files."""
+        with self.owning(collection_id) as (channel, generation):
+            channel.flush(generation)
+
+    @contextmanager
+    def owning(self, collection_id: str) -> Iterator[tuple[Channel, int]]:
+        """Yield a collection's channel and the generation, as the process that writes."""
         with self._writing() as generation:
             channel = self.channel(collection_id)
         with self._ruling():
-            channel.flush(generation)
-
-    # Writing
+            yield channel, generation
 
     # Writing
 
@@ -263,7 +267,7 @@ class Engine:
                 found.flush(self._writer.generation)
                 self._note(found)
                 if now_s >= self._tidied.get(command.collection_id, now_s - _TIDY_S) + _TIDY_S:
-                    found.tidy(self._writer.generation)
+                    found.collect(self._writer.generation)
                     self._tidied[command.collection_id] = now_s
         self.builds.tend()
 

@@ -57,7 +57,7 @@ class CollectionState:
     segments: Mapping[SegmentId, SegmentRecord] = field(default_factory=dict)
     indexes: Mapping[str, IndexDefinition] = field(default_factory=dict)  # by field
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
-    dead: frozenset[str] = frozenset()  # ULIDs of files that no entry may name any more
+    dead: Mapping[str, int] = field(default_factory=dict)  # ULIDs that no entry may name: since when
     changed_ts: Timestamp = 0  # of the newest change of schema or time to live
     past: Past = field(default_factory=Past)
     tags: Mapping[str, Timestamp] = field(default_factory=dict)  # name to version
@@ -88,7 +88,7 @@ class CollectionState:
             "segments": [segment.to_json() for segment in self.segments.values()],
             "indexes": [definition.to_json() for definition in self.indexes.values()],
             "history": [write.to_json() for write in self.history],
-            "dead": sorted(self.dead),
+            "dead": dict(self.dead),
             "changed_ts": self.changed_ts,
             "past": self.past.to_json(),
             "tags": dict(self.tags),
@@ -100,6 +100,7 @@ class CollectionState:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make the state that `to_json` wrote, also before there were indexes, tags and pins."""
         past = Past.from_json(data["past"]) if "past" in data else Past()
+        dead = data["dead"]  # a list, before there were times
         segments = [SegmentRecord.from_json(item) for item in data["segments"]]
         indexes = [IndexDefinition.from_json(item) for item in data.get("indexes", ())]
         return cls(
@@ -110,7 +111,7 @@ class CollectionState:
                 "segments": {segment.segment_id: segment for segment in segments},
                 "indexes": {definition.field: definition for definition in indexes},
                 "history": tuple(WriteSummary.from_json(item) for item in data["history"]),
-                "dead": frozenset(data["dead"]),
+                "dead": dead if isinstance(dead, Mapping) else dict.fromkeys(dead, 0),
                 "past": past,
                 "pins": {name: PinRecord(**pin) for name, pin in data.get("pins", {}).items()},
             }

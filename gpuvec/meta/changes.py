@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Self
 
+from gpuvec.meta.channel_state import Commits, commits_from_json
 from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.schema import FieldType, Schema, field_from_json
 from gpuvec.types import ChannelName, RequestId, SegmentId, Timestamp
@@ -64,13 +65,16 @@ class SegmentRecord:
     ]  # keys, lengths, checksums, statistics: see `gpuvec.storage.segment_files`
     deletes: Mapping[str, Any] | None = None  # the newest deletion file, which holds all before it
     indexes: Mapping[str, IndexRecord] = field(default_factory=dict)  # by field
-
     ts: Timestamp | None = None  # when every row was inserted; None: the files say so of each
     gone_ts: Timestamp | None = None  # when the last row was deleted; None: not all are, or unknown
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal record."""
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
         values["indexes"] = {name: index.to_json() for name, index in self.indexes.items()}
+        for name in ("ts", "gone_ts"):
+            if values[name] is None:
+                del values[name]
         return values
 
     @classmethod
@@ -255,6 +259,12 @@ class Flush(Change):
     deletes: Mapping[SegmentId, Mapping[str, Any]] = field(default_factory=dict)
     writes: tuple[WriteSummary, ...] = ()
     fences: tuple[int, ...] = ()  # log positions that hold fences; truncation leaves them
+    commits: Commits = ()  # of transactions whose commit record is flushed
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Change.to_json`; most flushes hold no commits."""
+        data = super(Flush, self).to_json()
+        return data if self.commits else {k: v for k, v in data.items() if k != "commits"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -263,6 +273,7 @@ class Flush(Change):
         plain["segments"] = tuple(SegmentRecord.from_json(item) for item in data["segments"])
         plain["writes"] = tuple(WriteSummary.from_json(item) for item in data["writes"])
         plain["fences"] = tuple(data["fences"])
+        plain["commits"] = commits_from_json(data.get("commits", ()))
         return cls(**plain)
 
 
@@ -313,8 +324,9 @@ class MarkDead(Change):
     """No later entry may name these files, so they can be deleted. Condition: none is used."""
 
     ids: tuple[str, ...]
+    time_ms: int = 0  # when they were marked
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """See `Change.from_json`."""
-        return cls(ids=tuple(data["ids"]))
+        return cls(ids=tuple(data["ids"]), time_ms=data.get("time_ms", 0))

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvec.clock import pack_timestamp, unpack_timestamp
 from gpuvec.errors import manifest_conflict
-from gpuvec.meta import changes, steps_versions
+from gpuvec.meta import (
+    changes,
+    changes_import,
+    steps_compaction,
+    steps_import,
+    steps_versions,
+)
 from gpuvec.meta.changes import Change, WriteSummary
-from gpuvec.meta.channel_state import ChannelState
+from gpuvec.meta.channel_state import ChannelState, without_settled_commits
 from gpuvec.meta.files import file_ulids, index_ulids
 from gpuvec.meta.indexes import IndexRecord
 from gpuvec.meta.past import PastPartition
@@ -102,7 +108,7 @@ def _add_index(state: "CollectionState", change: changes.AddIndex) -> _Changed:
     definition = state.indexes.get(record.field)
     if definition is None or definition.index_id != record.definition_id:
         raise manifest_conflict(f'another index of the field "{record.field}" is wanted')
-    if state.dead & index_ulids(record):
+    if state.dead.keys() & index_ulids(record):
         raise manifest_conflict("files of this index were collected as orphans")
     indexed = replace(segment, indexes={**segment.indexes, record.field: record})
     return {"segments": {**state.segments, change.segment_id: indexed}}
@@ -158,17 +164,19 @@ def _flush(state: "CollectionState", change: changes.Flush) -> _Changed:
             raise manifest_conflict(f"segment {segment_id} is gone")
         segments[segment_id] = replace(segments[segment_id], deletes=record)
     touched = {*change.deletes, *(segment.segment_id for segment in change.segments)}
-    if any(state.dead & file_ulids(segments[name]) for name in touched):
+    if any(state.dead.keys() & file_ulids(segments[name]) for name in touched):
         raise manifest_conflict("files of this flush were collected as orphans")
     flushed = replace(
         channel,
         flushed_lsn=change.to_lsn,
         flushed_ts=change.last_ts,
         fences=tuple(sorted({*channel.fences, *change.fences})),
+        commits=channel.commits + change.commits,
     )
+    channels = without_settled_commits({**state.channels, change.channel: flushed})
     return {
         "segments": segments,
-        "channels": {**state.channels, change.channel: flushed},
+        "channels": channels,
         "history": _newest(state.history + change.writes, state),
     }
 
@@ -191,13 +199,18 @@ _write_ts = attrgetter("ts")
 def _mark_dead(state: "CollectionState", change: changes.MarkDead) -> _Changed:
     if any(file_ulids(segment).intersection(change.ids) for segment in state.segments.values()):
         raise manifest_conflict("files to be collected are in use")
-    return {"dead": state.dead.union(change.ids)}
+    return {"dead": {**dict.fromkeys(change.ids, change.time_ms), **state.dead}}
 
 
 def _channel(state: "CollectionState", name: ChannelName) -> ChannelState:
     if name not in state.channels:
         raise manifest_conflict(f"there is no channel {name}")
     return state.channels[name]
+
+
+def _add_segments(state: "CollectionState", change: changes_import.AddSegments) -> _Changed:
+    added = steps_import.add_segments(state, change)
+    return {**added, "history": _newest((*state.history, change.write), state)}
 
 
 STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
@@ -214,5 +227,7 @@ STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
     changes.DropIndex: _drop_index,
     changes.AddIndex: _add_index,
     changes.MarkDead: _mark_dead,
+    changes_import.AddSegments: _add_segments,
     **steps_versions.STEPS,
+    **steps_compaction.STEPS,
 }

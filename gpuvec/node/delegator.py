@@ -268,6 +268,18 @@ class ShardDelegator:
         self._frozen = [s for s in self._frozen if s.segment_id not in gone]
         self._sealed.update({segment.segment_id: segment for segment in sealed})
 
+    def replace(self, gone: set[SegmentId], new: Iterable[SealedSegment]) -> None:
+        """Put sealed segments in the place of others. `publish` makes it visible."""
+        found: dict[SegmentId, SealedSegment] = {}
+        waiting = list(new)
+        for segment_id, segment in self._sealed.items():
+            if segment_id in gone:
+                found |= {other.segment_id: other for other in waiting}
+                waiting = []
+            else:
+                found[segment_id] = segment
+        self._sealed = found
+
     # Reading
 
     @property

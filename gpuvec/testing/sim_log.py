@@ -14,7 +14,7 @@ from itertools import pairwise
 from gpuvec.errors import ConflictError, CorruptError, StorageError, UnavailableError
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Flush, InitCollection, SegmentRecord, SetEpoch, WriteSummary
-from gpuvec.meta.collect import collect_orphans
+from gpuvec.meta.collect import Limits, collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.schema import Int64, Schema
 from gpuvec.storage import keys
@@ -189,7 +189,7 @@ class LogSimulation:
             view = yield from log.read()
             yield from log.collect(view, keep=self.world.chance.choice((1, 2, 4)))
             yield from collect_orphans(
-                log, view, PREFIX, generation=1, committer="collector", grace_ms=0
+                log, view, PREFIX, generation=1, committer="collector", limits=Limits(grace_ms=0)
             )
 
     def _read(self) -> Procedure[None]:

@@ -12,7 +12,7 @@ from gpuvec.errors import CorruptError, DeviceMemoryError, GpuvecError
 from gpuvec.index import registry
 from gpuvec.index.spec import HNSW, Bitmap, Sorted
 from gpuvec.meta.changes import AddField, DropField, DropIndex, SetIndex, Truncate
-from gpuvec.meta.collect import GRACE_MS
+from gpuvec.meta.collect import GRACE_MS, Limits
 from gpuvec.meta.indexes import IndexDefinition
 from gpuvec.node.build import build_index, make, memory_share, plan_build
 from gpuvec.schema import Int32
@@ -266,10 +266,10 @@ def test_files_of_a_dropped_index_go_after_their_grace(store):
     want(channel)
     build(channel, store, host=Host(channel, store, clock))
     clock.advance(2 * GRACE_MS / 1000)
-    channel.tidy(GENERATION)
+    channel.collect(GENERATION, Limits(grace_ms=0))
     assert len(index_keys(store)) == 1
     channel.change(lambda *_: [DropIndex(field="id")], GENERATION)
-    channel.tidy(GENERATION)
+    channel.collect(GENERATION, Limits(grace_ms=0))
     assert index_keys(store) == []
     assert visible(open_channel(store)) == set(ROWS)
 

@@ -6,6 +6,7 @@ from gpuvec.clock import ManualClock
 from gpuvec.errors import StorageError
 from gpuvec.messages import OnConflict
 from gpuvec.meta.changes import AddField, AddPartition, DropPartition, SetTtl, Truncate
+from gpuvec.meta.collect import Limits
 from gpuvec.node import data_node
 from gpuvec.node.prepare import prepare
 from gpuvec.schema import Int32
@@ -240,7 +241,7 @@ def test_files_of_flushes_that_died_are_deleted():
     store.put("collections/c-1/seg/01hf7yat000000000000000000/scalar.parquet", [b"orphan"])
     flush(channel)
     clock.advance(48 * 3600)
-    channel.tidy(1)
+    channel.collect(1, Limits(grace_ms=0))
     assert len(store.list("collections/c-1/seg/")) == 2, "scalars and vectors of the one segment"
     assert visible(open_channel(store)) == {1}
 
