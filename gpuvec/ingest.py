@@ -42,7 +42,7 @@ from gpuvec.sparse import (
 from gpuvec.vectors import cast_dense, dense_column, not_finite_error, not_finite_rows
 
 ON_BAD_VECTORS = ("error", "drop", "null")
-ON_DUPLICATE = ("error", "last")
+ON_DUPLICATE = ("error", "last", "any")
 
 
 def validate_rows(
@@ -60,7 +60,8 @@ def validate_rows(
         on_bad_vectors: what to do with a vector that has a NaN, an infinite or a missing number, or
             one too large for the field: `error`, `drop` the row, or make the vector `null`. A wrong
             dimension is always an error.
-        on_duplicate: what to do with rows of one primary key: `error`, or the `last` one wins.
+        on_duplicate: what to do with rows of one primary key: `error`, the `last` one wins, or
+            `any` stay.
 
     Raises:
         NotFoundError: `GV-105`, a column that no field takes.
@@ -241,7 +242,7 @@ def _kept(
     """Return the rows that stay, None for all; raise `GV-110` for a key that comes twice."""
     keep = None if dropped is None else ~dropped
     name = schema.primary_key
-    if name not in scalars:
+    if name not in scalars or on_duplicate == "any":
         return keep
     rows = np.arange(len(scalars[name])) if keep is None else np.flatnonzero(keep)
     keys = scalars[name] if keep is None else scalars[name].take(pa.array(rows))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gpuvec import errors
 from gpuvec.api.frame import Frame, frame
+from gpuvec.api.importing import Importing
 from gpuvec.api.indexes import Indexed
 from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
@@ -45,7 +46,7 @@ _TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
 _TTL_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Collection(Indexed, Frame):
+class Collection(Importing, Indexed, Frame):
     """A typed table with vector fields; as a frame, all its rows at their newest version.
 
     Writes are atomic, and durable and readable when their call returns. Made by `Database`.

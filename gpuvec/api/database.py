@@ -104,6 +104,7 @@ def _engine(
             flush_bytes=int(config["flush.size_bytes"]),
             age_s=float(config["flush.age_s"]),
         )
+        engine.storage_options = storage_options
         _engines[key] = (engine, [1])
         return key, engine
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -69,7 +69,8 @@ class Engine:
         check_location(store, where)
         self.where = where
         self.durability = durability
-        self._store = store
+        self.storage_options: Mapping[str, Any] | None = None  # of the connection that opened it
+        self.store = self._store = store
         self._clock = clock or SystemClock()
         self._flush_bytes = flush_bytes
         self._pid = os.getpid()

@@ -97,6 +97,18 @@ class Job(Generic[R]):
         if self.status == "running":
             self._work.cancel()
 
+    def resume(self) -> None:
+        """Go on after a failure or `cancel`, with what was done before; not while it is running.
+
+        Raises:
+            UnsupportedError: `GV-669`, another kind of job than an import.
+        """
+        resume = getattr(self._work, "resume", None)
+        if resume is None:
+            raise errors.cannot_resume(self._work.what)
+        if self.status in ("failed", "cancelled"):
+            resume()
+
     def __await__(self) -> Generator[Any, None, R]:
         import asyncio  # whoever awaits has it; others need not wait for it
 

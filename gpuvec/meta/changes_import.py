@@ -12,26 +12,32 @@ from gpuvec.types import ChannelName, SegmentId
 class AddSegments(Change):
     """Rows that went straight into files are a write like any other.
 
-    Conditions: the channel's epoch is `epoch`, it is flushed up to exactly `flushed_lsn` and to no
-    timestamp beyond `write.ts`, the segments that lose rows are there, and no file is marked dead.
+    Conditions: each of these channels has its epoch, is flushed up to exactly this position and to
+    no timestamp beyond `write.ts`; the segments that lose rows are there, and no file is marked
+    dead.
 
     Attributes:
+        channels: epoch and flushed position of each channel of the collection.
         segments: new ones.
         deletes: the deletion file of each segment that has another one from now on.
         write: its timestamp is that of all rows.
     """
 
-    channel: ChannelName
-    epoch: int
-    flushed_lsn: int
+    channels: Mapping[ChannelName, tuple[int, int]]
     segments: tuple[SegmentRecord, ...]
     write: WriteSummary
     deletes: Mapping[SegmentId, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Change.to_json`."""
+        channels = {name: list(at) for name, at in self.channels.items()}
+        return {**super(AddSegments, self).to_json(), "channels": channels}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """See `Change.from_json`."""
         plain = {key: value for key, value in data.items() if key != "change"}
+        plain["channels"] = {name: tuple(at) for name, at in data["channels"].items()}
         plain["segments"] = tuple(SegmentRecord.from_json(item) for item in data["segments"])
         plain["write"] = WriteSummary.from_json(data["write"])
         return cls(**plain)

@@ -15,11 +15,14 @@ _Changed = dict[str, Any]  # the fields of a `CollectionState` that a change rep
 
 def add_segments(state: "CollectionState", change: changes_import.AddSegments) -> _Changed:
     """See `AddSegments`; its write is not in the history yet."""
-    channel = state.channels.get(change.channel)
-    if channel is None or channel.epoch != change.epoch:
-        raise manifest_conflict(f"channel {change.channel} has a newer owner")
-    if channel.flushed_lsn != change.flushed_lsn or channel.flushed_ts >= change.write.ts:
-        raise manifest_conflict(f"channel {change.channel} is flushed to {channel.flushed_lsn}")
+    channels = dict(state.channels)
+    for name, (epoch, flushed_lsn) in change.channels.items():
+        channel = channels.get(name)
+        if channel is None or channel.epoch != epoch:
+            raise manifest_conflict(f"channel {name} has a newer owner")
+        if channel.flushed_lsn != flushed_lsn or channel.flushed_ts >= change.write.ts:
+            raise manifest_conflict(f"channel {name} is flushed to {channel.flushed_lsn}")
+        channels[name] = replace(channel, flushed_ts=change.write.ts)
     segments = dict(state.segments)
     segments.update((segment.segment_id, segment) for segment in change.segments)
     for segment_id, record in change.deletes.items():
@@ -30,5 +33,4 @@ def add_segments(state: "CollectionState", change: changes_import.AddSegments) -
     dead = set(state.dead)
     if any(dead & file_ulids(segments[name]) for name in touched):
         raise manifest_conflict("files of this import were collected as orphans")
-    flushed = replace(channel, flushed_ts=change.write.ts)
-    return {"segments": segments, "channels": {**state.channels, change.channel: flushed}}
+    return {"segments": segments, "channels": channels}

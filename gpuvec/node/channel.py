@@ -13,7 +13,7 @@ from gpuvec.errors import (
 )
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
-from gpuvec.meta.changes import Change, SetEpoch
+from gpuvec.meta.changes import Change, SetEpoch, WriteSummary
 from gpuvec.meta.collect import Collected, Limits, collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.meta.retention import newest_version
@@ -21,6 +21,7 @@ from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.history import History, check_readable
+from gpuvec.node.import_files import Addition, Meeting, place
 from gpuvec.node.loader import Loader
 from gpuvec.node.ports import Runner, Stamps
 from gpuvec.segment.view import Snapshot
@@ -334,22 +335,67 @@ class Channel:
     def flush(self, generation: int) -> bool:
         """Save all growing rows in files; return whether there were any. Writes go on meanwhile."""
         with self._flush_lock:
+            return self._flush(generation)
+
+    def _flush(self, generation: int) -> bool:
+        with self._lock:
+            owner = self._owner
+            frozen = None if owner is None else freeze(owner)  # 1
+        if owner is None or frozen is None:
+            return False
+        self._run(write_files(frozen, self._prefix, CHANNEL, self._mint))  # 2
+        with self._lock:
+            if self._owner is not owner:
+                return False  # the channel was lost: its log has the rows
+            with self._whole():
+                self._commit_flush(frozen, owner, generation)  # 3
+                assert self._loader is not None
+                swap(frozen, owner, self._loader)  # 4
+                fences = self._known.state.channels[CHANNEL].fences
+                self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
+        return True
+
+    def add_files(
+        self,
+        prepare: Callable[[Meeting], Procedure[Addition | WriteSummary]],
+        name: str,
+        generation: int,
+    ) -> WriteSummary:
+        """Commit a write whose rows are in files already, at one timestamp, and show it.
+
+        Args:
+            prepare: decides on it, with every row of the channel in files and no write under way;
+                or returns an earlier write, and nothing is done.
+            name: of the collection, for messages.
+            generation: of this process as the coordinator.
+        """
+        with self._flush_lock:
             with self._lock:
-                owner = self._owner
-                frozen = None if owner is None else freeze(owner)  # 1
-            if owner is None or frozen is None:
-                return False
-            self._run(write_files(frozen, self._prefix, CHANNEL, self._mint))  # 2
+                self._own(generation)
+            self._flush(generation)  # most of it, while writes go on
             with self._lock:
-                if self._owner is not owner:
-                    return False  # the channel was lost: its log has the rows
+                owner = self._own(generation)
+                self._flush(generation)
+                meeting = Meeting(
+                    name=name, prefix=self._prefix, shard=self.shard, state=self.state,
+                    stamp=self._stamps.next, mint=self._mint,
+                )  # fmt: skip
+                found = self._run(prepare(meeting))
+                if isinstance(found, WriteSummary):
+                    return found
                 with self._whole():
-                    self._commit_flush(frozen, owner, generation)  # 3
+                    self._view = self._commit(self._known, found.changes, generation)
+                    self._installed = self._known.entry_id
                     assert self._loader is not None
-                    swap(frozen, owner, self._loader)  # 4
-                    fences = self._known.state.channels[CHANNEL].fences
-                    self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
-            return True
+                    place(found, self.shard, self._loader)
+                    self.shard.publish(found.write.ts)
+                owner.adopt(found.write)
+                return found.write
+
+    def take_ids(self, count: int, generation: int) -> int:
+        """Return the first of so many new automatic keys."""
+        with self._lock:
+            return self._own(generation).take_ids(count)
 
     def collect(
         self, generation: int, limits: Limits | None = None, *, dry_run: bool = False

@@ -110,7 +110,7 @@ class ChannelOwner:
             shard=self.shard,
             now_ms=(yield Now()),
             stamp=self._stamp,
-            take_ids=self._take_ids,
+            take_ids=self.take_ids,
         )
         fresh = [r for r in requests if r.request_id not in self._answers]
         unique = list({r.request_id: r for r in fresh}.values())
@@ -191,6 +191,11 @@ class ChannelOwner:
         """Note that a manifest entry tells of the oldest `count` writes."""
         del self._unflushed[:count]
 
+    def adopt(self, summary: WriteSummary) -> None:
+        """Note a write that came in files: its answer, and that it may have brought keys."""
+        self._remember(summary)
+        self._next_id = None
+
     def _note(self, writes: Iterable[_Applied]) -> None:
         for write in writes:
             records = write.records
@@ -222,7 +227,7 @@ class ChannelOwner:
         if len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
 
-    def _take_ids(self, count: int) -> int:
+    def take_ids(self, count: int) -> int:
         """Return the first of `count` ids above all that any row has, or had."""
         if self._next_id is None:
             self._next_id = 1 + max(map(self._highest_id, self.shard.segments()), default=-1)

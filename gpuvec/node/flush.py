@@ -29,6 +29,7 @@ from gpuvec.meta.changes import Flush, SegmentRecord, WriteSummary
 from gpuvec.node.data_node import ChannelOwner
 from gpuvec.node.loader import Loader
 from gpuvec.rows import Rows
+from gpuvec.schema import Schema
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.segment.keys import Positions, sort_by_key
 from gpuvec.segment.sealed import SealedSegment
@@ -105,7 +106,7 @@ def write_files(
     for segment in frozen.segments:
         rows, timestamps = segment.rows(len(segment)), segment.timestamps(len(segment))
         deleted, deleted_ts = segment.deletes.entries(0, frozen.deleted[segment.segment_id])
-        for order in _orders(rows, segment):
+        for order in orders(rows, segment.layout.schema, segment.size_bytes):
             record = yield from _write_part(
                 segment, rows, timestamps, order, prefix, channel, mint()
             )
@@ -145,14 +146,13 @@ def swap(frozen: Frozen, owner: ChannelOwner, loader: Loader) -> None:
     owner.forget_unflushed(len(frozen.writes))
 
 
-def _orders(rows: Rows, segment: GrowingSegment) -> list[Positions]:
+def orders(rows: Rows, schema: Schema, size_bytes: int) -> list[Positions]:
     """Return the rows of each new segment, sorted by primary key.
 
     With a partition key, large flushes become several segments with few values each, so that
     filters on it skip most.
     """
-    schema = segment.layout.schema
-    parts = min(_KEYED_PARTS, segment.size_bytes // _KEYED_PART_BYTES)
+    parts = min(_KEYED_PARTS, size_bytes // _KEYED_PART_BYTES)
     column = rows.table[schema.primary_key]
     order = sort_by_key(column)
     whole = np.arange(len(rows)) if order is None else order

@@ -1,0 +1,336 @@
+"""A bulk import: from a list of files to one write. `gpuvec.node.import_files` has its steps."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gpuvec import errors
+from gpuvec.api.engine import Engine
+from gpuvec.api.import_rows import ImportRows, first_ids
+from gpuvec.api.source import WriteResult
+from gpuvec.api.source_files import Piece, SourceFiles, Survey
+from gpuvec.kernels.parallel import thread_count
+from gpuvec.messages import OnConflict
+from gpuvec.meta.catalog import CollectionState, SegmentRecord, WriteSummary
+from gpuvec.meta.import_jobs import PartDone, forget_job, read_steps, write_step
+from gpuvec.node.channel import CHANNEL
+from gpuvec.node.import_files import Addition, Goal, Meeting, settle, write_part
+from gpuvec.node.import_keys import ImportedKeys
+from gpuvec.node.loader import Loader
+from gpuvec.query.session import Session
+from gpuvec.rows import Rows
+from gpuvec.schema import Int64
+from gpuvec.segment.visible import Layout
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import Procedure
+from gpuvec.storage.outside import kind_of_place, open_outside
+from gpuvec.types import RequestId
+
+SEGMENT_BYTES = 1 << 30  # of rows that one index covers
+_LEAST_SEGMENT_BYTES = 64 << 20
+_HELD = 5  # times a segment's bytes while it is made: read, sorted, written
+
+Tell = Callable[[int], None]  # so many bytes more are done; raises to end the work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportWish:
+    """What is imported, and how.
+
+    Attributes:
+        columns: of the files to fields; None leaves a column out.
+        options: `storage_options` of the files; None: the database's, where they fit.
+    """
+
+    collection_id: str
+    name: str
+    pattern: str
+    columns: Mapping[str, str | None]
+    partition: str
+    on_conflict: OnConflict
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pieces that become one segment, or a few, and the first number of each piece's rows."""
+
+    pieces: tuple[Piece, ...]
+    first_ids: tuple[int | None, ...]  # None: the rows bring their keys
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(piece.size_bytes for piece in self.pieces)
+
+
+class BulkImport:
+    """One import. Making one finds the files; `run` may be called again after a failure.
+
+    Args:
+        engine: of the database.
+        session: whose memory and threads to use.
+        wish: what to do.
+
+    Raises:
+        NotFoundError: `GV-703`, no file matches.
+        QueryError: `GV-705`, an ending that is not understood.
+    """
+
+    def __init__(self, engine: Engine, session: Session, wish: ImportWish) -> None:
+        self._engine = engine
+        self._session = session
+        self._wish = wish
+        self._source = find_files(engine, wish.pattern, wish.options)
+        self.job = _job_name(wish, self._source)
+        self._prefix = keys.collection(wish.collection_id)
+
+    @property
+    def what(self) -> str:
+        """The work, for people."""
+        return f'import of {self._wish.pattern} into "{self._wish.name}"'
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files."""
+        return self._source.size_bytes
+
+    def run(self, tell: Tell, begin: Callable[[int], None] = lambda _: None) -> WriteResult:
+        """Import; nothing is visible before the end, then all is.
+
+        Args:
+            tell: hears of bytes that are done.
+            begin: hears how many there are.
+
+        Raises:
+            SchemaError: rows that do not fit, with file and row; `GV-663`, `GV-664` keys.
+            CorruptError, StorageError, ConflictError: of the files.
+        """
+        engine, wish = self._engine, self._wish
+        state = engine.state(wish.collection_id)
+        earlier = self._earlier(state)
+        if earlier is not None and engine.snapshot(wish.collection_id).version == earlier.ts:
+            return _result(earlier, state)
+        layout = Layout(state.schema, state.schema_version, state.field_versions)
+        rows = ImportRows(self._source, wish.columns, state.schema)
+        parts, done = self._plan(state, rows)
+        begin(sum(part.size_bytes for part in parts))
+        for number in done:
+            tell(parts[number].size_bytes)
+        missing = {number: p for number, p in enumerate(parts) if number not in done}
+        if missing:
+            done |= self._write(missing, rows, self._goal(parts, rows, layout), tell)
+        records = [record for number in range(len(parts)) for record in done[number].segments]
+        write = self._commit(records, rows, state, earlier)
+        engine.run(forget_job(self._prefix, self.job))
+        engine.builds.tend()
+        return _result(write, state)
+
+    def _earlier(self, state: CollectionState) -> WriteSummary | None:
+        """Return the same import where it was done before, as far back as writes are listed."""
+        return next((w for w in reversed(state.history) if w.request_id == self.job), None)
+
+    # Step 1
+
+    def _plan(
+        self, state: CollectionState, rows: ImportRows
+    ) -> tuple[list[_Part], dict[int, PartDone]]:
+        """Return the parts, and those that are in files already."""
+        run = self._engine.run
+        steps = run(read_steps(self._prefix, self.job))
+        if steps.plan is None:
+            survey = self._source.survey()
+            rows.check(survey)
+            numbers = self._numbers(survey, rows, state)
+            run(write_step(self._prefix, self.job, self._new_plan(survey, numbers)))
+            steps = run(read_steps(self._prefix, self.job))
+        assert steps.plan is not None
+        parts = [
+            _Part(tuple(Piece(**piece) for piece in part["pieces"]), tuple(part["first_ids"]))
+            for part in steps.plan["parts"]
+        ]
+        lost = set(state.dead)
+        whole = {
+            number: part
+            for number, part in steps.parts.items()
+            if not lost.intersection(record.segment_id for record in part.segments)
+        }
+        return parts, whole
+
+    def _numbers(
+        self, survey: Survey, rows: ImportRows, state: CollectionState
+    ) -> list[int | None]:
+        """Return the first number of each piece whose rows have no keys."""
+        counts = rows.count_numbered(survey)
+        first, total = 0, sum(count or 0 for count in counts)
+        kind = state.schema[state.schema.primary_key]
+        if total and isinstance(kind, Int64) and kind.auto:
+            with self._engine.owning(self._wish.collection_id) as (channel, generation):
+                first = channel.take_ids(total, generation)
+        return first_ids(counts, first)
+
+    def _new_plan(self, survey: Survey, numbers: Sequence[int | None]) -> dict[str, Any]:
+        limit = self._segment_bytes(sum(piece.size_bytes for piece in survey.pieces))
+        parts: list[dict[str, Any]] = []
+        size = limit
+        for piece, first_id in zip(survey.pieces, numbers, strict=True):
+            if size + piece.size_bytes // 2 >= limit:
+                parts.append({"pieces": [], "first_ids": []})
+                size = 0
+            parts[-1]["pieces"].append(piece.to_json())
+            parts[-1]["first_ids"].append(first_id)
+            size += piece.size_bytes
+        return {"parts": parts}
+
+    def _segment_bytes(self, total: int) -> int:
+        """Return how large segments become: few, but one for each thread, within the memory."""
+        threads = thread_count(self._session.threads)
+        wanted = min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, -(-total // threads)))
+        return max(1 << 20, min(wanted, self._session.memory_limit // _HELD))
+
+    # Step 2
+
+    def _goal(self, parts: Sequence[_Part], rows: ImportRows, layout: Layout) -> Goal:
+        planned = max(part.size_bytes for part in parts)
+        limit = self._segment_bytes(sum(part.size_bytes for part in parts))
+        return Goal(
+            prefix=self._prefix,
+            channel=CHANNEL,
+            partition=self._wish.partition,
+            layout=layout,
+            on_conflict=self._wish.on_conflict,
+            segment_bytes=2 * min(planned, limit),  # Parquet says less than is there at times
+            mint=self._engine.mint,
+            locate=rows.locate,
+        )
+
+    def _write(
+        self, missing: Mapping[int, _Part], rows: ImportRows, goal: Goal, tell: Tell
+    ) -> dict[int, PartDone]:
+        """Write the parts that are missing, several at a time as memory allows."""
+        threads = thread_count(self._session.threads)
+        largest = max(part.size_bytes for part in missing.values())
+        at_once = self._session.memory_limit // max(1, _HELD * largest)
+        stopped: list[BaseException] = []
+
+        def tell_or_stop(size: int) -> None:
+            if stopped:
+                raise stopped[0]
+            tell(size)
+
+        def write(number: int, part: _Part) -> PartDone:
+            batches = _batches(part, rows, readers, tell_or_stop)
+            done = self._engine.run(write_part(number, batches, goal))
+            self._engine.run(write_step(self._prefix, self.job, done.to_json()))
+            return done
+
+        with (
+            ThreadPoolExecutor(threads, "gpuvec-read") as readers,
+            ThreadPoolExecutor(max(1, min(threads, at_once)), "gpuvec-import") as writers,
+        ):
+            work = {number: writers.submit(write, number, part) for number, part in missing.items()}
+            try:
+                return {number: future.result() for number, future in work.items()}
+            except BaseException as error:  # Ctrl-C too: the others end at their next piece
+                stopped.append(error)
+                for future in work.values():
+                    future.cancel()
+                wait(work.values())
+                raise
+
+    # Steps 3 and 4
+
+    def _commit(
+        self,
+        records: Sequence[SegmentRecord],
+        rows: ImportRows,
+        state: CollectionState,
+        earlier: WriteSummary | None,
+    ) -> WriteSummary:
+        wish, engine = self._wish, self._engine
+        key_field = state.schema.primary_key
+        loader = Loader(engine.store, key_field)
+        segments = [loader.load(record).rows for record in records]
+        found = ImportedKeys(segments, self._session.memory_limit // 4)
+        lost, key = found.find_losers(first_wins=wish.on_conflict is OnConflict.SKIP)
+        if lost and wish.on_conflict is OnConflict.ERROR:
+            raise errors.duplicate_in_files(key_field, key, rows.locate(key), lost)
+        with engine.owning(wish.collection_id) as (channel, _):
+            found.look(channel.shard.sealed())  # most of it, while writes go on
+
+        def prepare(meeting: Meeting) -> Procedure[Addition | WriteSummary]:
+            return settle(
+                self.job,
+                records,
+                found,
+                wish.on_conflict,
+                partition=wish.partition,
+                meeting=meeting,
+                locate=rows.locate,
+                earlier=earlier,
+            )
+
+        with engine.owning(wish.collection_id) as (channel, generation):
+            return channel.add_files(prepare, wish.name, generation)
+
+
+def find_files(engine: Engine, pattern: str, options: Mapping[str, Any] | None) -> SourceFiles:
+    """Return the files of a glob; with the database's `storage_options` if these fit and none came.
+
+    Raises:
+        NotFoundError: `GV-703`, no file matches.
+    """
+    if options is None and kind_of_place(pattern) == kind_of_place(engine.where):
+        options = engine.storage_options
+    outside, inner = open_outside(pattern, options)
+    files = outside.find(inner)
+    if not files:
+        raise errors.no_such_file(pattern, what="file")
+    return SourceFiles(outside, files)
+
+
+def _job_name(wish: ImportWish, source: SourceFiles) -> RequestId:
+    """Return a name that the same files and options always have."""
+    said = {
+        "collection": wish.collection_id,
+        "files": [file.to_json() for file in source.files],
+        "columns": sorted([name, field or ""] for name, field in wish.columns.items()),
+        "partition": wish.partition,
+        "on_conflict": str(wish.on_conflict),
+    }
+    return RequestId(hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest())
+
+
+def _batches(
+    part: _Part, rows: ImportRows, readers: ThreadPoolExecutor, tell: Tell
+) -> Iterator[Rows]:
+    """Yield the rows of a part in order; its pieces are read at the same time."""
+    pairs = list(zip(part.pieces, part.first_ids, strict=True))
+    if len(pairs) == 1:  # perhaps a large file: one batch after the other
+        for found in rows.read(*pairs[0]):
+            tell(0)
+            yield found
+        tell(part.size_bytes)
+        return
+    waiting: list[Future[list[Rows]]] = [
+        readers.submit(lambda piece, first_id: list(rows.read(piece, first_id)), *pair)
+        for pair in pairs
+    ]
+    waiting.reverse()
+    try:
+        for piece in part.pieces:
+            read = waiting.pop().result()
+            tell(piece.size_bytes)
+            yield from read
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _result(write: WriteSummary, state: CollectionState) -> WriteResult:
+    none = pa.array([], state.schema[state.schema.primary_key].arrow_type())
+    return WriteResult(write.ts, write.inserted, write.updated, write.deleted, none)
