@@ -35,6 +35,15 @@ class DenseVectors:
         """Bytes held, without the validity mask."""
         return int(self.values.nbytes)
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of a bucket's file that whoever holds `values` keeps in memory; else 0."""
+        return 0
+
+    def loaded(self) -> "DenseVectors":
+        """Return vectors that need no file any more; these, unless a subclass reads its own."""
+        return self
+
     def take(self, rows: NDArray[np.int64]) -> "DenseVectors":
         """Return the given rows, in that order."""
         return DenseVectors(self.values[rows], None if self.valid is None else self.valid[rows])
@@ -79,6 +88,15 @@ class SparseVectors:
     def nbytes(self) -> int:
         """Bytes held, without the validity mask."""
         return int(self.offsets.nbytes + self.indices.nbytes + self.values.nbytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """See `DenseVectors.resident_bytes`."""
+        return 0
+
+    def loaded(self) -> "SparseVectors":
+        """See `DenseVectors.loaded`."""
+        return self
 
     def take(self, rows: NDArray[np.int64]) -> "SparseVectors":
         """Return the given rows, in that order."""

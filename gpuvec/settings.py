@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "device.memory_limit": None,  # a share up to 1, bytes, or "20GiB"
     "flush.size_bytes": 96 * 2**20,  # a growing segment is sealed at this size
     "flush.age_s": 60.0,  # or when its oldest row is this old
+    "cache.dir": None,  # files of buckets on the local disk; None: ~/.cache/gpuvec
+    "cache.size_bytes": None,  # None: a tenth of the disk's free space, 100 GiB at most; 0: none
 }
 
 
@@ -113,11 +115,16 @@ def parse_memory(value: object) -> int | float | None:
     return int(number * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
 
 
+def _parse_cache_bytes(value: object) -> int | float | None:
+    return 0 if str(value).strip() == "0" else parse_memory(value)
+
+
 def _settings_class() -> "type[BaseSettings]":
     from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
     from pydantic_settings import BaseSettings, SettingsConfigDict
 
     Memory = Annotated[int | float | None, BeforeValidator(parse_memory)]
+    CacheBytes = Annotated[int | float | None, BeforeValidator(_parse_cache_bytes)]
 
     class Device(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -127,6 +134,11 @@ def _settings_class() -> "type[BaseSettings]":
         model_config = ConfigDict(extra="forbid")
         size_bytes: int = Field(default=DEFAULTS["flush.size_bytes"], ge=1)
         age_s: float = Field(default=DEFAULTS["flush.age_s"], gt=0)
+
+    class Cache(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        dir: str | None = DEFAULTS["cache.dir"]
+        size_bytes: CacheBytes = DEFAULTS["cache.size_bytes"]
 
     class Settings(BaseSettings):
         model_config = SettingsConfigDict(
@@ -138,6 +150,7 @@ def _settings_class() -> "type[BaseSettings]":
         durability: Literal["fsync", "os"] = DEFAULTS["durability"]
         device: Device = Device()
         flush: Flush = Flush()
+        cache: Cache = Cache()
 
     return Settings
 

@@ -1,5 +1,8 @@
 """What all tests share: slow tests on request, GPU tests where there is a device, an S3 server."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
     parser.addoption("--store", choices=STORES, default="local", help="where databases lie")
     parser.addoption("--ceph", action="store_true", help="let the S3 server be Ceph, not moto")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what tests cache of buckets out of the user's folder, in their processes too."""
+    made = tempfile.mkdtemp(prefix="gpuvec-tests-")
+    os.environ["XDG_CACHE_HOME"] = made
+    config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

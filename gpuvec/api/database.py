@@ -56,7 +56,7 @@ def connect(
             `GV-534` to `GV-537`, an option or a library is missing.
     """
     from gpuvec.device.detect import resolve_device
-    from gpuvec.query.session import new_session
+    from gpuvec.query.session import new_session, share_memory
     from gpuvec.settings import config, parse_memory
 
     if cluster is not None:
@@ -73,6 +73,8 @@ def connect(
     session = new_session(limit, device=device)
     if limit is not None:
         engine.builds.memory_limit = limit
+    if engine.files is not None:
+        session = share_memory(session, engine.files.resident)
     return Database(key, engine, session)
 
 
@@ -80,8 +82,11 @@ def _engine(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, durability: str
 ) -> tuple[str, Engine]:
     from gpuvec.settings import config
+    from gpuvec.storage.disk_cache import disk_cache
     from gpuvec.storage.local import LocalStore
     from gpuvec.storage.open import open_store
+    from gpuvec.storage.remote import RemoteStore
+    from gpuvec.storage.remote_files import RemoteFiles
 
     text = os.fspath(path)
     if not text.strip():
@@ -97,6 +102,8 @@ def _engine(
             return key, known[0]
         if known is not None:
             known[0].close()  # its directory was moved or removed
+        if isinstance(store, RemoteStore):
+            store.files = RemoteFiles(store, disk_cache())
         engine = Engine(
             store,
             text,

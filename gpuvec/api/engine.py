@@ -34,7 +34,9 @@ from gpuvec.storage import keys
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
+from gpuvec.storage.remote_files import RemoteFiles
 from gpuvec.storage.stamps import LastRead
+from gpuvec.storage.verified import files_of
 from gpuvec.types import NodeId, SegmentId, Timestamp
 
 T = TypeVar("T")
@@ -360,6 +362,11 @@ class Engine:
                 channel.flush(self._writer.generation)
             channel.close()
         self._dropped.delete(read=True)
+
+    @property
+    def files(self) -> RemoteFiles | None:
+        """What reads a bucket's files through caches; None for other stores."""
+        return files_of(self._store)
 
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""

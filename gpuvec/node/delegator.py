@@ -153,6 +153,7 @@ class ShardDelegator:
         """Take over a state of the manifest as a whole: its segments, none growing."""
         self._growing, self._frozen = {}, []
         records = [r for r in state.segments.values() if r.channel == self._channel]
+        self._loader.expect(records)
         self._sealed = {r.segment_id: self._loader.load(r) for r in records}
         self._loader.keep_only(set(self._sealed))
         self._indexed = None

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,12 +21,14 @@ from gpuvec.segment.sealed import SealedRows, SealedSegment
 from gpuvec.segment.view import FieldStatistics
 from gpuvec.storage.index_files import IndexFiles
 from gpuvec.storage.object_store import ObjectStore
+from gpuvec.storage.read_ahead import Neighbours
 from gpuvec.storage.segment_files import (
     FileRecord,
     SegmentFiles,
     SegmentReader,
     read_deletes,
 )
+from gpuvec.storage.verified import files_of
 from gpuvec.types import SegmentId, Timestamp
 
 AUTO = "auto"  # the kind of a definition that leaves the choice to each build
@@ -42,10 +44,22 @@ class Loader:
     def __init__(self, store: ObjectStore, primary_key: str) -> None:
         self._store = store
         self._primary_key = primary_key
+        self._files = files_of(store)
+        self._neighbours = Neighbours(self._files)
         self._open: dict[SegmentId, SealedRows] = {}
         self._deletes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._indexes: dict[SegmentId, dict[str, StoredIndex]] = {}
         self._lock = threading.Lock()
+
+    def expect(self, records: Iterable[SegmentRecord]) -> None:
+        """Note the segments that will be loaded; a bucket's deletion files are fetched at once."""
+        if self._files is None:
+            return
+        known = list(records)
+        inside = [SegmentFiles.from_json(r.files) for r in known if "scalar" in r.files]
+        self._neighbours.put(inside)
+        deletes = [r.deletes for r in known if r.deletes and r.deletes["key"] not in self._deletes]
+        self._files.ahead([FileRecord.from_json(record) for record in deletes], len(deletes))
 
     def load(self, record: SegmentRecord) -> SealedSegment:
         """Return a segment with the deletes that its record names. Reads no rows."""
@@ -84,7 +98,8 @@ class Loader:
             self._indexes = {n: found for n, found in self._indexes.items() if n in segments}
 
     def _rows(self, record: SegmentRecord) -> SealedRows:
-        reader = SegmentReader(self._store, SegmentFiles.from_json(record.files))
+        files = SegmentFiles.from_json(record.files)
+        reader = SegmentReader(self._store, files, self._neighbours)
         return SealedRows(
             segment_id=record.segment_id,
             partition=record.partition,

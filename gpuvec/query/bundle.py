@@ -89,7 +89,7 @@ def _join(targets: Sequence[Target], numbers: Sequence[int]) -> Bundle | None:
     columns = [target.base.column(first.field) for target in own]
     if not all(isinstance(column, DenseVectors) for column in columns):
         return None
-    size = sum(column.values.nbytes for column in columns)
+    size = sum(column.nbytes for column in columns)
     if first.session.device != "cpu" or size > cache.budget_bytes // _SHARE:
         return None
     base = concat_parts([target.base for target in own])

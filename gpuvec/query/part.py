@@ -119,7 +119,7 @@ class Part:
                 return Rows(pa.Table.from_batches([found]), {}, tuple(names))
         self.prepare(names)
         table = pa.table({name: self.column(name) for name in names if name not in outside})
-        held = {name: self.column(name) for name in names if name in outside}
+        held = {name: self.column(name).loaded() for name in names if name in outside}
         return Rows(table, held, tuple(names))
 
 

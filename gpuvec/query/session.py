@@ -1,9 +1,10 @@
 """Where a query runs: its memory, threads and caches."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from gpuvec.query.cache import DerivedCache
+from gpuvec.storage.resident import Resident
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -50,6 +51,13 @@ def new_session(
         device=resolve_device(device),
         cache=DerivedCache(cache_bytes),
     )
+
+
+def share_memory(session: Session, resident: Resident) -> Session:
+    """Return a session that leaves a quarter of its memory to what is held of a bucket's files."""
+    share = session.memory_limit // 4
+    resident.limit(share, most_bytes=session.memory_limit // 2)
+    return replace(session, memory_limit=session.memory_limit - share)
 
 
 @cache

@@ -63,7 +63,9 @@ class Target:
 
         def make() -> VectorIndex:
             nonlocal copied
-            column = self.base.column(self.field)
+            stored = self.base.column(self.field)
+            column = stored.loaded()
+            copied += stored.resident_bytes
             if self.session.device == "gpu" and not isinstance(column, SparseVectors):
                 column = DenseVectors(to_device(column.values), column.valid)
                 copied = column.values.nbytes
@@ -81,12 +83,13 @@ class Target:
         found = self.indexed
         assert found is not None
 
+        stored = self.base.column(self.field)
+
         def make() -> ApproximateIndex:
-            column = self.base.column(self.field)
-            return registry.load(found.spec, column, self.metric, found.files())
+            return registry.load(found.spec, stored.loaded(), self.metric, found.files())
 
         index: ApproximateIndex = self._cached(
-            ("index", found.index_id), make, lambda index: index.nbytes
+            ("index", found.index_id), make, lambda index: index.nbytes + stored.resident_bytes
         )
         return index
 

@@ -17,7 +17,7 @@ from gpuvec.storage import keys
 from gpuvec.storage.checksum import as_bytes, crc32c
 from gpuvec.storage.object_store import Buffer, Delete, ObjectStore, Procedure, Put
 from gpuvec.storage.records import FileRecord
-from gpuvec.storage.verified import load_verified
+from gpuvec.storage.verified import files_of, load_verified
 from gpuvec.types import SegmentId
 
 
@@ -73,18 +73,21 @@ class IndexFiles:
         return sum(record.length for record in self.records.values())
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """Return a file's bytes, read only; memory mapped where the store is a local directory.
+        """Return a file's bytes, read only; mapped where the store is local or has a disk cache.
 
         Raises:
             CorruptError: `GV-501` missing, `GV-502` of another length, `GV-503` changed.
         """
         with self._lock:
-            if name not in self._loaded:
-                try:
-                    self._loaded[name] = load_verified(self.store, self.records[name])
-                except CorruptError as error:
-                    raise index_damaged(error) from None
-            return self._loaded[name]
+            if name in self._loaded:
+                return self._loaded[name]
+            try:
+                found = load_verified(self.store, self.records[name])
+            except CorruptError as error:
+                raise index_damaged(error) from None
+            if files_of(self.store) is None:  # else caches hold it
+                self._loaded[name] = found
+            return found
 
     def path(self, name: str) -> str | None:
         """Return where a file lies on a local disk, None where there is none."""

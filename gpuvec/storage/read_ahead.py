@@ -6,16 +6,23 @@ fetched with it.
 
 What was fetched is served to the same thread only, once, and only while that thread does nothing
 but read: any other call forgets it. An answer is therefore never older than the last listing.
+
+Segments are read one after the other too. Whoever reads the same file of two neighbours is about to
+read those of the next.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gpuvec.errors import StorageError
+from gpuvec.storage.records import FileRecord, SegmentFiles
+from gpuvec.storage.remote_files import RemoteFiles
+from gpuvec.types import SegmentId
 
 WINDOW = 32  # objects
 WINDOW_BYTES = 32 << 20
+SCALARS = ""  # in the place of a field's name
 _THREADS = 16
 
 
@@ -83,3 +90,40 @@ class ReadAhead:
             return self._fetch(key)
         except StorageError:
             return None
+
+
+class Neighbours:
+    """The segments of a collection in order. Safe for use by several threads.
+
+    Args:
+        files: fetches; None: what is read needs no fetching.
+    """
+
+    def __init__(self, files: RemoteFiles | None) -> None:
+        self._files = files
+        self._order: Mapping[SegmentId, int] = {}
+        self._records: Sequence[SegmentFiles] = ()
+        self._last: dict[str, int] = {}  # place of the segment that was read last, by field
+
+    def put(self, segments: Sequence[SegmentFiles]) -> None:
+        """Say which segments there are."""
+        if self._files is not None:
+            self._records = segments
+            self._order = {record.segment_id: at for at, record in enumerate(segments)}
+
+    def before(self, segment: SegmentId, field: str) -> None:
+        """Fetch the file of a field, or `SCALARS`, of this segment and of those that follow."""
+        records, place = self._records, self._order.get(segment)
+        if self._files is None or place is None or place >= len(records):
+            return
+        step = place - self._last.get(field, place)
+        self._last[field] = place
+        if abs(step) == 1:
+            following = records[place:] if step == 1 else records[place::-1]
+            files = [_file(record, field) for record in following]
+            count = self._files.ahead([file for file in files if file is not None])
+            self._last[field] = place + step * max(count - 1, 0)
+
+
+def _file(record: SegmentFiles, field: str) -> FileRecord | None:
+    return record.scalar if field == SCALARS else record.vectors.get(field)

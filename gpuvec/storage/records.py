@@ -9,6 +9,7 @@ import numpy as np
 
 from gpuvec.errors import newer_file
 from gpuvec.schema import VECTOR_DTYPES
+from gpuvec.storage.blocks import BlockSums
 from gpuvec.types import SegmentId
 
 FORMAT = 1  # of a segment's files; a record without the number has this one
@@ -45,6 +46,7 @@ class FileRecord:
     Attributes:
         arrays: of vector files: "values", or "offsets", "indices" and "values".
         has_nulls: of vector files: whether the scalars hold a column that says which are valid.
+        blocks: checksums of its parts; short files and those of early databases have none.
     """
 
     key: str
@@ -52,6 +54,7 @@ class FileRecord:
     crc32c: int
     arrays: Mapping[str, ArrayRecord] = field(default_factory=dict)
     has_nulls: bool = False
+    blocks: BlockSums | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal record."""
@@ -60,18 +63,22 @@ class FileRecord:
             found["arrays"] = {name: array.to_json() for name, array in self.arrays.items()}
         if self.has_nulls:
             found["has_nulls"] = True
+        if self.blocks is not None:
+            found["blocks"] = self.blocks.to_json()
         return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make the record that `to_json` wrote."""
         arrays = {n: ArrayRecord.from_json(a) for n, a in data.get("arrays", {}).items()}
+        blocks = data.get("blocks")
         return cls(
             key=data["key"],
             length=data["length"],
             crc32c=data["crc32c"],
             arrays=arrays,
             has_nulls=data.get("has_nulls", False),
+            blocks=None if blocks is None else BlockSums.from_json(blocks),
         )
 
 

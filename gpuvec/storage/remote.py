@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.storage.cache import Write
 from gpuvec.storage.checksum import as_bytes
 from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 from gpuvec.storage.read_ahead import ReadAhead
+from gpuvec.storage.remote_files import RemoteFiles
 
 PART_BYTES = 16 << 20  # of uploads and downloads that go in parts
 RETRIES = 5  # about 3 s of pauses in all
@@ -48,9 +50,13 @@ class RemoteStore:
         backend: an obstore store, whose prefix is the database's.
         where: its URL, for messages.
         identity: the same for two stores of one place, whatever they were opened with.
+
+    Attributes:
+        files: reads files that a manifest names through caches; None: there are none.
     """
 
     appendable = False
+    files: RemoteFiles | None = None
 
     def __init__(self, backend: Any, where: str, *, identity: str) -> None:
         import obstore
@@ -80,6 +86,22 @@ class RemoteStore:
         lengths = [min(PART_BYTES, size - start) for start in starts]
         with ThreadPoolExecutor(_THREADS) as pool:
             return b"".join(pool.map(self._range, [key] * len(lengths), starts, lengths))
+
+    def fetch(self, key: str, length: int, write: Write) -> None:
+        """See `Fetching.fetch`: one request, or one for each part."""
+        if length <= PART_BYTES:
+            with self._asked("read", check_key(key)):
+                data = bytes(self._obstore.get(self._backend, key).bytes())
+            if len(data) != length:
+                raise errors.object_too_short(self._path(key), wanted=length, got=len(data))
+            write(0, data)
+            return
+
+        def part(start: int) -> None:
+            write(start, self._range(key, start, min(PART_BYTES, length - start)))
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(part, range(0, length, PART_BYTES)))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""

@@ -2,8 +2,8 @@
 
 Row order is the same in all of them. Beside the scalars of the schema, `scalar.parquet` holds when
 each row was inserted (`_gv_ts`) and, for each vector field with nulls, which are valid
-(`_gv_valid_<field>`). Files are never changed. Their lengths and checksums are in the manifest, and
-are compared before a file's first use in a process.
+(`_gv_valid_<field>`). Files are never changed. Their lengths and checksums, of the whole and of its
+blocks, are in the manifest, and are compared before the first use in a process.
 
 The keys have no file of their own: one million decode from `scalar.parquet` in 3 ms (int64) or
 25 ms (16-character strings), sorted as they were written.
@@ -11,6 +11,8 @@ The keys have no file of their own: one million decode from `scalar.parquet` in 
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpuvec import errors
-from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
+from gpuvec.rows import Rows, VectorColumn
 from gpuvec.schema import RESERVED_PREFIX, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.arrow_files import map_arrays, vector_file
-from gpuvec.storage.checksum import crc32c
+from gpuvec.storage.blocks import sum_blocks
 from gpuvec.storage.object_store import Buffer, ObjectStore
+from gpuvec.storage.parquet_parts import open_in_parts
+from gpuvec.storage.read_ahead import SCALARS, Neighbours
 from gpuvec.storage.records import ColumnStatistics, FileRecord, SegmentFiles
 from gpuvec.storage.statistics import column_statistics, table_statistics
-from gpuvec.storage.verified import load_verified
+from gpuvec.storage.stored_file import StoredFile
+from gpuvec.storage.stored_vectors import StoredSparse, StoredVectors
+from gpuvec.storage.verified import load_from_store, load_verified
 from gpuvec.types import SegmentId
 
 __all__ = [
@@ -133,20 +139,34 @@ def read_deletes(
 class SegmentReader:
     """Reads the files of one segment. Safe for use by several threads.
 
-    Nothing is read before it is asked for. Vectors of local files are mapped, not loaded. A file is
-    compared with the length and checksum in the manifest before its first use.
+    Args:
+        store: holds them.
+        record: what the manifest says of them.
+        neighbours: segments that are likely to be read after this one.
+
+    Nothing is read before it is asked for. Vectors of local files are mapped, not loaded; of a
+    bucket's files only the needed parts are read where that is little. All that is used was
+    compared with the length and checksums in the manifest.
 
     Every method may raise `CorruptError`: `GV-501` missing, `GV-502` too short, `GV-503` changed,
     `GV-513` intact but in no format that this version reads.
     """
 
-    def __init__(self, store: ObjectStore, record: SegmentFiles) -> None:
-        self._store = store
+    def __init__(
+        self, store: ObjectStore, record: SegmentFiles, neighbours: Neighbours | None = None
+    ) -> None:
         self._record = record
+        others = neighbours or Neighbours(None)
+        name = record.segment_id
+        self._scalar = StoredFile(store, record.scalar, partial(others.before, name, SCALARS))
+        self._vector_files = {
+            field: StoredFile(store, file, partial(others.before, name, field))
+            for field, file in record.vectors.items()
+        }
+        self._store = store
         self._mutex = threading.Lock()  # guards what follows
-        self._locks: dict[str, threading.Lock] = {}
-        self._loaded: dict[str, NDArray[np.uint8]] = {}
         self._vectors: dict[str, VectorColumn] = {}
+        self._valid: dict[str, NDArray[np.bool_]] = {}
         self._metadata: pq.FileMetaData | None = None
 
     @property
@@ -162,32 +182,51 @@ class SegmentReader:
     @property
     def scalar_names(self) -> list[str]:
         """The scalar columns, hidden ones too."""
-        names: list[str] = self._parquet().schema_arrow.names
+        names: list[str] = self._parquet(None).schema_arrow.names
         return names
 
     def scalars(self, names: Sequence[str]) -> pa.Table:
         """Return scalar columns of all rows, in the order of `names`; decoded at each call."""
-        file = self._parquet()
+        file = self._parquet(names)
         try:
             return file.read(columns=list(names)).select(list(names))
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, errors.StorageError):
+                raise
             if set(names) - set(file.schema_arrow.names):
                 raise AssertionError(f"{self._record.scalar.key} lacks one of {names}") from error
             raise errors.unreadable_file(self._record.scalar.key, error) from error
 
     def vectors(self, name: str) -> VectorColumn:
-        """Return one vector column of all rows, the same object at each call."""
-        record = self._record.vectors[name]
-        data = self._load(record)
+        """Return one vector column of all rows, the same object at each call.
+
+        Of a bucket: dense ones are read when they are used, sparse ones are another object.
+        """
+        file = self._vector_files[name]
+        if file.is_cached:
+            if "offsets" in file.record.arrays:
+                return StoredSparse(file, self._is_valid(name))
+            return StoredVectors(file, lambda: self._is_valid(name))
+        data = file.whole()
         with self._mutex:
             if name in self._vectors:
                 return self._vectors[name]
-        column = map_arrays(data, record.arrays)
-        if record.has_nulls:
-            valid = self.scalars([VALID_PREFIX + name])[0].to_numpy()
-            column = _with_valid(column, valid)
+        column = map_arrays(data, file.record.arrays)
+        valid = self._is_valid(name)
+        if valid is not None:
+            column = replace(column, valid=valid)
         with self._mutex:
             return self._vectors.setdefault(name, column)
+
+    def _is_valid(self, name: str) -> NDArray[np.bool_] | None:
+        if not self._record.vectors[name].has_nulls:
+            return None
+        with self._mutex:
+            if name in self._valid:
+                return self._valid[name]
+        found = self.scalars([VALID_PREFIX + name])[0].to_numpy()
+        with self._mutex:
+            return self._valid.setdefault(name, found)
 
     def timestamps(self) -> NDArray[np.int64]:
         """Return when each row was inserted, (rows,)."""
@@ -203,32 +242,26 @@ class SegmentReader:
         return self._record.statistics.get(name)
 
     def verify(self) -> None:
-        """Compare every file with its checksum, those already compared too."""
+        """Compare every file in the store with its checksum, those already compared too."""
         for record in self._record.files:
-            load_verified(self._store, record)
+            load_from_store(self._store, record)
 
-    def _parquet(self) -> pq.ParquetFile:
-        data = self._load(self._record.scalar)
-        source = pa.BufferReader(pa.py_buffer(data))
+    def _parquet(self, names: Sequence[str] | None) -> pq.ParquetFile:
         try:
-            file = pq.ParquetFile(source, metadata=self._metadata)
+            file = open_in_parts(self._scalar, self._metadata, names)
+            if file is None:
+                source = pa.BufferReader(pa.py_buffer(self._scalar.whole()))
+                file = pq.ParquetFile(source, metadata=self._metadata)
         except pa.ArrowException as error:
             raise errors.unreadable_file(self._record.scalar.key, error) from error
         self._metadata = file.metadata
         return file
 
-    def _load(self, record: FileRecord) -> NDArray[np.uint8]:
-        with self._mutex:
-            lock = self._locks.setdefault(record.key, threading.Lock())
-        with lock:
-            if record.key not in self._loaded:
-                self._loaded[record.key] = load_verified(self._store, record)
-            return self._loaded[record.key]
-
 
 def _record(key: str, parts: list[Buffer], **more: Any) -> FileRecord:
     length = sum(len(memoryview(part)) for part in parts)
-    return FileRecord(key=key, length=length, crc32c=crc32c(parts), **more)
+    checksum, blocks = sum_blocks(parts, length)
+    return FileRecord(key=key, length=length, crc32c=checksum, blocks=blocks, **more)
 
 
 def _parquet(table: pa.Table, primary_key: str) -> pa.Buffer:
@@ -259,9 +292,3 @@ def _statistics(scalars: pa.Table, schema: Schema) -> dict[str, ColumnStatistics
 
 def _is_ordered(schema: Schema, name: str) -> bool:
     return schema.fields[name].KIND not in ("json", "list")
-
-
-def _with_valid(column: VectorColumn, valid: NDArray[np.bool_]) -> VectorColumn:
-    if isinstance(column, SparseVectors):
-        return SparseVectors(column.offsets, column.indices, column.values, valid)
-    return DenseVectors(column.values, valid)
