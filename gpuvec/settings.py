@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "device.memory_limit": None,  # a share up to 1, bytes, or "20GiB"
     "flush.size_bytes": 96 * 2**20,  # a growing segment is sealed at this size
     "flush.age_s": 60.0,  # or when its oldest row is this old
+    "store.retention_s": 24 * 3600.0,  # versions are kept so long, where a collection sets nothing
+    "store.grace_s": 15 * 60.0,  # files that nobody names are kept so long, for reads under way
     "cache.dir": None,  # files of buckets on the local disk; None: ~/.cache/gpuvec
     "cache.size_bytes": None,  # None: a tenth of the disk's free space, 100 GiB at most; 0: none
 }
@@ -140,6 +142,11 @@ def _settings_class() -> "type[BaseSettings]":
         dir: str | None = DEFAULTS["cache.dir"]
         size_bytes: CacheBytes = DEFAULTS["cache.size_bytes"]
 
+    class Store(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        retention_s: float = Field(default=DEFAULTS["store.retention_s"], ge=0)
+        grace_s: float = Field(default=DEFAULTS["store.grace_s"], gt=0)
+
     class Settings(BaseSettings):
         model_config = SettingsConfigDict(
             env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore"
@@ -150,6 +157,7 @@ def _settings_class() -> "type[BaseSettings]":
         durability: Literal["fsync", "os"] = DEFAULTS["durability"]
         device: Device = Device()
         flush: Flush = Flush()
+        store: Store = Store()
         cache: Cache = Cache()
 
     return Settings

@@ -17,6 +17,7 @@ from gpuvec.api.indexes import Indexed
 from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
+from gpuvec.api.versions import Versioned
 from gpuvec.coord.root_coord import check_name
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, col
@@ -37,16 +38,16 @@ from gpuvec.query.plan import Scan
 from gpuvec.query.session import Session
 from gpuvec.rows import Rows
 from gpuvec.schema import FieldType, Schema, is_nullable
-from gpuvec.types import Timestamp, Version
+from gpuvec.types import Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
-_TTL_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
+_SPAN_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Collection(Importing, Indexed, Frame):
+class Collection(Importing, Indexed, Versioned, Frame):
     """A typed table with vector fields; as a frame, all its rows at their newest version.
 
     Writes are atomic, and durable and readable when their call returns. Made by `Database`.
@@ -70,11 +71,6 @@ class Collection(Importing, Indexed, Frame):
     def schema(self) -> Schema:
         """Its fields, as they are now."""
         return self._source.schema
-
-    @property
-    def version(self) -> Version:
-        """The timestamp of the newest write."""
-        return self._engine.snapshot(self._id).version
 
     @property
     def partitions(self) -> list[str]:
@@ -178,19 +174,19 @@ class Collection(Importing, Indexed, Frame):
         kind = type if default is None else replace(type, default=default)  # type: ignore[call-arg]
         self.schema.with_field(name, kind)  # checks the name
 
-        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+        def decide(state: CollectionState, ts: Timestamp) -> list[Change]:
             if name in state.schema.fields:
                 raise errors.field_exists(name, where=self.name)
             if not is_nullable(kind) and getattr(kind, "default", None) is None:
                 raise errors.field_needs_filling(name)
-            return [AddField(name=name, field_type=kind)]
+            return [AddField(name=name, field_type=kind, ts=ts)]
 
         self._change(decide)
 
     def drop_field(self, name: str) -> None:
         """Drop a field with its values."""
 
-        def decide(state: CollectionState, _: Timestamp) -> list[Change]:
+        def decide(state: CollectionState, ts: Timestamp) -> list[Change]:
             if name not in state.schema.fields:
                 raise errors.unknown_field(
                     name, state.schema.fields, where=f'collection "{self.name}"'
@@ -201,7 +197,7 @@ class Collection(Importing, Indexed, Frame):
             }.items():
                 if name == key:
                     raise errors.field_in_use(name, role)
-            return [DropField(name=name)]
+            return [DropField(name=name, ts=ts)]
 
         self._change(decide)
 
@@ -236,8 +232,10 @@ class Collection(Importing, Indexed, Frame):
         Args:
             ttl: seconds, a timedelta, or text such as `7d`, `12h`, `30m`, `45s`; None: never.
         """
-        seconds = _seconds(ttl)
-        self._change(lambda _, __: [SetTtl(ttl_s=seconds)])
+        seconds = None if ttl is None else seconds_of(ttl)
+        if ttl is not None and not seconds:
+            raise errors.bad_ttl(ttl)
+        self._change(lambda _, ts: [SetTtl(ttl_s=seconds, ts=ts)])
 
     def flush(self) -> None:
         """Save rows that are only in the log in segment files. It happens by itself too."""
@@ -350,17 +348,14 @@ def _plain(ids: Any) -> Any:
     return ids if isinstance(ids, np.ndarray) else list(ids)
 
 
-def _seconds(ttl: float | str | datetime.timedelta | None) -> float | None:
-    if ttl is None:
-        return None
-    found: float | None = None
-    if isinstance(ttl, datetime.timedelta):
-        found = ttl.total_seconds()
-    elif isinstance(ttl, str):
-        match = _TTL.match(ttl.strip())
-        found = float(match[1]) * _TTL_SECONDS[match[2]] if match else None
-    elif type(ttl) in (int, float):
-        found = float(ttl)
-    if found is None or not 0 < found < float("inf"):
-        raise errors.bad_ttl(ttl)
-    return found
+def seconds_of(span: float | str | datetime.timedelta) -> float | None:
+    """Return the seconds of a time span, such as `7d`; None when it is none, or below zero."""
+    found = -1.0
+    if isinstance(span, datetime.timedelta):
+        found = span.total_seconds()
+    elif isinstance(span, str):
+        match = _SPAN.match(span.strip())
+        found = float(match[1]) * _SPAN_SECONDS[match[2]] if match else -1.0
+    elif type(span) in (int, float):
+        found = float(span)
+    return found if 0 <= found < float("inf") else None

@@ -16,6 +16,7 @@ from gpuvec import errors
 from gpuvec.api.builds import Builds
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
+from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock
@@ -93,6 +94,7 @@ class Engine:
         self._tidied: dict[str, float] = {}  # when unused files of collections were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
+        self.leases = Leases(self, self._clock)
         self.builds = Builds(self._data, self, self._clock)
         transport = InProcessTransport()
         transport.serve(NODE, self._submit)
@@ -103,7 +105,7 @@ class Engine:
     def snapshot(self, collection_id: str) -> Snapshot:
         """Return a collection at its newest version."""
         name = self.name_of(collection_id)
-        return self._channel(collection_id).snapshot(name, self._now_ms())
+        return self._channel(collection_id).snapshot(name, self.now_ms())
 
     @contextmanager
     def reading(self, collection_id: str) -> Iterator[Snapshot]:
@@ -111,13 +113,28 @@ class Engine:
 
         Raises:
             NotFoundError: `GV-608`, it was dropped, perhaps by another process while it was read.
+            SnapshotExpiredError: `GV-640`, files that it needs are no longer kept.
         """
-        with self._dropped.kept(collection_id):
+        with self._kept(collection_id):
+            yield self.snapshot(collection_id)
+
+    @contextmanager
+    def reading_at(
+        self, collection_id: str, versions: Sequence[Timestamp]
+    ) -> Iterator[list[Snapshot]]:
+        """Yield a collection at some versions, as views of the same segments; else as `reading`."""
+        with self._kept(collection_id):
+            name = self.name_of(collection_id)
+            yield self._channel(collection_id).snapshots_at(name, *versions)
+
+    @contextmanager
+    def _kept(self, collection_id: str) -> Iterator[None]:
+        with self._dropped.kept(collection_id), self.leases.reading(collection_id):
             try:
-                yield self.snapshot(collection_id)
-            except errors.CorruptError:
-                self.name_of(collection_id)  # a collection that is gone is not damaged
-                raise
+                yield
+            except errors.CorruptError as error:
+                name = self.name_of(collection_id)  # a collection that is gone is not damaged
+                raise told_expired(error, self.state(collection_id), name) from error
 
     def state(self, collection_id: str) -> CollectionState:
         """Return the newest manifest of a collection."""
@@ -217,6 +234,10 @@ class Engine:
             self.name_of(collection_id)
             self.channel(collection_id).change(decide, generation)
 
+    def pin(self, collection_id: str, changes: Sequence[Change]) -> None:
+        """Commit pins of versions that are read here; also where another process writes."""
+        self.channel(collection_id).pin(changes)
+
     def flush(self, collection_id: str) -> None:
         """Save a collection's growing rows in segment files."""
         with self.owning(collection_id) as (channel, generation):
@@ -300,7 +321,7 @@ class Engine:
         self._view, folders = self._writer.take(self._view, self._committer_name)
         self._root.note(self._view.state)
         if isinstance(self._store, LocalStore):
-            self._store.sweep(self._now_ms() / 1000 - _SWEEP_AGE_S)
+            self._store.sweep(self.now_ms() / 1000 - _SWEEP_AGE_S)
         self._dropped.add(unnamed_collections(folders, self._root.name_of))
 
     @contextmanager
@@ -337,6 +358,8 @@ class Engine:
 
     def close(self) -> None:
         """Finish the writes under way, save what is worth it, let go of the database."""
+        if self.usable:
+            self.leases.stop()
         with self._lock:
             if self._closed:
                 return
@@ -405,7 +428,8 @@ class Engine:
 
     def mint(self) -> SegmentId:
         """Make a name that is never reused."""
-        return SegmentId(keys.ulid(self._now_ms(), secrets.token_hex(16)))
+        return SegmentId(keys.ulid(self.now_ms(), secrets.token_hex(16)))
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """Return the time."""
         return self._clock.now_ms()

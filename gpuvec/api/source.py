@@ -83,15 +83,18 @@ class CollectionSource:
     def snapshot(self) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
         with self.engine.reading(self.collection_id) as found:
-            if self._partition is None:
-                yield found
-                return
-            segments = tuple(
-                segment
-                for segment in found.segments
-                if isinstance(segment, VisibleSegment) and segment.partition == self._partition
-            )
-            yield replace(found, segments=segments)
+            yield self._part(found)
+
+    def _part(self, found: Snapshot) -> Snapshot:
+        """Return the source's part of a snapshot of the collection."""
+        if self._partition is None:
+            return found
+        segments = tuple(
+            segment
+            for segment in found.segments
+            if isinstance(segment, VisibleSegment) and segment.partition == self._partition
+        )
+        return replace(found, segments=segments)
 
     def only(self, partition: str) -> "CollectionSource":
         """Return the rows of one partition."""

@@ -30,6 +30,16 @@ def version_expired(
     )
 
 
+def read_outlived(name: str, path: str) -> SnapshotExpiredError:
+    """Return the error for a read whose files were collected while it ran, or before."""
+    return SnapshotExpiredError(
+        "GV-640",
+        f'"{name}" changed, and {path}, which this read needs, is no longer kept',
+        hint="read again: a new read sees the newest version",
+        details={"path": path},
+    )
+
+
 def no_such_version(name: str, version: int, *, newest: int) -> NotFoundError:
     """Return the error for a version that does not exist yet."""
     return NotFoundError(

@@ -11,7 +11,6 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes_versions import Forget
 from gpuvec.types import RowMask, Timestamp
 
-RETENTION_S = 24 * 3600.0
 ALIVE = 2**63 - 1  # when a row was deleted that was not
 
 
@@ -67,7 +66,8 @@ def needed(state: CollectionState, now_ms: int, *, retention_s: float) -> Needed
     """
     kept_s = retention_s if state.retention_s is None else state.retention_s
     outlived = pack_timestamp(max(0, now_ms - int(kept_s * 1000)))
-    since = max(min(outlived, newest_version(state)), state.past.forgotten)
+    begun = [write.ts for write in state.history if write.ts <= outlived][-1:]  # it held then
+    since = max(min(*begun, outlived, newest_version(state)), state.past.forgotten)
     pins = {pin.version for pin in state.pins.values() if pin.expires_ms > now_ms}
     points = {version for version in pins.union(state.tags.values()) if version < since}
     return Needed(since, tuple(sorted(points)), outlived, now_ms)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from gpuvec.errors import (
     GpuvecError,
@@ -17,7 +18,7 @@ from gpuvec.meta.changes import Change, SetEpoch, WriteSummary
 from gpuvec.meta.collect import Collected, Limits, collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.meta.retention import newest_version
-from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner
+from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner, summaries
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.history import History, check_readable
@@ -31,6 +32,7 @@ from gpuvec.storage.stamps import LastRead
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 from gpuvec.wal.log import ChannelPosition, Cursor, Group, Tail, claim, newest_log, read_tail
 
+T = TypeVar("T")
 CHANNEL = ChannelName("s000")
 
 
@@ -82,6 +84,7 @@ class Channel:
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
         self._history = History()
+        self._replayed: list[WriteSummary] = []  # of another owner, in no file
         self._gone = ""  # its name, once the collection was dropped
 
     @property
@@ -149,9 +152,11 @@ class Channel:
         with self._whole():
             if is_new:
                 self._install()
+                self._replayed = []
             self._cursor = tail.cursor
             if is_new or tail.groups:  # else reads go on with the same snapshot
                 self._replay(tail.groups)
+                self._replayed += summaries(tail.groups)
 
     def look(self) -> None:
         """Read the manifest alone: schema and partitions as they are now."""
@@ -167,16 +172,27 @@ class Channel:
         self.refresh()
         return self.shard.snapshot(name, now_ms)
 
-    def snapshot_at(self, name: str, version: Timestamp) -> Snapshot:
-        """Return what was visible at a version.
+    def snapshots_at(self, name: str, *versions: Timestamp) -> list[Snapshot]:
+        """Return what was visible at some versions, as views of the same segments.
 
         Raises:
             NotFoundError: `GV-641`, there is no such version yet.
             SnapshotExpiredError: `GV-640`, it was forgotten.
         """
         self.refresh()
-        check_readable(self.state, name, version, self.shard.version)
-        return self._history.snapshot(self.shard, self.state, name, version)
+        newest, segments = self.shard.version, self.shard.published()
+        state = self.state  # the last: what was forgotten before the segments changed is in it
+        for version in versions:
+            check_readable(state, name, version, newest)
+        return self._history.snapshots(segments, state, name, versions)
+
+    def writes(self) -> list[WriteSummary]:
+        """Return the writes that can be told of, oldest first, also those in no file."""
+        self.refresh()
+        owner = self._owner
+        later = tuple(self._replayed) if owner is None else owner.unflushed()  # before the state
+        known = {write.ts: write for write in (*later, *self.state.history)}
+        return [known[ts] for ts in sorted(known)]
 
     def _tail(self, cursor: Cursor | None) -> Procedure[Tail]:
         return read_tail(
@@ -320,6 +336,15 @@ class Channel:
                 self.shard.follow(self.state)
                 self.shard.publish(newest_version(self.state))
 
+    def pin(self, changes: Sequence[Change]) -> None:
+        """Commit pins of versions; readers do so too, in the name of whoever owns the channel."""
+        with self._lock:
+            self._check_there()
+            view = self._run(self._manifest.read(self._view))
+            self._view = self._commit(view, changes, view.generation)
+            if self.owned:
+                self._installed = self._known.entry_id
+
     def _commit(
         self, view: LogView[CollectionState], changes: Sequence[Change], generation: int
     ) -> LogView[CollectionState]:
@@ -418,6 +443,18 @@ class Channel:
             if not dry_run:
                 self._run(self._manifest.collect(self._run(self._manifest.read(self._known))))
             return collected
+
+    @property
+    def loader(self) -> Loader:
+        """Opens the segments."""
+        assert self._loader is not None, "refresh comes first"
+        return self._loader
+
+    def peek(self, look: Callable[[CollectionState, ShardDelegator], T], generation: int) -> T:
+        """Return what a look at manifest and memory tells, between two writes."""
+        with self._lock:
+            self._own(generation)
+            return look(self.state, self.shard)
 
     @contextmanager
     def unflushed(self) -> Iterator[None]:

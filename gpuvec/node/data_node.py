@@ -197,18 +197,7 @@ class ChannelOwner:
         self._next_id = None
 
     def _note(self, writes: Iterable[_Applied]) -> None:
-        for write in writes:
-            records = write.records
-            summary = WriteSummary(
-                ts=records[-1].ts,
-                request_id=write.request_id,
-                operation=records[0].operation,
-                inserted=sum(r.inserted for r in records),
-                updated=sum(r.updated for r in records),
-                deleted=sum(r.deleted for r in records),
-                size_bytes=write.size_bytes,
-                first_auto_id=records[0].first_auto_id,
-            )
+        for summary in map(_summary, writes):
             self._unflushed.append(summary)
             self._remember(summary)
 
@@ -243,6 +232,25 @@ class ChannelOwner:
             return int(pc.max(segment.table([key], len(segment))[0]).as_py())
         high = segment.rows.statistics(key).high  # type: ignore[attr-defined]
         return -1 if high is None else int(high)
+
+
+def summaries(groups: Iterable[Group]) -> list[WriteSummary]:
+    """Return what the writes of groups that were read back did."""
+    return [_summary(write) for group in groups for write in _from_log(group)]
+
+
+def _summary(write: _Applied) -> WriteSummary:
+    records = write.records
+    return WriteSummary(
+        ts=records[-1].ts,
+        request_id=write.request_id,
+        operation=records[0].operation,
+        inserted=sum(r.inserted for r in records),
+        updated=sum(r.updated for r in records),
+        deleted=sum(r.deleted for r in records),
+        size_bytes=write.size_bytes,
+        first_auto_id=records[0].first_auto_id,
+    )
 
 
 def _from_log(group: Group) -> Iterator[_Applied]:

@@ -10,7 +10,7 @@ from gpuvec.errors import no_such_version, version_expired
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.past import state_at
 from gpuvec.meta.retention import readable
-from gpuvec.node.delegator import Segment, ShardDelegator, Visibility
+from gpuvec.node.delegator import Segment, Visibility
 from gpuvec.node.loader import wanted_spec
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.view import Snapshot
@@ -36,23 +36,31 @@ class History:
         self._seen: OrderedDict[Timestamp, _Seen] = OrderedDict()
         self._lock = threading.Lock()
 
-    def snapshot(
-        self, shard: ShardDelegator, state: CollectionState, name: str, version: Timestamp
-    ) -> Snapshot:
-        """Return what was visible at a version.
+    def snapshots(
+        self,
+        segments: Sequence[Segment],
+        state: CollectionState,
+        name: str,
+        versions: Sequence[Timestamp],
+    ) -> list[Snapshot]:
+        """Return what was visible at some versions.
 
         Args:
-            shard: of the channel.
-            state: the newest one, which holds what the version needs.
+            segments: all that reads see now.
+            state: the newest one, which holds what the versions need.
             name: of the collection, for messages.
-            version: closed: every write up to it is published.
+            versions: closed: every write up to them is published.
 
-        Cost: a pass over the insertion times of segments that hold younger rows, once per version.
+        Cost: per version, a pass over the insertion times of segments that hold younger rows, once.
         """
+        return [self._snapshot(segments, state, name, version) for version in versions]
+
+    def _snapshot(
+        self, segments: Sequence[Segment], state: CollectionState, name: str, version: Timestamp
+    ) -> Snapshot:
         seen = self._last(version)
         past = seen.past if seen is not None and seen.state is state else state_at(state, version)
         layout = Layout(past.schema, past.schema_version, past.field_versions)
-        segments = shard.published()
         known = {} if seen is None else seen.views
         views = _views(segments, layout, _visibility(past), version, known)
         with self._lock:

@@ -1,0 +1,367 @@
+"""Versions: listing, reading, naming and comparing them."""
+
+import datetime
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+
+import gpuvec as gv
+from gpuvec.api.collection import Collection
+from gpuvec.api.past import READS, CollectionAt
+
+SCHEMA = gv.Schema(
+    {
+        "id": gv.Int64(),
+        "word": gv.String(nullable=True),
+        "v": gv.Vector(8, metric="l2"),
+    },
+    primary_key="id",
+)
+
+
+def rows(ids, word="a", seed=0):
+    ids = list(ids)
+    vectors = np.random.default_rng([seed, *ids[:1]]).random((len(ids), 8), dtype=np.float32)
+    return {"id": ids, "word": [word] * len(ids), "v": vectors}
+
+
+def read(frame):
+    """All values, by key, vectors too."""
+    table = frame.sort("id").to_arrow()
+    return table.to_pylist()
+
+
+@pytest.fixture
+def items(db):
+    return db.create_collection("items", SCHEMA)
+
+
+@pytest.fixture
+def story(items):
+    """A collection with a past: version to what it read like when it was the newest."""
+    told = {items.version: read(items)}
+
+    def note():
+        told[items.version] = read(items)
+
+    items.insert(rows(range(100)))
+    note()
+    items.flush()
+    items.upsert(rows(range(50, 150), "b", seed=1))
+    note()
+    items.update({"word": gv.col("word")}, filter="id >= 140")
+    note()
+    items.flush()
+    items.delete(filter="id < 20")
+    note()
+    items.add_field("size", gv.Int64(), default=7)
+    note()
+    items.insert({**rows([500, 501]), "size": [1, 2]}, partition="p")
+    note()
+    items.drop_field("word")
+    note()
+    items.truncate()
+    note()
+    items.flush()
+    items.insert({"id": [1], "v": np.ones((1, 8), np.float32), "size": [3]}, partition="p")
+    note()
+    items.drop_partition("p")
+    note()
+    items.insert({"id": [2], "v": np.ones((1, 8), np.float32), "size": [4]})
+    note()
+    return told
+
+
+# Reading
+
+
+def test_every_version_reads_as_it_was_when_it_was_the_newest(items, story):
+    assert {version: read(items.at(version=version)) for version in story} == story
+
+
+def test_versions_read_the_same_after_flush_and_reopening(items, story, db, tmp_path, where):
+    items.flush()
+    assert {version: read(items.at(version=version)) for version in story} == story
+    db.close()
+    with gv.connect(**where(tmp_path / "shop")) as again:
+        found = {version: read(again["items"].at(version=version)) for version in story}
+        assert found == story
+
+
+def test_a_number_between_two_versions_is_the_older_one(items, story):
+    versions = sorted(story)
+    for before, after in itertools.pairwise(versions):
+        assert items.at(version=after - 1).version in (before, after - 1)
+        assert read(items.at(version=after - 1)) == story[before]
+
+
+def test_a_version_has_the_fields_and_partitions_of_its_time(items, story):
+    versions = sorted(story)
+    assert list(items.at(version=versions[1]).schema.fields) == ["id", "word", "v"]
+    assert items.at(version=versions[6]).partitions == ["p"]
+    assert items.at(version=versions[6]).partition("p").count() == 2
+    assert items.at(version=versions[-1]).partitions == []
+
+
+def test_a_version_answers_searches_filters_joins_and_plans(items, story):
+    version = sorted(story)[2]
+    old, query = items.at(version=version), np.full(8, 0.5, np.float32)
+    vectors = np.array([row["v"] for row in story[version]])
+    nearest = np.argsort(((vectors - query) ** 2).sum(1), kind="stable")[:5]
+    wanted = [story[version][row]["id"] for row in nearest]
+    assert old.search(query, k=5).to_arrow()["id"].to_pylist() == wanted
+    assert old.filter('word == "b"').count() == 100
+    assert old.get([149, 3]).to_arrow()["id"].to_pylist() == [149, 3]
+    left = gv.frame({"key": [3, 149, 500], "left": ["x", "y", "z"]})
+    joined = left.join(old, left_on="key", right_on="id").to_arrow()
+    assert joined["word"].to_pylist() == ["a", "b"]
+    assert "150 rows" in str(old.search(query, k=5).explain())
+    assert len(old.to_pandas()) == 150
+    assert old.stats()["rows"] == 150
+
+
+def test_a_version_of_a_frame_stays_while_the_collection_changes(items):
+    items.insert(rows(range(10)))
+    old = items.at(version=items.version)
+    frame = old.filter("id < 5")
+    items.delete(filter="id < 8")
+    items.flush()
+    assert frame.count() == 5
+    assert old.count() == 10
+    assert items.count() == 2
+
+
+def test_rows_that_outlived_their_time_are_hidden_as_they_were_then(items):
+    before = items.insert(rows(range(3))).version
+    items.set_ttl(0.001)
+    after = items.version
+    gone = items.insert(rows([9])).version
+    assert [items.at(version=v).count() for v in (before, after)] == [3, 0]
+    assert items.at(version=gone).count() == 1
+
+
+# Which version
+
+
+def test_a_time_is_the_newest_version_of_it(items):
+    items.insert(rows([1]))
+    first = items.version
+    when = datetime.datetime.fromtimestamp((first >> 18) / 1000, datetime.UTC)
+    assert items.at(time=when).version == first
+    assert items.at(time=when.isoformat()).version == first
+    assert items.at(time=when.replace(tzinfo=None)).version == first
+    assert items.at(time=datetime.datetime.now(datetime.UTC)).version == first
+    assert items.at(time="2001-01-01").count() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"version": 1, "tag": "t"},
+        {"version": "t"},
+        {"version": True},
+        {"version": -1},
+        {"version": 1.5},
+        {"time": "yesterday"},
+        {"time": 7},
+    ],
+)
+def test_what_is_no_version_is_refused(items, arguments):
+    with pytest.raises(gv.QueryError, match="GV-644"):
+        items.at(**arguments)
+
+
+def test_a_version_that_is_not_there_yet_is_named_with_the_newest(items):
+    newest = items.insert(rows([1])).version
+    with pytest.raises(gv.NotFoundError, match=rf"GV-641.*\n.*{newest}"):
+        items.at(version=newest + 1)
+    with pytest.raises(gv.NotFoundError, match="GV-641"):
+        items.at(time="2999-01-01")
+
+
+# Writing to one
+
+
+def test_nothing_changes_an_older_version(items):
+    version = items.insert(rows([1])).version
+    old = items.at(version=version)
+    for call in (
+        lambda: old.insert(rows([2])),
+        lambda: old.delete(ids=[1]),
+        lambda: old.tag("t"),
+        lambda: old.truncate(),
+        lambda: old.create_index("v"),
+    ):
+        with pytest.raises(gv.QueryError, match="GV-645"):
+            call()
+    assert items.version == version
+
+
+def test_every_method_of_a_collection_reads_or_is_refused():
+    own = {
+        name
+        for kind in Collection.__mro__[: Collection.__mro__.index(gv.Frame)]
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and inspect.isfunction(value)
+    }
+    refused = {name for name in own if "read-only" in (getattr(CollectionAt, name).__doc__ or "")}
+    assert refused == own - READS
+
+
+# Listing
+
+
+def test_versions_tells_each_commit_the_newest_first(items, story):
+    listed = items.versions().to_arrow()
+    assert listed["version"].to_pylist() == sorted(story, reverse=True)[:-1]  # 0 is no commit
+    assert listed["operation"].to_pylist()[::-1] == [
+        "insert", "upsert", "update", "delete", "add_field size", "insert", "drop_field word",
+        "truncate", "insert", "drop_partition p", "insert",
+    ]  # fmt: skip
+    counts = listed.select(["inserted", "updated", "deleted"]).to_pylist()[::-1]
+    assert [tuple(line.values()) for line in counts[:5]] == [
+        (100, 0, 0), (50, 50, 0), (0, 10, 0), (0, 0, 20), (None, None, None),
+    ]  # fmt: skip
+    times = listed["time"].to_pylist()
+    assert times == sorted(times, reverse=True)
+    items.flush()
+    assert items.versions().to_arrow() == listed
+
+
+def test_versions_of_another_process_are_listed_before_they_are_in_files(items, tmp_path):
+    from gpuvec.api.engine import Engine
+    from gpuvec.api.source import CollectionSource
+    from gpuvec.query.session import new_session
+    from gpuvec.storage.open import open_store
+
+    items.insert(rows([1]))
+    items.insert(rows([2]))
+    items.tag("t")
+    store = open_store(items._engine.where, None, durability="os")
+    if store.identity != str(tmp_path / "shop"):
+        pytest.skip("a bucket: the engine has its own client")
+    reader = Engine(store, "reader", durability="os", flush_bytes=1 << 20, age_s=60)
+    try:
+        reader.root()
+        found = Collection(CollectionSource(reader, items._id), new_session())
+        assert found.versions().to_arrow() == items.versions().to_arrow()
+        assert found.at(tag="t").count() == 2
+        items.delete(ids=[1])
+        assert found.versions().to_arrow() == items.versions().to_arrow()
+        items.flush()
+        assert found.versions().to_arrow() == items.versions().to_arrow()
+    finally:
+        reader.close()
+
+
+# Tags
+
+
+def test_a_tag_names_a_version_until_it_is_taken_away(items):
+    first = items.insert(rows([1])).version
+    assert items.tag("one") == first
+    items.insert(rows([2]))
+    assert items.tag("one", first) == first
+    assert items.tags == {"one": first}
+    assert items.at(tag="one").count() == 1
+    assert items.versions().to_arrow()["tags"].to_pylist() == [[], ["one"]]
+    items.untag("one")
+    assert items.tags == {}
+    with pytest.raises(gv.NotFoundError, match="GV-642"):
+        items.at(tag="one")
+    with pytest.raises(gv.NotFoundError, match="GV-642"):
+        items.untag("one")
+
+
+def test_a_tag_is_not_moved_to_another_version(items):
+    items.tag("one")
+    items.insert(rows([1]))
+    with pytest.raises(gv.AlreadyExistsError, match=r'GV-643.*\n.*untag\("one"\)'):
+        items.tag("one")
+
+
+def test_an_unknown_tag_is_told_with_the_nearest(items):
+    items.insert(rows([1]))
+    items.tag("train-07")
+    with pytest.raises(gv.NotFoundError, match=r'Did you mean "train-07"'):
+        items.at(tag="train-7")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, 7, None])
+def test_a_name_that_is_none_is_no_tag(items, name):
+    with pytest.raises(gv.QueryError, match="GV-646"):
+        items.tag(name)
+
+
+def test_tags_survive_reopening(items, db, tmp_path, where):
+    items.insert(rows([1]))
+    items.tag("one")
+    items.delete(ids=[1])
+    db.close()
+    with gv.connect(**where(tmp_path / "shop")) as again:
+        assert again["items"].at(tag="one").count() == 1
+
+
+# Comparing
+
+
+def test_diff_tells_what_became_of_each_key(items):
+    first = items.insert(rows(range(6))).version
+    items.flush()
+    items.upsert(rows([2, 8], "b"))
+    items.delete(ids=[0, 1])
+    items.insert(rows([1]))
+    second = items.version
+    wanted = [(0, "deleted"), (1, "updated"), (2, "updated"), (8, "inserted")]
+    found = [tuple(row.values()) for row in items.diff(first, second).to_arrow().to_pylist()]
+    assert found == wanted
+    assert items.diff(first).to_arrow() == items.diff(first, second).to_arrow()
+    back = {"deleted": "inserted", "inserted": "deleted", "updated": "updated"}
+    turned = [tuple(row.values()) for row in items.diff(second, first).to_arrow().to_pylist()]
+    assert turned == [(key, back[change]) for key, change in wanted]
+    assert items.diff(second, second).count() == 0
+
+
+def test_diff_agrees_with_comparing_all_rows(items, story):
+    versions = sorted(story)
+    for first in versions:
+        for second in versions:
+            old = {row["id"] for row in story[first]}
+            new = {row["id"] for row in story[second]}
+            found = items.diff(first, second).to_arrow().to_pylist()
+            changed = {row["id"]: row["change"] for row in found}
+            assert {k for k, c in changed.items() if c == "inserted"} == new - old
+            assert {k for k, c in changed.items() if c == "deleted"} == old - new
+            same = {row["id"]: row for row in story[first]}
+            for row in story[second]:
+                if row["id"] in old and row["id"] not in changed:
+                    fields = row.keys() & same[row["id"]].keys()
+                    assert all(row[name] == same[row["id"]][name] for name in fields)
+
+
+def test_diff_takes_tags(items):
+    items.insert(rows([1]))
+    items.tag("one")
+    items.insert(rows([2]))
+    assert items.diff("one").to_arrow().to_pylist() == [{"id": 2, "change": "inserted"}]
+
+
+# Retention
+
+
+@pytest.mark.parametrize("span", ["7 days", -1, float("inf"), "x"])
+def test_a_retention_that_is_no_time_is_refused(items, span):
+    with pytest.raises(gv.QueryError, match="GV-647"):
+        items.set_retention(span)
+
+
+def test_a_retention_is_kept_with_the_collection(items):
+    items.set_retention("7d")
+    assert items._state.retention_s == 7 * 86400
+    items.set_retention(0)
+    assert items._state.retention_s == 0
+    items.set_retention(None)
+    assert items._state.retention_s is None
