@@ -189,8 +189,9 @@ class Frame:
         exact. Rows that an index leaves a query short of are found by a scan. What was measured on
         rows may not hold for queries of another kind, so a few are answered exactly too (those of
         a first batch before the rest); while the database is open, a setting that falls short on
-        them makes way for a more thorough one, so which one is taken may depend on the queries
-        before, but none that the measured curve does not allow. `explain` tells the ways,
+        them makes way for a more thorough one, and the more were checked, the nearer to the target
+        it comes. So which one is taken may depend on the queries before, but none that the measured
+        curve does not allow. `explain` tells the ways,
         `collect().metrics.recall` what is expected, `evaluate` measures it.
 
         Searches with `radius` but no `k`, with `group_by`, with `k=None`, by another metric, on a

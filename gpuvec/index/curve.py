@@ -10,12 +10,17 @@ of the rows may answer. Measured cells lie on a grid; the search is held to
 A setting reaches a target when the lower end of its interval does in all of these. The interval is
 one of 95 % over a thousand queries or so. As all settings meet the same queries, the cheapest one
 that seems to reach a target falls short of it for one index in forty, by about one standard error.
+
+Settings between two that were measured may be taken as well. More effort finds ever fewer of the
+rows still missed, so that recall between two settings is at least what a line between theirs says;
+their lower ends and times are taken to lie on such lines too.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +31,7 @@ from gpuvec.kernels.neighbors import Neighbors
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal
+_STEPS = 8  # from one measured setting to the next
 
 ParamsKey = tuple[tuple[str, float], ...]
 
@@ -108,6 +114,22 @@ class CurvePoint:
             return queries * self.batch_s
         step = (self.queries * self.batch_s - self.single_s) / (self.queries - 1)
         return self.single_s + (queries - 1) * max(step, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a search may take: a setting that was measured, or one between two of these.
+
+    Attributes:
+        point: what is expected of it.
+        ends: the measured settings on both sides, the cheaper one first; only one where it was
+            measured itself.
+        weight: of the second one.
+    """
+
+    point: CurvePoint
+    ends: tuple[CurvePoint, ...]
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +223,46 @@ class Cell:
     def region(self) -> tuple[int, int]:
         """The `k` and the selectivity to about a quarter of a power of ten; 0 for all rows."""
         return self.k, 0 if self.asked >= 1.0 else min(-1, round(4 * math.log10(self.asked)))
+
+    @cached_property
+    def choices(self) -> tuple[Setting, ...]:
+        """All that a search may take, the cheapest first."""
+        found: list[Setting] = []
+        for one, other in pairwise(self.settings):
+            found += [Setting(point=one, ends=(one,)), *_between(one, other)]
+        return (*found, *(Setting(point=last, ends=(last,)) for last in self.settings[-1:]))
+
+
+def _between(one: CurvePoint, other: CurvePoint) -> Iterator[Setting]:
+    """Yield settings between two that differ in one knob."""
+    known, more = one.params or {}, other.params or {}
+    names = [name for name in known.keys() & more.keys() if known[name] != more[name]]
+    if len(names) != 1 or known.keys() != more.keys():
+        return
+    start, stop = known[names[0]], more[names[0]]
+    whole, last = isinstance(start, int) and isinstance(stop, int), start
+    for step in range(1, _STEPS):
+        value = start + (stop - start) * step / _STEPS
+        value = math.ceil(value) if whole else round(value, 4)
+        if value in (last, stop):
+            continue
+        last, weight = value, (value - start) / (stop - start)
+        yield Setting(
+            point=_on_line(one, other, weight, {**known, names[0]: value}),
+            ends=(one, other),
+            weight=weight,
+        )
+
+
+def _on_line(one: CurvePoint, other: CurvePoint, weight: float, params: Params) -> CurvePoint:
+    def at(name: str) -> float:
+        first, last = float(getattr(one, name)), float(getattr(other, name))
+        return first + weight * (last - first)
+
+    return replace(
+        one, params=params, recall=at("recall"), low=at("low"), high=at("high"),
+        queries=min(one.queries, other.queries), batch_s=at("batch_s"), single_s=at("single_s"),
+    )  # fmt: skip
 
 
 def _merge(

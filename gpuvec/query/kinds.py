@@ -6,81 +6,121 @@ which nothing is known yet, however well the index did on the others.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.index.base import Neighbors
-from gpuvec.index.curve import ParamsKey
+from gpuvec.index.curve import ParamsKey, Setting, params_key
 
 STEP = 64
 MOST = 256
 LEAST = 24  # checked queries that can show a setting to fall short
-FORGETS = 512
+FORGETS = 2048
 WINDOW = 32  # queries that show whether they are of a kind
 KINDS = 8  # of one region
+_SPREAD = 0.03  # of recalls, until more than `STEP` show it to be less
+_CHANGED = 3.0  # errors by which the last recalls differ from those before: the queries changed
+_Z95 = 1.645  # errors that one sample in twenty lies above the truth
 _SIDE = 0.1  # of a kind's queries lie below, and as many above, what is kept of it
 _ODD = 0.3  # of some queries beyond one side makes them another kind
 
 Spread = NDArray[np.float64]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Live:
-    """Recall of one setting in one region, on real queries of one kind.
+    """Recall of a setting in one region, on real queries of one kind.
 
     Attributes:
         count: queries checked; of more than `FORGETS`, older ones count half.
-        total: sum of their recalls.
-        squares: sum of the squares.
+        mean: of their recalls; 1 before any query was checked.
+        error: its standard error, of few queries as if they spread by `_SPREAD` at least.
+    """
+
+    count: float
+    mean: float
+    error: float
+
+    def falls_short(self, target: float) -> bool:
+        """Return whether queries enough speak against a setting, or too few of them for it.
+
+        No more than one sample in twenty shows so much more than the truth.
+        """
+        return self.count >= LEAST and self.mean - _Z95 * self.error < target
+
+    def seems_short(self, target: float) -> bool:
+        """Return whether queries enough speak against a setting that other evidence speaks for.
+
+        While they are few, up to a standard error is granted; from `MOST` on it is `falls_short`.
+        """
+        if self.count < STEP:
+            granted = (STEP - self.count) / (STEP - LEAST)
+        else:
+            granted = -_Z95 * min(1.0, (self.count - STEP) / (MOST - STEP))
+        return self.count >= LEAST and self.mean + granted * self.error < target
+
+
+Short = Callable[[Live, float], bool]  # whether a setting falls short of a target
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Recalls of some queries, by their sums."""
+
+    count: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, count: float, total: float, squares: float) -> None:
+        self.count += count
+        self.total += total
+        self.squares += squares
+
+    def live(self) -> Live:
+        if not self.count:
+            return Live(0.0, 1.0, 1.0)
+        mean = self.total / self.count
+        least = _SPREAD**2 * min(1.0, STEP / self.count)
+        spread = max(self.squares / self.count - mean**2, least)
+        return Live(self.count, mean, math.sqrt(spread / self.count))
+
+
+@dataclass(slots=True)
+class Checks:
+    """Recalls of one measured setting in one region, on real queries of one kind.
+
+    What is remembered goes when the last queries show another recall: they are what counts.
+
+    Attributes:
         expected: recall by the curve.
     """
 
-    count: float = 0
-    total: float = 0.0
-    squares: float = 0.0
-    expected: float = 1.0
-
-    @property
-    def mean(self) -> float:
-        """Mean recall; 1 before any query was checked."""
-        return self.total / self.count if self.count else 1.0
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean, as of values that spread by 0.05 at least."""
-        spread = self.squares / self.count - self.mean**2
-        return math.sqrt(max(spread, 0.05**2) / self.count)
+    expected: float
+    _all: _Sums = field(default_factory=_Sums)
+    _last: _Sums = field(default_factory=_Sums)
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add the recalls of some queries."""
-        if self.count > FORGETS:
-            self.count, self.total, self.squares = (
-                self.count / 2, self.total / 2, self.squares / 2
-            )  # fmt: skip
-        self.count += len(values)
-        self.total += float(values.sum())
-        self.squares += float((values**2).sum())
+        if self._last.count >= STEP:
+            self._last = _Sums()
+        if self._all.count > FORGETS:
+            known = self._all
+            self._all = _Sums(known.count / 2, known.total / 2, known.squares / 2)
+        sums = (float(len(values)), float(values.sum()), float((values**2).sum()))
+        self._last.add(*sums)
+        self._all.add(*sums)
+        last, every = self._last.live(), self._all.live()
+        far = _CHANGED * math.hypot(last.error, every.error)
+        if last.count >= LEAST and abs(last.mean - every.mean) > far:
+            self._all, self._last = self._last, _Sums()
 
     @property
-    def believed(self) -> float:
-        """A recall that the queries so far speak for.
-
-        It lies a standard error above the mean while they are few, as other evidence says that the
-        setting is good enough, and one below it when they are many.
-        """
-        if self.count < STEP:
-            return self.mean + self.error
-        return self.mean - self.error * min(1.0, (self.count - STEP) / (MOST - STEP))
-
-    def falls_short(self, target: float) -> bool:
-        """Return whether queries enough speak against the setting."""
-        return self.count >= LEAST and self.believed < target
-
-    def leaves_open(self, target: float) -> bool:
-        """Return whether more queries could well turn the verdict."""
-        return self.count < LEAST or abs(self.believed - target) < self.error
+    def live(self) -> Live:
+        """What they showed."""
+        return self._all.live()
 
 
 @dataclass(slots=True, eq=False)
@@ -88,15 +128,41 @@ class Kind:
     """Queries that lie alike to the rows.
 
     Attributes:
-        lives: by setting.
+        checks: by measured setting.
         low: (2,) distances of nearest and k-th row, below which a tenth of the queries lie; None:
             not known yet.
         high: (2,) those above which a tenth lies.
     """
 
-    lives: dict[ParamsKey, Live] = field(default_factory=dict)
+    checks: dict[ParamsKey, Checks] = field(default_factory=dict)
     low: Spread | None = None
     high: Spread | None = None
+
+    def live(self, setting: Setting) -> Live | None:
+        """Return what is known of a setting, from those at its ends; None: nothing.
+
+        Recall between them lies on a line or above it; see `index.curve`.
+        """
+        found = [self.checks.get(params_key(point.params or {})) for point in setting.ends]
+        lives = [checks.live for checks in found if checks is not None]
+        if len(lives) < len(found):
+            return None
+        if len(lives) == 1:
+            return lives[0]
+        low, high = lives
+        return Live(
+            count=min(low.count, high.count),
+            mean=low.mean + setting.weight * (high.mean - low.mean),
+            error=low.error + setting.weight * (high.error - low.error),
+        )
+
+    def failed(self, setting: Setting, target: float, short: Short) -> Live | None:
+        """Return what speaks against a setting; None: nothing does."""
+        known = self.checks.get(params_key(setting.ends[-1].params or {}))
+        if known is not None and short(known.live, target):
+            return known.live  # it is at least as thorough
+        live = self.live(setting)
+        return live if live is not None and short(live, target) else None
 
     def learn(self, ends: Spread) -> None:
         """Take the spread of (n, 2) distances."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpuvec.index.base import Params
-from gpuvec.index.curve import Cell, CurvePoint, RecallCurve, params_key
+from gpuvec.index.curve import Cell, RecallCurve, Setting, params_key
 from gpuvec.index.spec import IndexSpec
 
 # Says why a setting is out, by the cell that was measured; None if it is not.
-Failed = Callable[[CurvePoint, Cell], str | None]
+Failed = Callable[[Setting, Cell], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Way:
         seconds: expected for all queries; None where nothing was measured.
         reason: why this way, for `explain`.
         cell: what was measured, on which it rests; None where nothing was.
+        setting: of the cell; None where none was chosen.
     """
 
     kind: Literal["exact", "index"]
@@ -77,6 +78,7 @@ class Way:
     seconds: float | None = None
     reason: str
     cell: Cell | None = None
+    setting: Setting | None = None
 
 
 def choose_way(ask: Ask, info: IndexInfo | None, failed: Failed | None = None) -> Way:
@@ -106,34 +108,33 @@ def choose_way(ask: Ask, info: IndexInfo | None, failed: Failed | None = None) -
 def _cheapest(ask: Ask, cell: Cell, target: float, share: float, failed: Failed | None) -> Way:
     exact_s = None if cell.exact is None else cell.exact.seconds(ask.queries)
     why_not = ""
-    best: CurvePoint | None = None
-    best_s = float("inf")
-    for point in cell.settings:
-        if point.low < target or point.params is None:
+    best: Setting | None = None
+    for setting in cell.choices:  # none takes longer than a later one
+        if setting.point.low < target:
             continue
-        out = None if failed is None else failed(point, cell)
-        if out is not None:
-            why_not = f"; {out}"
-            continue
-        seconds = point.seconds(ask.queries)
-        if seconds < best_s:
-            best, best_s = point, seconds
+        out = None if failed is None else failed(setting, cell)
+        if out is None:
+            best = setting
+            break
+        why_not = f"; {out}"
     if best is None:
         at = "" if share >= 1.0 else f" at selectivity {share:.2g}"
         reason = f"no setting reaches {target:g}{at}: exact scan{why_not}"
         return _exact(ask, reason, exact_s, cell)
+    point, best_s = best.point, best.point.seconds(ask.queries)
     if exact_s is not None and exact_s <= best_s:
         return _exact(ask, _faster(ask, share), exact_s, cell)
     at = "" if cell.selectivity == 1.0 else f" at selectivity {cell.selectivity:g} and above"
     return Way(
         kind="index",
-        params=best.params,
+        params=point.params,
         k=min(max(ask.k, cell.k), max(ask.k, ask.passing)),
-        recall=best.recall,
-        low=best.low,
+        recall=point.recall,
+        low=point.low,
         seconds=best_s,
-        reason=f"curve: recall {best.recall:.3f} [{best.low:.3f}]{at}{why_not}",
+        reason=f"curve: recall {point.recall:.3f} [{point.low:.3f}]{at}{why_not}",
         cell=cell,
+        setting=best,
     )
 
 

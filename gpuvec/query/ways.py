@@ -92,7 +92,10 @@ class Ways:
                 stats = target.approximate.last_stats
         self._metrics.note_way(way, judge.live(way))
         if way.params is None:
-            return self._scan(target, question)
+            found = self._scan(target, question)
+            if question.limits is None:
+                judge.learn(ask, way, queries, found, approximate)
+            return found
         name = way_name(target.indexed.spec, way.params)
         self._metrics.note_scan(stats, name)
         return self._complete(target, question, _cut(found, question.k))

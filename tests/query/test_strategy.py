@@ -47,18 +47,27 @@ def ask(**changes):
 
 
 def test_the_cheapest_setting_whose_lower_end_reaches_the_target_is_taken(info):
-    way = choose_way(ask(target=0.95), info)
+    way = choose_way(ask(target=0.96), info)
     assert (way.kind, way.params, way.recall, way.low) == ("index", {"ef_search": 64}, 0.97, 0.96)
     assert way.seconds == pytest.approx(0.02)
     assert way.reason == "curve: recall 0.970 [0.960]"
 
 
+def test_a_setting_between_two_is_taken_where_a_line_between_their_lower_ends_reaches_the_target(
+    info,
+):
+    way = choose_way(ask(target=0.94), info)
+    assert way.params == {"ef_search": 46}
+    assert way.low == pytest.approx(0.91 + 0.05 * 30 / 48)
+    assert 0.005 < way.seconds < 0.02
+
+
 def test_a_search_that_names_no_target_wants_what_the_index_was_made_for(info):
-    assert choose_way(ask(), info) == choose_way(ask(target=0.95), info)
+    assert choose_way(ask(), info).params == choose_way(ask(target=0.95), info).params
 
 
 def test_a_target_between_mean_and_lower_end_takes_the_next_setting(info):
-    assert choose_way(ask(target=0.915), info).params == {"ef_search": 64}
+    assert choose_way(ask(target=0.915), info).params == {"ef_search": 22}
 
 
 def test_what_no_setting_reaches_is_scanned(info):
@@ -130,8 +139,8 @@ def test_without_index_or_curve_rows_are_scanned(info):
 
 
 def test_settings_that_failed_are_left_out(info):
-    def failed(point, cell):
-        return "it failed" if point.params == {"ef_search": 64} else None
+    def failed(setting, cell):
+        return "it failed" if setting.point.params["ef_search"] < 256 else None
 
     way = choose_way(ask(target=0.95, queries=1), info, failed)
     assert way.params == {"ef_search": 256}
@@ -180,8 +189,10 @@ def test_a_setting_is_only_taken_where_everything_measured_near_the_search_allow
     above = min((p.selectivity for p in here if p.selectivity >= share), default=below)
     for edge in (below, above):
         cases = [p for p in here if p.selectivity == edge]
-        mine = [p for p in cases if p.params == way.params]
-        assert {p.case for p in mine} == {p.case for p in cases}
-        assert all(p.low >= target for p in mine)
+        ends = [[p for p in cases if p.params == end.params] for end in way.setting.ends]
+        assert all({p.case for p in end} == {p.case for p in cases} for end in ends)
+        by_case = zip(*(sorted(end, key=lambda p: p.case) for end in ends), strict=True)
+        for lows in ([p.low for p in case] for case in by_case):
+            assert lows[0] + way.setting.weight * (lows[-1] - lows[0]) >= target - 1e-9
     assert way.low >= target
     assert way.seconds is not None

@@ -37,11 +37,13 @@ def table():
 def test_a_search_takes_the_cheapest_setting_that_reaches_its_recall(table):
     queries = asked(20)
     assert ways(table.frame.search(queries, recall=0.9)) == {BROAD: 2, SCAN: 1}
-    assert ways(table.frame.search(queries, recall=0.99)) == {FINE: 2, SCAN: 1}
+    assert ways(table.frame.search(queries, recall=0.9965)) == {FINE: 2, SCAN: 1}
+    between = ways(table.frame.search(queries, recall=0.99))
+    assert between == {"HNSW ef_search=358": 2, SCAN: 1}
 
 
 def test_a_search_that_names_no_recall_wants_that_of_the_index():
-    for target, way in ((0.9, BROAD), (0.99, FINE)):
+    for target, way in ((0.9, BROAD), (0.9965, FINE)):
         table = indexed_table(SMALL, GOOD, target=target)
         assert ways(table.frame.search(asked(5))) == {way: 1}
         assert f"recall≥{target}" in str(table.frame.search(asked(5)).explain())
@@ -237,10 +239,12 @@ def test_an_index_made_for_easier_queries_is_found_out_on_the_first_batch():
     assert "real queries" in str(search.explain())
 
 
-def test_real_queries_never_lower_a_setting(table):
+def test_real_queries_never_lower_a_setting_below_what_the_curve_allows(table):
     for seed in range(5):
-        table.frame.search(asked(64, seed), recall=0.99).collect()
-    assert ways(table.frame.search(asked(64), recall=0.99)) == {FINE: 2, SCAN: 1}
+        table.frame.search(asked(64, seed), recall=0.9965).collect()
+    taken = table.frame.search(asked(64), recall=0.9965).collect().metrics.strategies
+    assert BROAD not in taken
+    assert not [name for name in taken if name.startswith("HNSW") and name != FINE]
 
 
 def test_evaluate_measures_the_search_with_its_index_and_filter(table):
