@@ -24,23 +24,24 @@ from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.history import History, check_readable
 from gpuvec.node.import_files import Addition, Meeting, place
 from gpuvec.node.loader import Loader
-from gpuvec.node.ports import Runner, Stamps
+from gpuvec.node.ports import Runner, Stamps, Together
+from gpuvec.node.transaction import Sight
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore, Procedure
 from gpuvec.storage.stamps import LastRead
 from gpuvec.types import ChannelName, SegmentId, Timestamp
-from gpuvec.wal.log import ChannelPosition, Cursor, Group, Tail, claim, newest_log, read_tail
+from gpuvec.wal.log import Cursor, Group, Tail, WriteAheadLog, claim, newest_log, read_tail
 
 T = TypeVar("T")
 CHANNEL = ChannelName("s000")
 
 
 class Channel:
-    """The rows of one collection, as follower or as owner. Safe for use by several threads.
+    """The rows of one channel, as follower or as owner. Safe for use by several threads.
 
     Args:
-        collection_id: whose only channel this is.
+        collection_id: whose channel this is.
         store: holds its files.
         run: runs procedures on that store.
         stamps: the oracle.
@@ -48,6 +49,9 @@ class Channel:
         flush_bytes: the size at which growing rows are flushed.
         committer: who this process is, for readers of the manifest.
         beside: see `ChannelOwner`.
+        name: of the channel.
+        sight: what was read of the manifest; several channels share one.
+        together: all channels of the collection, where it has several.
     """
 
     def __init__(
@@ -61,8 +65,12 @@ class Channel:
         flush_bytes: int,
         committer: str,
         beside: Beside,
+        name: ChannelName = CHANNEL,
+        sight: Sight | None = None,
+        together: Together | None = None,
     ) -> None:
         self.collection_id = collection_id
+        self.name = name
         self._prefix = keys.collection(collection_id)
         self._store = store
         self._run = run
@@ -71,8 +79,9 @@ class Channel:
         self._flush_bytes = flush_bytes
         self._committer = committer
         self._beside = beside
-        self._manifest = ManifestLog(self._prefix, CollectionState())
-        self._view: LogView[CollectionState] | None = None
+        self._together = together
+        self._sight = sight or Sight(ManifestLog(self._prefix, CollectionState()))
+        self._manifest = self._sight.log
         self._installed = 0  # the entry that `_shard` shows
         self._cursor: Cursor | None = None
         self._owner: ChannelOwner | None = None
@@ -80,12 +89,20 @@ class Channel:
         self._shard: ShardDelegator | None = None
         folder = keys.manifest_folder(self._prefix)
         self._looked = LastRead(store, folder)
-        self._followed = LastRead(store, folder, keys.wal_folder(self._prefix, CHANNEL))
-        self._lock = threading.RLock()
+        self._followed = LastRead(store, folder, keys.wal_folder(self._prefix, name))
+        self._lock = threading.RLock() if together is None else together.lock
         self._flush_lock = threading.Lock()
         self._history = History()
         self._replayed: list[WriteSummary] = []  # of another owner, in no file
         self._gone = ""  # its name, once the collection was dropped
+
+    @property
+    def _view(self) -> LogView[CollectionState] | None:
+        return self._sight.view
+
+    @_view.setter
+    def _view(self, view: LogView[CollectionState]) -> None:
+        self._sight.view = view
 
     @property
     def state(self) -> CollectionState:
@@ -133,9 +150,12 @@ class Channel:
 
     def refresh(self) -> None:
         """Take over what another process made durable; nothing to do for an owner."""
+        if self._together is not None:
+            self._together.refresh()
+            return
         if self.owned:
             return
-        stamp = self._followed.stamp(*newest_log(self._prefix, CHANNEL, self._cursor))
+        stamp = self._followed.stamp(*newest_log(self._prefix, self.name, self._cursor))
         if self._gone or not self._followed.is_at(stamp):
             with self._lock:
                 self._refresh()
@@ -150,13 +170,23 @@ class Channel:
             tail = self._run(self._tail(None))
         is_new = self._known.entry_id != self._installed
         with self._whole():
-            if is_new:
-                self._install()
-                self._replayed = []
             self._cursor = tail.cursor
             if is_new or tail.groups:  # else reads go on with the same snapshot
-                self._replay(tail.groups)
-                self._replayed += summaries(tail.groups)
+                version = self.take_over(tail.groups, is_new=is_new)
+                self.shard.publish(version)
+
+    def take_over(self, groups: Sequence[Group], *, is_new: bool) -> Timestamp:
+        """Follow another owner, under the lock; return what to publish.
+
+        Args:
+            groups: what it wrote since, and counts.
+            is_new: whether they are all that come after the files of the manifest.
+        """
+        if is_new:
+            self._install()
+            self._replayed = []
+        self._replayed += summaries(groups)
+        return self._replay(groups)
 
     def look(self) -> None:
         """Read the manifest alone: schema and partitions as they are now."""
@@ -197,16 +227,11 @@ class Channel:
     def _tail(self, cursor: Cursor | None) -> Procedure[Tail]:
         return read_tail(
             self._prefix,
-            CHANNEL,
-            self._position,
+            self.name,
+            self._sight.position(self.name),
             appendable=self._store.appendable,
             cursor=cursor,
         )
-
-    def _position(self) -> Procedure[ChannelPosition]:
-        self._view = yield from self._manifest.read(self._view)
-        channel = self._view.state.channels[CHANNEL]
-        return ChannelPosition(epoch=channel.epoch, flushed_lsn=channel.flushed_lsn)
 
     @property
     def _known(self) -> LogView[CollectionState]:
@@ -218,18 +243,19 @@ class Channel:
         if self._shard is None:
             self._loader = Loader(self._store, state.schema.primary_key)
             self._shard = ShardDelegator(
-                CHANNEL, self._loader, self._mint, capacity_bytes=self._flush_bytes
+                self.name, self._loader, self._mint, capacity_bytes=self._flush_bytes
             )
         self._shard.install(state)
         self._installed = self._known.entry_id
 
-    def _replay(self, groups: Sequence[Group]) -> None:
+    def _replay(self, groups: Sequence[Group]) -> Timestamp:
+        """Apply groups; return what to publish."""
         version = newest_version(self._known.state)
         for group in groups:
             for record in group.records:
                 self.shard.apply(record)
                 version = max(version, record.ts)
-        self.shard.publish(version)
+        return version
 
     # Owning
 
@@ -240,35 +266,54 @@ class Channel:
             UnavailableError: another process claimed the channel at the same time.
             StorageError: the store cannot be written.
         """
+        if self._together is not None:
+            self._together.claim(generation)
+            return
         with self._lock, self._whole():
             view = self._run(self._manifest.read(self._view))
-            epoch = view.state.channels[CHANNEL].epoch + 1
-            self._view = self._commit(view, [SetEpoch(channel=CHANNEL, epoch=epoch)], generation)
+            epoch = view.state.channels[self.name].epoch + 1
+            self._view = self._commit(view, [SetEpoch(channel=self.name, epoch=epoch)], generation)
             recovery = self._run(
                 claim(
                     self._prefix,
-                    CHANNEL,
+                    self.name,
                     epoch,
-                    self._position,
+                    self._sight.position(self.name),
                     appendable=self._store.appendable,
                 )
             )
-            state = self._known.state
-            self._stamps.observe(max(newest_version(state), recovery.log.last_ts))
-            self._install()
-            self._replay(recovery.groups)
-            self._cursor = None
-            self._owner = ChannelOwner(
-                recovery.log,
-                self.shard,
-                self._stamps.next,
-                beside=self._beside,
-                groups=recovery.groups,
-                flushed=[write for write in state.history[-_REMEMBERED:] if write.request_id],
-            )
+            self._stamps.observe(max(newest_version(self.state), recovery.log.last_ts))
+            self.shard.publish(self.adopt(recovery.log, recovery.groups))
+
+    def adopt(self, log: WriteAheadLog, groups: Sequence[Group]) -> Timestamp:
+        """Become the owner with a claimed log, under the lock; return what to publish.
+
+        Args:
+            log: of this channel.
+            groups: that count, after what is flushed.
+        """
+        history = self.state.history
+        self._install()
+        version = self._replay(groups)
+        self._cursor = None
+        self._owner = ChannelOwner(
+            log,
+            self.shard,
+            self._stamps.next,
+            beside=self._beside,
+            groups=groups,
+            flushed=[write for write in history[-_REMEMBERED:] if write.request_id],
+        )
+        return version
 
     def _disown(self) -> None:
         """Forget what is in memory: until the channel is claimed again, reads follow the log."""
+        self.let_go()
+        if self._together is not None:
+            self._together.let_go()
+
+    def let_go(self) -> None:
+        """Forget what is in memory of this channel alone, under the lock."""
         self._owner = None
         self._installed = -1
         self._cursor = None
@@ -368,7 +413,7 @@ class Channel:
             frozen = None if owner is None else freeze(owner)  # 1
         if owner is None or frozen is None:
             return False
-        self._run(write_files(frozen, self._prefix, CHANNEL, self._mint))  # 2
+        self._run(write_files(frozen, self._prefix, self.name, self._mint))  # 2
         with self._lock:
             if self._owner is not owner:
                 return False  # the channel was lost: its log has the rows
@@ -376,7 +421,7 @@ class Channel:
                 self._commit_flush(frozen, owner, generation)  # 3
                 assert self._loader is not None
                 swap(frozen, owner, self._loader)  # 4
-                fences = self._known.state.channels[CHANNEL].fences
+                fences = self._known.state.channels[self.name].fences
                 self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
         return True
 
@@ -490,13 +535,13 @@ class Channel:
             return True
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:
-        channel: ChannelState = self._known.state.channels[CHANNEL]
-        change = frozen.change(CHANNEL, owner.log.epoch, channel)
+        channel: ChannelState = self._known.state.channels[self.name]
+        change = frozen.change(self.name, owner.log.epoch, channel)
         try:
             self._view = self._commit(self._known, [change], generation)
         except UnavailableError:
             self._view = self._run(self._manifest.read(self._known))
-            if self._view.state.channels[CHANNEL].flushed_lsn != frozen.to_lsn:
+            if self._known.state.channels[self.name].flushed_lsn != frozen.to_lsn:
                 raise
             self._owner = owner  # it was committed after all
         self._installed = self._known.entry_id

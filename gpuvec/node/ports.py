@@ -1,6 +1,7 @@
 """What a channel needs of its host."""
 
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import Timestamp
@@ -23,3 +24,20 @@ class Stamps(Protocol):
 
     def observe(self, timestamp: Timestamp) -> None:
         """Note a timestamp that is in use."""
+
+
+class Together(Protocol):
+    """All channels of a collection that has several, as each of them sees it."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """The one lock of all channels; its holder may take it again."""
+
+    def refresh(self) -> None:
+        """Follow another owner, in all channels up to one version."""
+
+    def claim(self, generation: int) -> None:
+        """Become the owner of all channels."""
+
+    def let_go(self) -> None:
+        """Forget what is in memory of all channels, under the lock."""
