@@ -60,42 +60,62 @@ def _limits(builder: Any, starts: Any, slopes: Any, raised: Any, tail: Any) -> A
     return builder.sub(whole, ir.Constant(vector(GROUP), [MARGIN] * GROUP))
 
 
+def registers_for(lanes: int) -> int:
+    """Return for how many queries the registers hold all sums of a tile."""
+    return _QUERIES_IN_REGISTERS[lanes]
+
+
+def product_sums(
+    builder: Any, lanes: int, queries: Sequence[Any], tile: Sequence[Any], steps: Sequence[Any]
+) -> list[Any]:
+    """Emit the products of a tile with some queries, see `tile_product`; return them by query.
+
+    Args:
+        builder: of LLVM IR.
+        lanes: 16 or 8 sums a register.
+        queries: places in the codes.
+        tile: address of the tile, of the bias and of the codes, and bytes per query.
+        steps: end of the head, end, places by which the head is shifted.
+    """
+    vectors, block = TILE_ROWS // lanes, len(queries)
+    begin, bias, codes, stride = tile
+    head, stop, shift = steps
+    places = [builder.add(codes, builder.mul(query, stride)) for query in queries]
+
+    def step(index: Any, totals: list[Any]) -> list[Any]:
+        for ahead in range(_UNROLL):
+            at_step = builder.add(index, I64(ahead))
+            column = builder.add(begin, builder.mul(at_step, I64(TILE_ROWS * WORD)))
+            rows = [load(builder, column, vector(lanes), 4 * lanes * v) for v in range(vectors)]
+            offset = builder.mul(at_step, I64(WORD))
+            for j in range(block):
+                word = load(builder, builder.add(places[j], offset), I32)
+                query = splat(builder, word, lanes)
+                for v in range(vectors):
+                    at = j * vectors + v
+                    totals[at] = dot(builder, lanes, totals[at], rows[v], query)
+        return totals
+
+    zero = ir.Constant(vector(lanes), [0] * lanes)
+    totals = loop(builder, I64(0), head, _UNROLL, [zero] * (block * vectors), step)
+    places_up = splat(builder, builder.trunc(shift, I32), lanes)
+    totals = [builder.shl(total, places_up) for total in totals]
+    begin = builder.add(begin, builder.mul(head, I64(TILE_ROWS * WORD)))
+    places = [builder.add(place, builder.mul(head, I64(WORD))) for place in places]
+    totals = loop(builder, I64(0), builder.sub(stop, head), _UNROLL, totals, step)
+    start = [load(builder, bias, vector(lanes), 4 * lanes * v) for v in range(vectors)]
+    return [builder.add(total, start[at % vectors]) for at, total in enumerate(totals)]
+
+
 def make_tile_body(lanes: int) -> Any:
     """Make what `tile_product` calls, for registers of 16 or 8 sums."""
     vectors = TILE_ROWS // lanes
-    block = _QUERIES_IN_REGISTERS[lanes]
+    block = registers_for(lanes)
 
     def sums(builder: Any, args: Sequence[Any], first: int) -> list[Any]:
         """Return the sums of `block` queries from `first` on, query by query."""
-        tile, bias, codes, stride, slots, head, stop, shift = args[:8]
-        places = [
-            builder.add(codes, builder.mul(load(builder, slots, I64, 8 * (first + j)), stride))
-            for j in range(block)
-        ]
-
-        def step(index: Any, totals: list[Any]) -> list[Any]:
-            for ahead in range(_UNROLL):
-                at_step = builder.add(index, I64(ahead))
-                column = builder.add(begin, builder.mul(at_step, I64(TILE_ROWS * WORD)))
-                rows = [load(builder, column, vector(lanes), 4 * lanes * v) for v in range(vectors)]
-                offset = builder.mul(at_step, I64(WORD))
-                for j in range(block):
-                    word = load(builder, builder.add(places[j], offset), I32)
-                    query = splat(builder, word, lanes)
-                    for v in range(vectors):
-                        at = j * vectors + v
-                        totals[at] = dot(builder, lanes, totals[at], rows[v], query)
-            return totals
-
-        zero, begin = ir.Constant(vector(lanes), [0] * lanes), tile
-        totals = loop(builder, I64(0), head, _UNROLL, [zero] * (block * vectors), step)
-        places_up = splat(builder, builder.trunc(shift, I32), lanes)
-        totals = [builder.shl(total, places_up) for total in totals]
-        begin = builder.add(tile, builder.mul(head, I64(TILE_ROWS * WORD)))
-        places = [builder.add(place, builder.mul(head, I64(WORD))) for place in places]
-        totals = loop(builder, I64(0), builder.sub(stop, head), _UNROLL, totals, step)
-        start = [load(builder, bias, vector(lanes), 4 * lanes * v) for v in range(vectors)]
-        return [builder.add(total, start[at % vectors]) for at, total in enumerate(totals)]
+        places = [load(builder, args[4], I64, 8 * (first + j)) for j in range(block)]
+        return product_sums(builder, lanes, places, args[:4], args[5:8])
 
     def body(builder: Any, args: Sequence[Any]) -> None:
         starts, slopes, raised, tail, keep, out_rows, out_sums = args[8:]

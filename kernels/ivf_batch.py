@@ -1,148 +1,33 @@
-"""What the sweep of lists reads of its queries, and its working memory."""
+"""Queries on their way into codes: turned onto the pack's axes, parted, encoded. Compiled."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuvec.kernels.compiled import njit
-from gpuvec.kernels.int8_parts import PART, PARTS
-from gpuvec.kernels.int8_tile import GROUP, TILE_ROWS, WORD, aligned_zeros, tile_product
-from gpuvec.kernels.ivf_ir import LANES, scale_sums
+from gpuvec.kernels.int8_tile import TILE_ROWS, WORD
+from gpuvec.kernels.ivf_ir import LOWEST, scale_sums
+from gpuvec.kernels.ivf_memory import put_f32, put_i32
+from gpuvec.kernels.ivf_pick import (
+    ADDED,
+    ADDED_CENTER,
+    ADDED_EDGE,
+    FLOOR,
+    INVERSE,
+    LEVEL_ALL,
+    NORM_LOSS,
+    SPREAD,
+    SPREAD_EDGE,
+    SQUARE,
+    STEP_LOSS,
+    UNIT,
+)
+from gpuvec.kernels.ivf_tile import multiply
 from gpuvec.kernels.quantize import LEVELS, OFFSET
 
-RUN = 16  # groups whose sums are kept between the first test and the second
+TURNED = 16  # queries turned at a time
+FINEST = -8  # powers of two by which steps of short l2 queries may be narrower
 _SUMS = {"reassoc", "contract"}
-
-# Columns of `IvfBatch.facts`.
-UNIT = 0  # the codes' step beyond the head
-INVERSE = 1  # its inverse
-ADDED_EDGE = 2  # what the rows' offset adds to products before the edge
-ADDED = 3  # and to all
-SPREAD = 4  # expected spread of a row's product; for l2: at distance 1 of the center
-SPREAD_EDGE = 5  # of what lies beyond the edge
-STEP_LOSS = 6  # spread of what rows' rounding takes off scores, in the rows' steps
-NORM_LOSS = 7  # spread of what the rotation's rounding takes off, by the rows' norms
-SQUARE = 8  # squared norm
-ADDED_CENTER = 9  # what the centers' offset adds to products with them
-FACTS = 10
-
-
-class IvfBatch(NamedTuple):
-    """Queries as the sweep reads them: m of them.
-
-    Attributes:
-        codes: (m + 1, dims) int8, the last row zero.
-        facts: (m, FACTS) float64, see the columns above.
-        flat: whether scores are products: for ip and cosine, not for l2.
-        shift: places by which the head's products are worth more.
-        head: steps of the head.
-        edge: steps before the first test.
-        multiply: see `tile_address`.
-    """
-
-    codes: NDArray[np.int8]
-    facts: NDArray[np.float64]
-    flat: bool
-    shift: int
-    head: int
-    edge: int
-    multiply: int
-
-
-class Wants(NamedTuple):
-    """Lists that queries want.
-
-    Attributes:
-        ends: (m,) int64, of each query's wants.
-        lists: (m * l + LANES,) int32, lists wanted, query by query.
-        bases: likewise, float32, their scores.
-        base_bits: the same memory as int32.
-    """
-
-    ends: NDArray[np.int64]
-    lists: NDArray[np.int32]
-    bases: NDArray[np.float32]
-    base_bits: NDArray[np.int32]
-
-
-class IvfScratch(NamedTuple):
-    """Working memory of one sweep: m queries, l lists, p = l padded to whole tiles.
-
-    Attributes:
-        scores: (m, p) float32, of centers; -inf once a list needs no more looking at.
-        first: what queries want first.
-        later: what they want later.
-        counts: (l + 1,) int64, wants of each list; then where they begin; then where they end.
-        order: (m * l,) int64, wants list by list: query, and the score's bits above it.
-        slots: (m + GROUP,) int64, places in `codes` of the queries that a list is scanned for.
-        slot_bases: (m + GROUP,) float32, the list's scores.
-        slot_bits: the same memory as int32.
-        starts: (2, m + GROUP) float64 by place: lines of the two tests.
-        slopes: (m + GROUP,) float64.
-        lines: (GROUP,) float64, +inf: passed by no sum.
-        bias: (2, TILE_ROWS) int32.
-        sums: (RUN, GROUP, PARTS, PART) int32.
-        rows: (RUN, GROUP, PARTS) uint16, rows that pass, by bits.
-        parts: (RUN * GROUP * PARTS + 8,) int32, places in `rows`.
-    """
-
-    scores: NDArray[np.float32]
-    first: Wants
-    later: Wants
-    counts: NDArray[np.int64]
-    order: NDArray[np.int64]
-    slots: NDArray[np.int64]
-    slot_bases: NDArray[np.float32]
-    slot_bits: NDArray[np.int32]
-    starts: NDArray[np.float64]
-    slopes: NDArray[np.float64]
-    lines: NDArray[np.float64]
-    bias: NDArray[np.int32]
-    sums: NDArray[np.int32]
-    rows: NDArray[np.uint16]
-    parts: NDArray[np.int32]
-
-
-def _make_wants(size: int, lists: int) -> Wants:
-    bases = np.empty(size * lists + LANES, np.float32)
-    return Wants(
-        ends=np.empty(size, np.int64),
-        lists=np.empty(size * lists + LANES, np.int32),
-        bases=bases,
-        base_bits=bases.view(np.int32),
-    )
-
-
-def make_scratch(size: int, lists: int) -> IvfScratch:
-    """Return working memory for sweeps of up to `size` queries over so many lists.
-
-    Most of it is for the worst case and never touched.
-    """
-    padded, places = -(-lists // TILE_ROWS) * TILE_ROWS, size + GROUP
-    slot_bases = np.empty(places, np.float32)
-    return IvfScratch(
-        scores=np.empty((size, padded), np.float32),
-        first=_make_wants(size, lists),
-        later=_make_wants(size, lists),
-        counts=np.empty(lists + 1, np.int64),
-        order=np.empty(size * lists, np.int64),
-        slots=np.empty(places, np.int64),
-        slot_bases=slot_bases,
-        slot_bits=slot_bases.view(np.int32),
-        starts=np.empty((2, places), np.float64),
-        slopes=np.empty(places, np.float64),
-        lines=np.full(GROUP, np.inf),
-        bias=aligned_zeros((2, TILE_ROWS), np.int32),
-        sums=aligned_zeros((RUN * GROUP * PARTS, PART), np.int32),
-        rows=aligned_zeros((RUN * GROUP * PARTS,), np.uint16),
-        parts=np.empty(RUN * GROUP * PARTS + 8, np.int32),
-    )
-
-
-def scratch_bytes(size: int, lists: int) -> int:
-    """Return about what `make_scratch` takes."""
-    return (28 * size + 128) * (lists + TILE_ROWS)
 
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
@@ -152,8 +37,8 @@ def encode_raw(queries: Any, origin: Any, flat: bool, codes: Any, units: Any, no
     Args:
         queries: (m, dim) float32.
         origin: (dim,) float32, taken off but for flat scores, where lengths are made 1 instead.
-        flat: see `IvfBatch`.
-        codes: (m + 1, dim padded to SEGMENT) int8, written up to dim.
+        flat: whether scores are products.
+        codes: (m, dim padded to SEGMENT) int8, written up to dim.
         units: (m,) float64, written: steps; 0 where all is zero or too large for float32.
         norms: (m,) float64, written: norms as asked (flat) or less the origin; +inf: too large.
     """
@@ -181,116 +66,218 @@ def encode_raw(queries: Any, origin: Any, flat: bool, codes: Any, units: Any, no
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def turn_raw(
-    tiles: Any, tile_units: Any, codes: Any, units: Any, multiply: int, slots: Any, nothing: Any,
-    lines: Any, sums: Any, rows: Any, out: Any,
+    groups: Any, tiles: Any, tile_units: Any, less: Any, codes: Any, units: Any, places: Any,
+    never: Any, sums: Any, masks: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Rotate encoded queries.
+    """Multiply encoded vectors by a matrix, such as the rotation.
 
     Args:
-        tiles: (p / TILE_ROWS, steps, TILE_ROWS, WORD) uint8, the rotation's columns.
+        groups: see `group_addresses`.
+        tiles: (p / TILE_ROWS, steps, TILE_ROWS, WORD) uint8, its columns.
         tile_units: (p,) float32, their steps.
-        codes: (m + 1, 4 * steps) int8, see `encode_raw`.
+        less: (p,) float32, taken off what comes out.
+        codes: (m, 4 * steps) int8, see `encode_raw`.
         units: (m,) float64.
-        multiply: see `tile_address`.
-        slots: (m + GROUP,) int64, rising; m from m on.
-        nothing: (p,) float32, zeros.
-        lines: (GROUP,) float64, +inf.
-        sums: (GROUP * PARTS, PART) int32, for the work.
-        rows: (GROUP * PARTS,) uint16, likewise.
+        places: (m,) int32, rising.
+        never: (m,) int32, limits that no sum passes.
+        sums: (TURNED, TILE_ROWS) int32, for the work.
+        masks: (TURNED, PARTS) uint16, likewise.
         out: (m, p) float32, written.
     """
     size, steps = len(units), tiles.shape[1]
     bias = np.zeros(TILE_ROWS, np.int32)
     added = np.zeros(size, np.int64)
     for j in range(size):
-        total = np.int64(0)
+        total = np.int32(0)
         for c in range(codes.shape[1]):
-            total += codes[j, c]
-        added[j] = OFFSET * total
+            total += np.int32(codes[j, c])
+        added[j] = OFFSET * np.int64(total)
     for tile in range(len(tiles)):
-        for first in range(0, size, GROUP):
-            tile_product(
-                multiply, tiles.ctypes.data + tile * steps * TILE_ROWS * WORD, bias.ctypes.data,
-                codes.ctypes.data, codes.shape[1], slots.ctypes.data + 8 * first, 0, steps, 0,
-                lines.ctypes.data, lines.ctypes.data, 0.0, 0.0, 0, rows.ctypes.data,
-                sums.ctypes.data,
+        for first in range(0, size, TURNED):
+            count = min(TURNED, size - first)
+            multiply(
+                groups.ctypes.data, tiles.ctypes.data + tile * steps * TILE_ROWS * WORD,
+                bias.ctypes.data, codes.ctypes.data, codes.shape[1], places.ctypes.data + 4 * first,
+                count, 0, steps, 0, never.ctypes.data, 0, masks.ctypes.data, sums.ctypes.data,
             )  # fmt: skip
-            for i in range(min(GROUP, size - first)):
-                at = tile * TILE_ROWS
+            at = tile * TILE_ROWS
+            for i in range(count):
                 scale_sums(
                     sums.ctypes.data + 4 * i * TILE_ROWS, added[first + i], units[first + i],
-                    tile_units.ctypes.data + 4 * at, nothing.ctypes.data + 4 * at,
+                    tile_units.ctypes.data + 4 * at, less.ctypes.data + 4 * at,
                     out.ctypes.data + 4 * ((first + i) * out.shape[1] + at),
                 )  # fmt: skip
 
 
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def turn_batch(
+    queries: Any, origin: Any, flat: bool, rest: float, step: float, groups: Any, tiles: Any,
+    tile_units: Any, less: Any, places: Any, never: Any, sums: Any, masks: Any, codes: Any,
+    units: Any, norms: Any, noise: Any, out: Any,
+) -> None:  # fmt: skip
+    """Encode queries, and turn them onto the axes.
+
+    Args:
+        queries: (m, dim) float32.
+        origin: see `encode_raw`.
+        flat: see `encode_raw`.
+        rest: see `Fit`.
+        step: mean square of the rotation's steps.
+        groups: see `turn_raw`, as the others up to `masks`.
+        tiles: columns of the rotation.
+        tile_units: their steps.
+        less: zeros.
+        places: rising.
+        never: limits.
+        sums: for the work.
+        masks: likewise.
+        codes: see `encode_raw`; so are `units` and `norms`.
+        units: written.
+        norms: written.
+        noise: (m,) float64, written: spread of what is lost, by norm of a row.
+        out: (m, p) float32, written.
+    """
+    size = len(queries)
+    encode_raw(queries, origin, flat, codes, units, norms)
+    turn_raw(
+        groups, tiles, tile_units, less, codes, units[:size], places, never, sums, masks, out
+    )  # fmt: skip
+    for j in range(size):
+        length = norms[j]
+        if flat:
+            length = 1.0 if norms[j] > 0 else 0.0
+        noise[j] = np.sqrt((units[j] ** 2 + length**2 * step) / 12 + (rest * length) ** 2)
+
+
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
-def query_units(queries: Any, dims: int, head: int, shift: int, out: Any) -> None:
-    """Write the narrowest step of each rotated query with which no code exceeds LEVELS."""
-    for j in range(len(queries)):
-        first, rest = np.float32(0), np.float32(0)
-        for c in range(head):
-            first = max(first, abs(queries[j, c]))
-        for c in range(head, dims):
-            rest = max(rest, abs(queries[j, c]))
-        out[j] = max(np.float64(rest), np.float64(first) / 2.0**shift) / LEVELS
+def _needed_step(query: Any, dims: int, head: int, shift: int) -> float:
+    """Return the narrowest step of a turned query with which no code exceeds LEVELS."""
+    first, rest = np.float32(0), np.float32(0)
+    for c in range(head):
+        first = max(first, abs(query[c]))
+    for c in range(head, dims):
+        rest = max(rest, abs(query[c]))
+    return max(np.float64(rest), np.float64(first) / 2.0**shift) / LEVELS
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def part_queries(
+    turned: Any, dims: int, head: int, shift: int, flat: bool, usual: float, members: Any,
+    units: Any, ends: Any,
+) -> int:  # fmt: skip
+    """Order queries so that those of l2 lie by their step, which is a power of two of the usual.
+
+    Args:
+        turned: (m, p) float32.
+        dims: that count.
+        head: with wider steps.
+        shift: of the queries' head.
+        flat: whether scores are products: then each has a step of its own.
+        usual: step for l2.
+        members: (m,) int64, written: queries in their order.
+        units: (m,) float64, written: steps, in that order.
+        ends: (m,) int64, written: where each part of equal steps ends; flat: one part.
+
+    Returns:
+        how many parts there are.
+    """
+    size = len(turned)
+    powers = np.empty(size, np.int64)
+    for j in range(size):
+        needed = _needed_step(turned[j], dims, head, shift)
+        members[j] = j
+        if flat:
+            units[j] = np.float64(np.float32(needed)) if needed > 0 else 1.0
+        else:
+            powers[j] = np.int64(np.ceil(np.log2(max(needed / usual, 2.0**FINEST))))
+    ends[0] = size
+    if flat:
+        return 1
+    parts, done, last = 0, 0, np.int64(FINEST - 1)
+    while done < size:
+        following = np.int64(1 << 30)
+        for j in range(size):
+            if powers[j] > last:
+                following = min(following, powers[j])
+        for j in range(size):
+            if powers[j] == following:
+                members[done], units[done] = j, usual * 2.0**following
+                done += 1
+        ends[parts] = done
+        parts, last = parts + 1, following
+    return parts
 
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
 def encode_batch(
-    queries: Any, units: Any, variance: Any, head: int, edge: int, center: int,
-    row_shift: int, query_shift: int, reach: Any, noise: Any, codes: Any, facts: Any,
+    job: Any, turned: Any, noise: Any, floors: Any, bounded: float, members: Any, units: Any,
+    variance: Any, reach: Any, head: int, edge: int, center: int, row_shift: int, query_shift: int,
+    codes: Any,
 ) -> None:  # fmt: skip
-    """Encode rotated queries.
+    """Encode turned queries, each at its place, and write their facts.
 
     Args:
-        queries: (m, p) float32; dims of them count.
-        units: (m,) float64, steps beyond the head.
+        job: see `kernels.ivf_job`.
+        turned: (m, p) float32.
+        noise: (m,) float64, see `turn_batch`.
+        floors: (m,) float64, scores that are worth looking for.
+        bounded: spreads of what codes lose in a usual list, by which floors are lowered.
+        members: see `part_queries`.
+        units: likewise.
         variance: (dims,) float32, of the rows' offsets.
+        reach: (2,) float64, what SPREAD and SPREAD_EDGE are for l2; empty: flat.
         head: dimensions with wider steps.
         edge: dimensions before the first test, a multiple of 16, at least `head`.
         center: dimensions of centers, likewise.
         row_shift: of the rows' head.
         query_shift: of the queries' head.
-        reach: (2,) float64, what SPREAD and SPREAD_EDGE are for l2; empty: flat.
-        noise: (m,) float64, NORM_LOSS.
-        codes: (m + 1, dims) int8, written but for the last row.
-        facts: (m, FACTS) float64, written.
+        codes: (m, dims) int8, written.
     """
-    dims = len(variance)
-    for j in range(len(queries)):
+    dims, shift = len(variance), query_shift + row_shift
+    for p in range(len(turned)):
+        query = turned[members[p]]
         total, square, spread = np.int64(0), np.float32(0), np.float32(0)
-        loss = np.float64(0)
+        loss, wide, some = np.float64(0), np.float32(0), np.int64(0)
         for part in range(3):
             start, stop = (0, head) if part == 0 else ((head, edge) if part == 1 else (edge, dims))
-            step = np.float32(units[j] * (2.0**query_shift if part == 0 else 1.0))
+            step = np.float32(units[p] * (2.0**query_shift if part == 0 else 1.0))
             inverse = np.float32(1) / step
             sums, own, wide = np.int32(0), np.float32(0), np.float32(0)
             for c in range(start, stop):
-                value = queries[j, c]
+                value = query[c]
                 code = min(max(np.rint(value * inverse), np.float32(-LEVELS)), np.float32(LEVELS))
-                codes[j, c] = np.int8(code)
+                codes[p, c] = np.int8(code)
                 sums += np.int32(code)
                 own += value * value
                 wide += value * value * variance[c]
-            total += np.int64(sums) << (query_shift + row_shift if part == 0 else 0)
+            total += np.int64(sums) << (shift if part == 0 else 0)
             square += own
             spread += wide
             loss += own * (4.0**row_shift if part == 0 else 1.0)
+            if part == 0:
+                some = total
             if part == 1:
-                facts[j, ADDED_EDGE] = OFFSET * total
-            if part == 2:
-                facts[j, SPREAD_EDGE] = reach[1] if len(reach) > 0 else np.sqrt(wide)
-        some = np.int64(0)
+                _note(job, ADDED_EDGE, p, np.float32(OFFSET * total))
+        rest = np.int32(0)
         for c in range(head, center):
-            some += codes[j, c]
-        for c in range(head):
-            some += np.int64(codes[j, c]) << (query_shift + row_shift)
-        facts[j, ADDED_CENTER] = OFFSET * some
-        facts[j, UNIT] = units[j]
-        facts[j, INVERSE] = 1.0 / units[j]
-        facts[j, ADDED] = OFFSET * total
-        facts[j, SPREAD] = reach[0] if len(reach) > 0 else np.sqrt(spread)
-        facts[j, STEP_LOSS] = np.sqrt(loss / 12.0)
-        facts[j, NORM_LOSS] = noise[j]
-        facts[j, SQUARE] = square
+            rest += np.int32(codes[p, c])
+        put_i32(job.facts + ADDED_CENTER * job.fact_bytes, p, np.int32(OFFSET * (some + rest)))
+        step_loss = np.sqrt(loss / 12.0)
+        lost = step_loss * job.usual_steps + units[p] * job.usual_losses
+        lost += noise[members[p]] * job.usual_norms
+        _note(job, FLOOR, p, np.float32(floors[members[p]] - bounded * lost))
+        _note(job, LEVEL_ALL, p, np.float32(LOWEST))
+        _note(job, UNIT, p, np.float32(units[p]))
+        _note(job, INVERSE, p, np.float32(1.0 / units[p]))
+        _note(job, ADDED, p, np.float32(OFFSET * total))
+        _note(job, SPREAD, p, np.float32(reach[0]) if len(reach) > 0 else np.sqrt(spread))
+        _note(job, SPREAD_EDGE, p, np.float32(reach[1]) if len(reach) > 0 else np.sqrt(wide))
+        _note(job, STEP_LOSS, p, np.float32(step_loss))
+        _note(job, NORM_LOSS, p, np.float32(noise[members[p]]))
+        _note(job, SQUARE, p, square)
+
+
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+def _note(job: Any, row: int, place: int, value: Any) -> None:
+    """Write a fact."""
+    put_f32(job.facts + row * job.fact_bytes, place, value)

@@ -1,6 +1,7 @@
-"""LLVM IR of what the sweep of lists does with a query's center scores, 16 at a time.
+"""LLVM IR of centers' scores: from integer sums to scores, list by list, and the best of them.
 
-Addresses are int64, as in `kernels.int8_tile`. Scores are float32, `STRIDE` of them at a time.
+Scores lie list by list, 16 queries side by side, so that what asks them works on 16 queries at a
+time. Addresses are int64, as in `kernels.int8_tile`.
 """
 
 from typing import Any
@@ -11,41 +12,48 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuvec.kernels.int8_ir import I32, I64, load, loop, splat, store, vector
-from gpuvec.kernels.int8_tile import TILE_ROWS, int8_lanes
+from gpuvec.kernels.int8_tile import TILE_ROWS
 
 LANES = 16
-STRIDE = TILE_ROWS  # scores come in whole tiles
-_F32, _F64 = ir.FloatType(), ir.DoubleType()
-_REALS = ir.VectorType(_F32, LANES)
-_FLAGS = ir.VectorType(ir.IntType(1), LANES)
-_LEAST = float("-inf")
-_SQUEEZE = "llvm.x86.avx512.mask.compress.v16i32"
+F32, F64 = ir.FloatType(), ir.DoubleType()
+REALS = ir.VectorType(F32, LANES)
+LEAST = ir.Constant(REALS, [float("-inf")] * LANES)
+LOWEST = -3.0e38  # a level that everything reaches which has a score
+_ROW_BYTES = 4 * TILE_ROWS  # of sums
+_VECTOR_BYTES = 4 * LANES
 
 
-def _spread_real(builder: Any, value: Any) -> Any:
-    """Emit a register that holds a float64, rounded to float32, in every lane."""
-    blank = ir.Constant(_REALS, ir.Undefined)
-    first = builder.insert_element(blank, builder.fptrunc(value, _F32), I32(0))
+def call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    """Emit a call of one of LLVM's intrinsics."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def spread(builder: Any, value: Any) -> Any:
+    """Emit a register that holds a float32, or a float64 rounded to it, in every lane."""
+    value = builder.fptrunc(value, F32) if value.type == F64 else value
+    blank = ir.Constant(REALS, ir.Undefined)
+    first = builder.insert_element(blank, value, I32(0))
     return builder.shuffle_vector(first, blank, ir.Constant(vector(LANES), [0] * LANES))
 
 
-def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [arg.type for arg in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+def higher(builder: Any, a: Any, b: Any) -> Any:
+    """Emit the lane-wise maximum; where either is no number, that is `b`."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def scale_sums(
     typingctx: Any, sums: Any, added: Any, unit: Any, units: Any, half: Any, out: Any
 ) -> Any:
-    """Turn the integer sums of a tile of centers and one query into scores.
+    """Turn the integer sums of a tile of vectors and one query into scores.
 
     Args:
         typingctx: of Numba.
         sums: address of (TILE_ROWS,) int32.
         added: int64, what to take off each.
         unit: float64, the query's step.
-        units: address of (TILE_ROWS,) float32, the centers' steps.
+        units: address of (TILE_ROWS,) float32, the vectors' steps.
         half: address of (TILE_ROWS,) float32, what scores are less by.
         out: address of (TILE_ROWS,) float32, written.
     """
@@ -53,12 +61,12 @@ def scale_sums(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, added, unit, units, half, out = args
         less = splat(builder, builder.trunc(added, I32), LANES)
-        step = _spread_real(builder, unit)
-        for at in range(0, 4 * TILE_ROWS, 4 * LANES):
+        step = spread(builder, unit)
+        for at in range(0, _ROW_BYTES, _VECTOR_BYTES):
             total = builder.sub(load(builder, sums, vector(LANES), at), less)
-            real = builder.fmul(builder.sitofp(total, _REALS), step)
-            real = builder.fmul(real, load(builder, units, _REALS, at))
-            store(builder, builder.fsub(real, load(builder, half, _REALS, at)), out, at)
+            real = builder.fmul(builder.sitofp(total, REALS), step)
+            real = builder.fmul(real, load(builder, units, REALS, at))
+            store(builder, builder.fsub(real, load(builder, half, REALS, at)), out, at)
         return context.get_dummy_value()
 
     return types.void(
@@ -66,155 +74,109 @@ def scale_sums(
     ), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def top_level(typingctx: Any, scores: Any, count: Any, nth: Any) -> Any:
-    """Return a level that at least `nth` scores reach, and not many more.
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """Emit the transposition of 16 registers."""
+    for distance in (8, 4, 2, 1):
+        for i in (i for i in range(LANES) if not i & distance):
+            low = [lane + LANES - distance if lane & distance else lane for lane in range(LANES)]
+            high = [lane + LANES if lane & distance else lane + distance for lane in range(LANES)]
+            a, b = rows[i], rows[i + distance]
+            for place, lanes in ((i, low), (i + distance, high)):
+                mask = ir.Constant(vector(LANES), lanes)
+                rows[place] = builder.shuffle_vector(a, b, mask)
+    return rows
 
-    It is the nth greatest of the maxima of STRIDE buckets.
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread_scores(
+    typingctx: Any, sums: Any, added: Any, query_units: Any, valid: Any, units: Any, half: Any,
+    tops: Any, out: Any, stride: Any,
+) -> Any:  # fmt: skip
+    """Turn the sums of a tile of centers and 16 queries into scores, list by list.
 
     Args:
         typingctx: of Numba.
-        scores: address of (count,) float32.
-        count: a multiple of STRIDE.
-        nth: from 1 to STRIDE.
+        sums: address of (16, TILE_ROWS) int32.
+        added: address of (16,) int32, what to take off each query's sums.
+        query_units: address of (16,) float32.
+        valid: queries that there are; the others score -inf.
+        units: address of (TILE_ROWS,) float32, the centers' steps.
+        half: address of (TILE_ROWS,) float32, what scores are less by.
+        tops: address of (TILE_ROWS, 16) float32: raised to the scores.
+        out: address of (16,) float32, written; those of the next list are `stride` bytes on.
+        stride: bytes.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scores, count, nth = args
-        least = ir.Constant(_REALS, [_LEAST] * LANES)
-        vectors = STRIDE // LANES
+        sums, added, query_units, valid, units, half, tops, out, stride = args
+        less = load(builder, added, vector(LANES))
+        steps = load(builder, query_units, REALS)
+        places = ir.Constant(vector(LANES), list(range(LANES)))
+        there = builder.icmp_signed("<", places, splat(builder, builder.trunc(valid, I32), LANES))
 
-        def widen(index: Any, tops: list[Any]) -> list[Any]:
-            begin = builder.add(scores, builder.mul(index, I64(4)))
-            found = [load(builder, begin, _REALS, 4 * LANES * v) for v in range(vectors)]
-            higher = [builder.fcmp_ordered(">", f, t) for f, t in zip(found, tops, strict=True)]
-            return [builder.select(h, f, t) for h, f, t in zip(higher, found, tops, strict=True)]
+        def part(index: Any, carried: list[Any]) -> list[Any]:
+            begin = builder.add(sums, builder.mul(index, I64(4)))
+            rows = [load(builder, begin, vector(LANES), _ROW_BYTES * j) for j in range(LANES)]
+            for lane, total in enumerate(_transpose(builder, rows)):
+                at = builder.add(index, I64(lane))
+                word = builder.mul(at, I64(4))
+                unit = load(builder, builder.add(units, word), F32)
+                off = load(builder, builder.add(half, word), F32)
+                real = builder.fmul(builder.sitofp(builder.sub(total, less), REALS), steps)
+                real = builder.fmul(real, spread(builder, unit))
+                real = builder.select(there, builder.fsub(real, spread(builder, off)), LEAST)
+                store(builder, real, builder.add(out, builder.mul(at, stride)))
+                top = builder.add(tops, builder.mul(at, I64(_VECTOR_BYTES)))
+                store(builder, higher(builder, real, load(builder, top, REALS)), top)
+            return []
 
-        tops = loop(builder, I64(0), count, STRIDE, [least] * vectors, widen)
+        loop(builder, I64(0), I64(TILE_ROWS), LANES, [], part)
+        return context.get_dummy_value()
 
-        def drop(index: Any, carried: list[Any]) -> list[Any]:
-            *tops, _ = carried
-            peaks = [_call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, [top]) for top in tops]
-            peak = peaks[0]
-            for other in peaks[1:]:
-                peak = builder.select(builder.fcmp_ordered(">", other, peak), other, peak)
-            wide = _spread_real(builder, builder.fpext(peak, _F64))
-            left = [
-                builder.select(builder.fcmp_ordered("==", top, wide), least, top) for top in tops
-            ]
-            return [*left, peak]
-
-        level = loop(builder, I64(0), nth, 1, [*tops, ir.Constant(_F32, _LEAST)], drop)[-1]
-        return builder.fpext(level, _F64)
-
-    return types.float64(types.int64, types.int64, types.int64), codegen
-
-
-def _append(
-    builder: Any, flags: Any, names: Any, scores: Any, lists: Any, bases: Any, total: Any
-) -> Any:
-    """Emit the append of flagged names and scores; return the new total."""
-    bits = builder.bitcast(scores, vector(LANES))
-    place = builder.mul(total, I64(4))
-    to = builder.add(lists, place), builder.add(bases, place)
-    if int8_lanes() == LANES:
-        for words, address in ((names, to[0]), (bits, to[1])):
-            squeezed = _call(builder, _SQUEEZE, vector(LANES), [words, words, flags])
-            store(builder, squeezed, address)
-        few = builder.bitcast(flags, ir.IntType(LANES))
-        more = _call(builder, "llvm.ctpop.i16", ir.IntType(LANES), [few])
-        return builder.add(total, builder.zext(more, I64))
-    for lane in range(LANES):
-        place = builder.mul(total, I64(4))
-        for words, begin in ((names, lists), (bits, bases)):
-            word = builder.extract_element(words, I32(lane))
-            store(builder, word, builder.add(begin, place))
-        total = builder.add(total, builder.zext(builder.extract_element(flags, I32(lane)), I64))
-    return total
-
-
-def _make_take(flat: bool) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scores, spreads, count, wide, square, level, lists, bases = args
-        reach = _spread_real(builder, wide)
-        squares = _spread_real(builder, square)
-        floor = _spread_real(builder, level)
-        least = ir.Constant(_REALS, [_LEAST] * LANES)
-        zero = ir.Constant(_REALS, [0.0] * LANES)
-        minus = ir.Constant(_REALS, [-2.0] * LANES)
-        steps = ir.Constant(vector(LANES), list(range(LANES)))
-
-        def step(index: Any, carried: list[Any]) -> list[Any]:
-            (total,) = carried
-            place = builder.mul(index, I64(4))
-            own = builder.add(scores, place)
-            score = load(builder, own, _REALS)
-            gain = builder.fmul(load(builder, builder.add(spreads, place), _REALS), reach)
-            if not flat:
-                far = builder.fadd(squares, builder.fmul(score, minus))
-                far = builder.select(builder.fcmp_ordered(">", far, zero), far, zero)
-                gain = builder.fmul(gain, _call(builder, "llvm.sqrt.v16f32", _REALS, [far]))
-            flags = builder.and_(
-                builder.fcmp_ordered(">=", builder.fadd(score, gain), floor),
-                builder.fcmp_ordered(">", score, least),
-            )
-            store(builder, builder.select(flags, least, score), own)
-            names = builder.add(splat(builder, builder.trunc(index, I32), LANES), steps)
-            return [_append(builder, flags, names, score, lists, bases, total)]
-
-        return loop(builder, I64(0), count, LANES, [I64(0)], step)[0]
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def take_lists(
-        typingctx: Any, scores: Any, spreads: Any, count: Any, wide: Any, square: Any, level: Any,
-        lists: Any, bases: Any,
-    ) -> Any:  # fmt: skip
-        """Take the lists whose score, widened by their spread, reaches a level.
-
-        Args:
-            typingctx: of Numba.
-            scores: address of (count,) float32; -inf is written where a list is taken, and such
-                are not taken again.
-            spreads: address of (count,) float32.
-            count: a multiple of LANES.
-            wide: float64, what a score is widened by, times the list's spread and, but for flat
-                scores, times the distance from the center.
-            square: float64, squared norm of the query; the distance follows from it.
-            level: float64.
-            lists: address of int32, written: names of those taken, and LANES beyond.
-            bases: address of float32, written: their scores, likewise.
-
-        Returns:
-            how many were taken.
-        """
-        return types.int64(
-            types.int64, types.int64, types.int64, types.float64, types.float64, types.float64,
-            types.int64, types.int64,
-        ), codegen  # fmt: skip
-
-    return take_lists
-
-
-take_flat = _make_take(flat=True)
-take_round = _make_take(flat=False)
+    return types.void(*[types.int64] * 9), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def fetch_ahead(typingctx: Any, address: Any, size: Any) -> Any:
-    """Ask the memory for `size` bytes that will be read soon."""
+def pick_level(typingctx: Any, tops: Any, count: Any, out: Any) -> Any:
+    """Drop each query's greatest tops and write the least of those dropped.
+
+    Args:
+        typingctx: of Numba.
+        tops: address of (TILE_ROWS, 16) float32; -inf is written where one is dropped.
+        count: how many to drop, at least 1; equal ones go together.
+        out: address of (16,) float32, written; at least LOWEST.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address, size = args
-        byte = ir.IntType(8).as_pointer()
+        tops, count, out = args
 
-        def step(index: Any, carried: list[Any]) -> list[Any]:
-            place = builder.inttoptr(builder.add(address, index), byte)
-            kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-            fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            builder.call(fetch, [place, I32(0), I32(2), I32(1)])
-            return []
+        def peak(index: Any, carried: list[Any]) -> list[Any]:
+            at = builder.add(tops, builder.mul(index, I64(_VECTOR_BYTES)))
+            return [
+                higher(builder, load(builder, at, REALS, _VECTOR_BYTES * j), best)
+                for j, best in enumerate(carried)
+            ]
 
-        loop(builder, I64(0), size, 64, [], step)
+        def turn(index: Any, carried: list[Any]) -> list[Any]:
+            best = loop(builder, I64(0), I64(TILE_ROWS), 4, [LEAST] * 4, peak)
+            level = higher(
+                builder, higher(builder, best[0], best[1]), higher(builder, best[2], best[3])
+            )
+
+            def drop(index: Any, carried: list[Any]) -> list[Any]:
+                for j in range(4):
+                    row = builder.add(index, I64(j))
+                    at = builder.add(tops, builder.mul(row, I64(_VECTOR_BYTES)))
+                    top = load(builder, at, REALS)
+                    left = builder.select(builder.fcmp_ordered("==", top, level), LEAST, top)
+                    store(builder, left, at)
+                return []
+
+            loop(builder, I64(0), I64(TILE_ROWS), 4, [], drop)
+            return [level]
+
+        (level,) = loop(builder, I64(0), count, 1, [LEAST], turn)
+        store(builder, higher(builder, level, spread(builder, ir.Constant(F32, LOWEST))), out)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), codegen
+    return types.void(*[types.int64] * 3), codegen

@@ -10,16 +10,10 @@ from numpy.typing import NDArray
 
 from gpuvec.kernels.blas import one_blas_thread
 from gpuvec.kernels.compiled import njit
-from gpuvec.kernels.int8_parts import PART, PARTS
-from gpuvec.kernels.int8_tile import (
-    GROUP,
-    TILE_ROWS,
-    WORD,
-    aligned_zeros,
-    int8_lanes,
-    tile_address,
-)
-from gpuvec.kernels.ivf_batch import encode_raw, turn_raw
+from gpuvec.kernels.int8_parts import PARTS
+from gpuvec.kernels.int8_tile import TILE_ROWS, WORD, aligned_zeros, int8_lanes
+from gpuvec.kernels.ivf_batch import TURNED, encode_raw, turn_raw
+from gpuvec.kernels.ivf_tile import group_addresses
 from gpuvec.kernels.parallel import run_parallel
 from gpuvec.kernels.quantize import LEVELS, OFFSET, SEGMENT
 
@@ -88,21 +82,21 @@ class Centers:
             found: I64 = scores.argmax(axis=1)
             return found
         out = np.empty(len(vectors), np.int64)
-        codes = np.zeros((_TURN + 1, self._tiles.shape[1] * WORD), np.int8)
+        codes = np.zeros((_TURN, self._tiles.shape[1] * WORD), np.int8)
         units, norms = np.empty(_TURN), np.empty(_TURN)
         scores = np.empty((_TURN, len(self._units)), np.float32)
-        sums = aligned_zeros((GROUP * PARTS, PART), np.int32)
-        rows, lines = np.zeros(GROUP * PARTS, np.uint16), np.full(GROUP, np.inf)
+        sums = aligned_zeros((TURNED, TILE_ROWS), np.int32)
+        masks = np.zeros(TURNED * PARTS, np.uint16)
+        places = np.arange(_TURN, dtype=np.int32)
+        never = np.full(TURNED, np.iinfo(np.int32).max, np.int32)
         origin = frozen(np.zeros(vectors.shape[1], np.float32))
         for start in range(0, len(vectors), _TURN):
             some = frozen(vectors[start : start + _TURN])
             m = len(some)
-            codes[m] = 0
-            encode_raw(some, origin, False, codes[: m + 1], units[:m], norms[:m])
-            slots = np.minimum(np.arange(m + GROUP), m)
+            encode_raw(some, origin, False, codes[:m], units[:m], norms[:m])
             turn_raw(
-                self._tiles, self._units, codes[: m + 1], units[:m], tile_address(), slots,
-                self._less, lines, sums, rows, scores[:m],
+                group_addresses(), self._tiles, self._units, self._less, codes[:m], units[:m],
+                places, never, sums, masks, scores[:m],
             )  # fmt: skip
             out[start : start + m] = scores[:m].argmax(axis=1)
         return out

@@ -1,8 +1,8 @@
 """The approximate batch search: near rows of many dense queries, list by list.
 
 Queries are rotated and encoded, lists and rows chosen by the compiled sweep (`kernels.ivf_sweep`),
-and what it finds is measured by `paired_distances`. A query with more candidates than there is room
-for (mostly rows that are equal) is answered by the float32 scan instead, and counted.
+and what it finds is measured as `paired_distances` does. A query with more candidates than there is
+room for (mostly rows that are equal) is answered by the float32 scan instead, and counted.
 """
 
 import time
@@ -14,25 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.kernels.blas import one_blas_thread
-from gpuvec.kernels.candidates import Candidates, list_pairs
 from gpuvec.kernels.float_scan import float_scan_topk
-from gpuvec.kernels.host_heap import select_segments
 from gpuvec.kernels.int8_scan import tile_masks
-from gpuvec.kernels.ivf_batch import IvfBatch, scratch_bytes
+from gpuvec.kernels.int8_tile import TILE_ROWS
 from gpuvec.kernels.ivf_form import Effort, IvfPack, Keep, is_flat
+from gpuvec.kernels.ivf_found import choose_nearest
+from gpuvec.kernels.ivf_job import UNKNOWN
 from gpuvec.kernels.ivf_means import frozen
-from gpuvec.kernels.ivf_query import encode, step_classes, turn_queries, usual_loss
-from gpuvec.kernels.ivf_sweep import UNKNOWN, sweep_lists
-from gpuvec.kernels.ivf_work import Work, WorkPool
-from gpuvec.kernels.lanes import numbers_view
+from gpuvec.kernels.ivf_query import turn_queries
+from gpuvec.kernels.ivf_sweep import find_rows
+from gpuvec.kernels.ivf_work import Work, WorkPool, work_bytes
+from gpuvec.kernels.lanes import kernel_view, numbers_view
 from gpuvec.kernels.neighbors import Neighbors
-from gpuvec.kernels.pairwise import paired_distances
+from gpuvec.kernels.pairwise import METRIC_CODES
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
-from gpuvec.kernels.quantize import SEGMENT
 from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.types import RowMask
 
 BLOCK = 1024  # queries per sweep: each reads all codes once
+LEAST = 8  # queries that are worth a thread
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
 _RESCAN_TILE = 32
@@ -41,6 +41,7 @@ NEAR = 12  # lists that follow, before all within reach
 _ONE_OR_SO, _FIRM = 4, 2.5  # with so few neighbours there is no spare candidate by chance
 _MOST_FIRST = 48  # lists that it starts with, at most
 _CERTAIN = 6.0  # spreads of what codes lose, by which bounds are widened
+_NO_MASK = frozen(np.zeros(0, np.bool_))
 _FEW = 16  # queries that look at a mask only where they get to
 _THIN = 0.05  # masks that are looked at as a whole, for there are lists without any row
 
@@ -93,13 +94,11 @@ class IvfStats:
     Attributes:
         candidates: pairs measured for their final distance.
         rescanned: queries answered by the float32 scan.
-        products: 8-bit multiplications.
         seconds: of wall time.
     """
 
     candidates: int
     rescanned: int
-    products: int
     seconds: float
 
 
@@ -157,56 +156,43 @@ class IvfSearch:
         begin = time.perf_counter()
         m, size = len(self._queries), min(self._k, self._keep.rows)
         if size == 0 or m == 0:
-            return self._out, IvfStats(candidates=0, rescanned=0, products=0, seconds=0.0)
-        threads = thread_count(self._threads)
+            return self._out, IvfStats(candidates=0, rescanned=0, seconds=0.0)
         room = min(self._keep.rows, ROOM + 4 * size)
-        block = self._block(threads, room)
-        parts = -(-m // block)
-        parts = -(-parts // threads) * threads
         by_blas = len(self._pack.turn) == 0
         with one_blas_thread() if by_blas else nullcontext():
             done = run_parallel(
-                lambda part: self._answer(*part, size, room),
-                split(m, parts, least=8),
-                self._threads,
+                lambda part: self._answer(*part, size, room), self._parts(m, room), self._threads
             )
-        lost = np.concatenate([part[0] for part in done])
-        self._rescan(np.flatnonzero(lost))
+        lost = done[0][0] if len(done) == 1 else np.concatenate([part[0] for part in done])
+        which = np.flatnonzero(lost)
+        self._rescan(which)
         return self._out, IvfStats(
             candidates=sum(part[1] for part in done),
-            rescanned=int(np.count_nonzero(lost)),
-            products=sum(part[2] for part in done),
+            rescanned=len(which),
             seconds=time.perf_counter() - begin,
         )
 
-    def _block(self, threads: int, room: int) -> int:
-        """Return how many queries to sweep at a time."""
-        lists = len(self._pack.arrays.units)
-        each = scratch_bytes(1, lists) - scratch_bytes(0, lists)
-        each += 16 * room + 12 * self._queries.shape[1]
-        return int(min(BLOCK, max(8, self._memory // threads // each)))
+    def _parts(self, m: int, room: int) -> list[tuple[int, int]]:
+        """Cut the queries into those that are swept together."""
+        threads = thread_count(self._threads)
+        most = self._memory // threads // work_bytes(self._pack, room)
+        parts = -(-m // int(min(BLOCK, max(8, most))))
+        return split(m, -(-parts // threads) * threads, least=LEAST)
 
-    def _answer(
-        self, start: int, stop: int, size: int, room: int
-    ) -> tuple[NDArray[np.bool_], int, int]:
-        """Answer some queries; return which were given up, pairs measured, products made."""
-        at = slice(start, stop)
-        pack, queries = self._pack, self._queries[at]
-        arrays = pack.arrays
-        shape = len(arrays.units), -(-pack.origin.size // SEGMENT) * SEGMENT, len(pack.turn_units)
-        with self._pool.lend(stop - start, *shape, len(pack.variance)) as work:
-            turned, norms, noise = turn_queries(pack, queries, work)
-            lost, pairs, products = np.isinf(norms), 0, 0
+    def _answer(self, start: int, stop: int, size: int, room: int) -> tuple[NDArray[np.bool_], int]:
+        """Answer some queries; return which were given up, and pairs measured."""
+        pack, queries = self._pack, self._queries[start:stop]
+        with self._pool.lend(pack, stop - start) as work:
+            turned, norms, noise = turn_queries(queries, work)
+            lost = np.isinf(norms)
             floor, limits = self._floors(queries, norms, start, stop)
-            for members, units in step_classes(pack, turned):
-                found = work.candidates(floor[members], size, room)
-                batch = encode(pack, turned[members], units, noise[members], work)
-                if self._bound is not None:
-                    found.floor[:] -= _CERTAIN * usual_loss(arrays, batch)
-                products += self._sweep(batch, found, work)
-                pairs += self._measure(at, members, limits[members], queries[members], found)
-                lost[members] |= found.lost
-        return lost, pairs, products
+            self._find(turned, noise, floor, size, room, work)
+            pairs = choose_nearest(
+                work.job, work.members[: stop - start], queries, kernel_view(self._rows),
+                METRIC_CODES[pack.metric], limits, self._ranks, lost, self._out.rows[start:stop],
+                self._out.distances[start:stop],
+            )  # fmt: skip
+        return lost, pairs
 
     def _floors(self, queries: F32, norms: F64, start: int, stop: int) -> tuple[F64, F64]:
         """Return scores that are worth looking for, and distances that are wanted."""
@@ -220,41 +206,27 @@ class IvfSearch:
         floor[np.isinf(norms)] = np.inf
         return floor, limits
 
-    def _sweep(self, batch: IvfBatch, found: Candidates, work: Work) -> int:
-        """Fill `found`; return the products made."""
-        keep, effort = self._keep, self._effort
+    def _find(self, turned: F32, noise: F64, floor: F64, size: int, room: int, work: Work) -> None:
+        """Find what is likely to be near."""
+        pack, keep, effort, job = self._pack, self._keep, self._effort, work.job
+        work.make_room(size, room)
         needed = -(-3 * self._k * keep.lists // (2 * keep.rows))
-        doubt = max(effort.doubt, _FIRM) if self._k < _ONE_OR_SO else effort.doubt
-        mask = frozen(np.zeros(0, np.bool_) if self._mask is None else self._mask)
-        return int(sweep_lists(
-            self._pack.arrays, batch, found, keep.tiles, mask, keep.half,
-            min(max(needed, FIRST), _MOST_FIRST), NEAR, effort.reach, effort.patience, doubt,
-            work.scratch,
-        ))  # fmt: skip
-
-    def _measure(
-        self, at: slice, members: Any, limits: F64, queries: F32, found: Candidates
-    ) -> int:
-        """Measure candidates and choose; return how many pairs there were."""
-        owners, places, begins = list_pairs(found)
-        distances = paired_distances(
-            queries, self._rows, owners, places, self._pack.metric, threads=1
-        )
-        near = Neighbors.empty(len(queries), self._k)
-        select_segments(
-            begins, distances, places, self._ranks, self._tie_rank is not None, limits, near.rows,
-            near.distances,
+        job["first"] = first = min(max(needed, FIRST), _MOST_FIRST)
+        job["near"] = min(NEAR, TILE_ROWS - first)
+        job["reach"], job["patience"] = effort.reach, effort.patience
+        job["doubt"] = max(effort.doubt, _FIRM) if self._k < _ONE_OR_SO else effort.doubt
+        find_rows(
+            job, turned, noise, floor, 0.0 if self._bound is None else _CERTAIN, keep.tiles,
+            _NO_MASK if self._mask is None else frozen(self._mask), keep.half, pack.variance,
+            pack.reach, work.shape, pack.unit, work.codes, work.members, work.units, work.ends,
         )  # fmt: skip
-        self._out.rows[at][members] = near.rows
-        self._out.distances[at][members] = near.distances
-        return len(places)
 
     def _rescan(self, which: I64) -> None:
         """Answer some queries pair by pair."""
-        listed = (
-            np.sort(self._pack.arrays.rows[self._pack.arrays.rows >= 0]) if len(which) else None
-        )
-        if listed is not None and self._mask is not None:
+        if not len(which):
+            return
+        listed = np.sort(self._pack.arrays.rows[self._pack.arrays.rows >= 0])
+        if self._mask is not None:
             listed = listed[self._mask[listed]]
         for start in range(0, len(which), _RESCAN_TILE):
             some = which[start : start + _RESCAN_TILE]

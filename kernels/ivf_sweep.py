@@ -11,380 +11,332 @@ promise most come first, so it is good early. What is missed is what lies beyond
 All steps of a query depend on that query alone, so answers do not depend on what is asked with it.
 
 No function here counts references (`_nrt=False`), and only the outermost is cached: LLVM does not
-inline functions that were loaded from Numba's cache.
+inline functions that were loaded from Numba's cache. They are told where things lie by one record,
+see `kernels.ivf_job`.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gpuvec.kernels.candidates import add_candidate
 from gpuvec.kernels.compiled import njit
 from gpuvec.kernels.int8_parts import PART, PARTS, finish_part, list_parts, lowest_bit
-from gpuvec.kernels.int8_tile import FAR, GROUP, MARGIN, TILE_ROWS, WORD, tile_product
-from gpuvec.kernels.ivf_batch import (
+from gpuvec.kernels.int8_tile import FAR, TILE_ROWS, WORD
+from gpuvec.kernels.ivf_batch import encode_batch, part_queries
+from gpuvec.kernels.ivf_found import add_found
+from gpuvec.kernels.ivf_ir import LANES, pick_level, spread_scores
+from gpuvec.kernels.ivf_job import RUN, UNKNOWN
+from gpuvec.kernels.ivf_memory import (
+    get_f32,
+    get_f64,
+    get_i32,
+    get_i64,
+    get_u8,
+    get_u16,
+    put_f32,
+    put_i32,
+    put_i64,
+    put_u16,
+)
+from gpuvec.kernels.ivf_pick import (
     ADDED,
     ADDED_CENTER,
-    ADDED_EDGE,
-    INVERSE,
+    BASE,
+    DOUBT_NORMS,
+    DOUBT_STEPS,
+    DOUBT_UNITS,
+    FLOOR,
+    GAIN,
+    LEVEL_ALL,
+    LEVEL_FIRST,
+    LEVEL_NEAR,
+    LIMIT,
+    LINE,
+    LINE_EDGE,
     NORM_LOSS,
-    RUN,
-    SPREAD,
-    SPREAD_EDGE,
-    SQUARE,
+    PATIENCE,
+    SLOPE,
+    SLOT,
     STEP_LOSS,
+    STEPS,
     UNIT,
+    choose_flat,
+    choose_round,
+    fetch_ahead,
+    seek_flat,
+    seek_round,
+    set_limits,
 )
-from gpuvec.kernels.ivf_ir import fetch_ahead, scale_sums, take_flat, take_round, top_level
+from gpuvec.kernels.ivf_tile import multiply
 
-UNKNOWN = -1  # bits of a tile that were not worked out
-SOME = 32  # queries whose centers are scored together
-LEAST = -3.0e38  # a floor that everything reaches which has a score
-
-
-@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _spread(batch: Any, kind: int, j: int, score: Any) -> Any:
-    """Return the spread of a product with a mean row of the list whose center scores `score`."""
-    if batch.flat:
-        return batch.facts[j, kind]
-    far = max(batch.facts[j, SQUARE] - 2.0 * score, 0.0)
-    return batch.facts[j, kind] * np.sqrt(far)
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _score_centers(pack: Any, batch: Any, half: Any, start: int, stop: int, w: Any) -> None:
-    """Write the scores of all centers for some queries; see `sweep_lists` for `half`."""
-    steps = pack.center_codes.shape[1]
-    for tile in range(len(pack.center_codes)):
-        at = tile * TILE_ROWS
-        for first in range(start, stop, GROUP):
-            tile_product(
-                batch.multiply,
-                pack.center_codes.ctypes.data + tile * steps * TILE_ROWS * WORD,
-                w.bias.ctypes.data,
-                batch.codes.ctypes.data,
-                batch.codes.shape[1],
-                w.slots.ctypes.data + 8 * first,
-                batch.head,
-                steps,
-                batch.shift,
-                w.lines.ctypes.data,
-                w.lines.ctypes.data,
-                0.0,
-                0.0,
-                0,
-                w.rows.ctypes.data,
-                w.sums.ctypes.data,
-            )
-            for i in range(min(GROUP, stop - first)):
-                j = first + i
-                scale_sums(
-                    w.sums.ctypes.data + 4 * i * TILE_ROWS,
-                    np.int64(batch.facts[j, ADDED_CENTER]),
-                    batch.facts[j, UNIT],
-                    pack.center_units.ctypes.data + 4 * at,
-                    half.ctypes.data + 4 * at,
-                    w.scores.ctypes.data + 4 * (j * w.scores.shape[1] + at),
-                )
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _take(
-    pack: Any, batch: Any, j: int, level: float, reach: float, total: int, wants: Any, w: Any
-) -> int:
-    """Append the lists within `reach` spreads of a level to query j's wants; return the total."""
-    lists, wide = w.scores.shape[1], reach * batch.facts[j, SPREAD]
-    scores = w.scores.ctypes.data + 4 * j * lists
-    names, bases = wants.lists.ctypes.data + 4 * total, wants.bases.ctypes.data + 4 * total
-    spreads, square = pack.spreads.ctypes.data, batch.facts[j, SQUARE]
-    if batch.flat:
-        total += take_flat(scores, spreads, lists, wide, square, level, names, bases)
-    else:
-        total += take_round(scores, spreads, lists, wide, square, level, names, bases)
-    wants.ends[j] = total
-    return total
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _want_best(pack: Any, batch: Any, half: Any, first: int, near: int, w: Any) -> None:
-    """Score all centers; let each query want its best lists first, and others that are near later.
-
-    Some queries at a time: what is written of them is read again while it is in the second cache.
-    """
-    size, lists = len(batch.facts), w.scores.shape[1]
-    for j in range(size + GROUP):
-        w.slots[j] = min(j, size)
-    w.bias[:] = 0
-    firsts, laters = 0, 0
-    for start in range(0, size, SOME):
-        stop = min(size, start + SOME)
-        _score_centers(pack, batch, half, start, stop, w)
-        for j in range(start, stop):
-            scores = w.scores.ctypes.data + 4 * j * lists
-            level = top_level(scores, lists, first)
-            firsts = _take(pack, batch, j, level, 0.0, firsts, w.first, w)
-            level = top_level(scores, lists, near)
-            laters = _take(pack, batch, j, level, 0.0, laters, w.later, w)
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _want_near(pack: Any, batch: Any, found: Any, reach: float, w: Any) -> None:
-    """Let each query want the lists within `reach` spreads of its floor."""
-    total = 0
-    for j in range(len(batch.facts)):
-        level = max(found.floor[j], LEAST)
-        total = _take(pack, batch, j, level, reach, total, w.later, w)
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _order_wants(wants: Any, size: int, w: Any) -> None:
-    """Order wants by list; `w.counts` tells where those of each list end."""
-    w.counts[:] = 0
-    for p in range(wants.ends[size - 1]):
-        w.counts[wants.lists[p]] += 1
-    begin = 0
-    for at in range(len(w.counts)):
-        own = w.counts[at]
-        w.counts[at] = begin
-        begin += own
-    p = 0
-    for j in range(size):
-        while p < wants.ends[j]:
-            at = wants.lists[p]
-            w.order[w.counts[at]] = np.int64(j) | (np.int64(wants.base_bits[p]) << 32)
-            w.counts[at] += 1
-            p += 1
-
-
-@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _error(pack: Any, batch: Any, at: int, j: int) -> Any:
-    """Return the spread of what codes lose of query j's scores in list `at`."""
-    error = batch.facts[j, STEP_LOSS] * pack.steps[at] + batch.facts[j, UNIT] * pack.losses[at]
-    return error + batch.facts[j, NORM_LOSS] * pack.norms[at]
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _draw_lines(
-    pack: Any, batch: Any, found: Any, at: int, count: int, whole: bool, patience: float,
-    doubt: float, w: Any,
-) -> None:  # fmt: skip
-    """Write the lines of the tests for the queries of `slots`.
-
-    A row's integer sum before the edge must reach `start - slope * tail`.
-    """
-    steps = 1.0 / pack.units[at]
-    for i in range(count):
-        j, base = w.slots[i], np.float64(w.slot_bases[i])
-        inverse = steps * batch.facts[j, INVERSE]
-        gap = max(found.floor[j], LEAST) - base
-        line = (gap - doubt * _error(pack, batch, at, j)) * inverse + batch.facts[j, ADDED]
-        w.starts[1, i] = line
-        w.starts[0, i] = line if whole else gap * inverse + batch.facts[j, ADDED_EDGE]
-        w.slopes[i] = 0.0 if whole else patience * _spread(batch, SPREAD_EDGE, j, base) * inverse
-    w.starts[:, count : count + GROUP] = np.inf
-    w.slopes[count : count + GROUP] = 0
+FEW = 64  # queries for which lists that none of them wants are skipped together
+_TILE = TILE_ROWS * WORD  # bytes of a step
 
 
 @njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _whole(needed: float) -> Any:
-    """Return an integer that every integer of at least `needed` is greater than."""
-    return np.int32(min(max(needed, -FAR), FAR)) - np.int32(MARGIN)
+def _facts(job: Any, row: int) -> Any:
+    """Return the address of a row of facts of the queries that are swept together."""
+    return job.facts + row * job.fact_bytes + 4 * job.start
 
 
-@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _set_bias(pack: Any, tile: int, kind: int, inverse: float, w: Any) -> None:
-    """Write what a row's half square takes off its integer sums."""
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _score_centers(job: Any) -> None:
+    """Write the scores of all centers, and the levels that each query's best lists reach."""
+    size, steps = job.size, job.center_steps
+    codes = job.query_codes + job.start * job.stride
+    for i in range((size + LANES - 1) // LANES * TILE_ROWS * LANES):
+        put_f32(job.tops, i, np.float32(-np.inf))
     for lane in range(TILE_ROWS):
-        share = pack.terms[kind, tile, lane] * inverse
-        w.bias[kind, lane] = -np.int32(min(max(share, -FAR / 2), FAR / 2))
+        put_i32(job.bias, lane, np.int32(0))
+    for tile in range((job.lists + TILE_ROWS - 1) // TILE_ROWS):
+        at = tile * TILE_ROWS
+        for first in range(0, size, LANES):
+            count = min(LANES, size - first)
+            multiply(
+                job.groups, job.center_codes + tile * steps * _TILE, job.bias, codes, job.stride,
+                job.places + 4 * first, count, job.head, steps, job.shift, job.never, 0, job.masks,
+                job.sums,
+            )  # fmt: skip
+            spread_scores(
+                job.sums, _facts(job, ADDED_CENTER) + 4 * first, _facts(job, UNIT) + 4 * first,
+                count, job.center_units + 4 * at, job.half + 4 * at,
+                job.tops + 4 * first * TILE_ROWS, job.scores + at * job.row_bytes + 4 * first,
+                job.row_bytes,
+            )  # fmt: skip
+    for first in range(0, size, LANES):
+        tops = job.tops + 4 * first * TILE_ROWS
+        pick_level(tops, job.first, _facts(job, LEVEL_FIRST) + 4 * first)
+        pick_level(tops, job.near, _facts(job, LEVEL_NEAR) + 4 * first)
 
 
-@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _add_rows(
-    pack: Any, batch: Any, found: Any, at: int, tile: int, first: int, part: int, doubt: float,
-    w: Any,
-) -> None:  # fmt: skip
-    """Add the rows of a part whose sums are complete."""
-    j, v = w.slots[first + part // PARTS], part % PARTS
-    error = doubt * _error(pack, batch, at, j)
-    unit = pack.units[at] * batch.facts[j, UNIT]
-    base = np.float64(w.slot_bases[first + part // PARTS]) - unit * batch.facts[j, ADDED]
-    bits = np.int64(w.rows[part])
-    while bits != 0:
-        i = lowest_bit(bits)
-        bits &= bits - 1
-        score = base + unit * w.sums[part, i]
-        add_candidate(found, j, pack.rows[tile, v * PART + i], score - error, score + error)
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _finish_hits(
-    pack: Any, batch: Any, found: Any, at: int, tile: int, first: int, groups: int, stop: int,
-    doubt: float, w: Any,
-) -> Any:  # fmt: skip
-    """Test hits with all dimensions. Return the steps taken.
-
-    Hits go through the test together: single ones would be mispredicted branches.
-    """
-    steps = pack.codes.shape[1]
-    first_row = pack.codes.ctypes.data + tile * steps * TILE_ROWS * WORD
-    count = list_parts(w.rows.ctypes.data, groups * GROUP * PARTS, w.parts.ctypes.data)
-    passed = 0
-    for p in range(count):
-        part = np.int64(w.parts[p])
-        i, v = first + part // PARTS, part % PARTS
-        if pack.terms.shape[1] > 0 and stop < steps:
-            for lane in range(PART):
-                other = w.bias[1, v * PART + lane] - w.bias[0, v * PART + lane]
-                w.sums[part, lane] += other
-        codes = batch.codes.ctypes.data + w.slots[i] * batch.codes.shape[1]
-        sums = w.sums.ctypes.data + 4 * part * PART
-        rows = first_row + v * PART * WORD
-        bits = finish_part(rows, codes, stop, steps, sums, _whole(w.starts[1, i]))
-        w.rows[part] &= np.uint16(bits)
-        w.parts[passed] = part
-        passed += w.rows[part] != 0
-    for p in range(passed):
-        _add_rows(pack, batch, found, at, tile, first, np.int64(w.parts[p]), doubt, w)
-    return count * (steps - stop)
-
-
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _sweep_tile(
-    pack: Any, batch: Any, found: Any, keep: int, at: int, tile: int, count: int, stop: int,
-    doubt: float, w: Any,
-) -> Any:  # fmt: skip
-    """Scan a tile for the first `count` places. Return 8-bit products made, by steps."""
-    steps, products = pack.codes.shape[1], 0
-    if pack.terms.shape[1] > 0:
-        inverse = batch.facts[0, INVERSE] / pack.units[at]
-        _set_bias(pack, tile, 0, inverse, w)
-        _set_bias(pack, tile, 1, inverse, w)
-    kind = 1 if stop == steps else 0
-    for first in range(0, count, RUN * GROUP):
-        groups = (min(count - first, RUN * GROUP) + GROUP - 1) // GROUP
-        for group in range(groups):
-            start = first + group * GROUP
-            tile_product(
-                batch.multiply,
-                pack.codes.ctypes.data + tile * steps * TILE_ROWS * WORD,
-                w.bias.ctypes.data + 4 * kind * TILE_ROWS,
-                batch.codes.ctypes.data,
-                batch.codes.shape[1],
-                w.slots.ctypes.data + 8 * start,
-                batch.head,
-                stop,
-                batch.shift,
-                w.starts.ctypes.data + 8 * start,
-                w.slopes.ctypes.data + 8 * start,
-                0.0,
-                np.float64(pack.tails[tile]),
-                keep,
-                w.rows.ctypes.data + 2 * group * GROUP * PARTS,
-                w.sums.ctypes.data + 4 * group * GROUP * TILE_ROWS,
-            )
-        products += stop * groups * GROUP * TILE_ROWS
-        products += PART * _finish_hits(pack, batch, found, at, tile, first, groups, stop, doubt, w)
-    return products
-
-
-@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _choose_slots(
-    pack: Any, batch: Any, found: Any, at: int, begin: int, end: int, reach: float, w: Any
-) -> Any:
-    """Write the queries that want list `at` and still may gain from it; return how many."""
-    count = 0
-    for p in range(begin, end):
-        j = w.order[p] & 0xFFFFFFFF
-        w.slots[count] = j
-        w.slot_bits[count] = np.int32(w.order[p] >> 32)
-        base = np.float64(w.slot_bases[count])
-        best = base + reach * _spread(batch, SPREAD, j, base) * pack.spreads[at]
-        count += best >= found.floor[j]
-    w.slots[count : count + GROUP] = len(batch.facts)
-    return count
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
+def _ask(job: Any, at: int, reach: float, patience: float) -> None:
+    """Write what is asked of a list."""
+    put_f32(job.asked, GAIN, np.float32(reach) * get_f32(job.spreads, at))
+    put_f32(job.asked, STEPS, np.float32(1.0 / get_f64(job.units, at)))
+    put_f32(job.asked, DOUBT_STEPS, np.float32(job.doubt * get_f64(job.steps, at)))
+    put_f32(job.asked, DOUBT_UNITS, np.float32(job.doubt * get_f64(job.losses, at)))
+    put_f32(job.asked, DOUBT_NORMS, np.float32(job.doubt * get_f64(job.norms, at)))
+    put_f32(job.asked, PATIENCE, np.float32(patience))
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _mask_tile(rows: Any, tile: int, mask: Any) -> Any:
-    """Return which rows of a tile may be found, one bit each."""
-    bits = np.int64(0)
-    for lane in range(TILE_ROWS):
-        row = rows[tile, lane]
-        if row >= 0 and mask[row]:
-            bits |= np.int64(1) << lane
-    return bits
+def _choose(job: Any, at: int, level: int, floor: int) -> Any:
+    """Choose the queries that a list is scanned for; return how many there are."""
+    scores, facts, stride = job.scores + at * job.row_bytes, _facts(job, 0), job.fact_bytes
+    if job.flat:
+        return choose_flat(
+            scores, job.size, facts, stride, level, floor, job.asked, job.chosen, job.chosen_bytes
+        )
+    return choose_round(
+        scores, job.size, facts, stride, level, floor, job.asked, job.chosen, job.chosen_bytes
+    )
+
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _seek(job: Any, at: int, level: int, floor: int, reach: float) -> Any:
+    """Return the next list that some query may want."""
+    if job.size > FEW:
+        return at
+    facts, stride = _facts(job, 0), job.fact_bytes
+    if job.flat:
+        return seek_flat(
+            job.scores, job.row_bytes, at, job.lists, job.size, facts, stride, level, floor,
+            job.spreads, reach,
+        )  # fmt: skip
+    return seek_round(
+        job.scores, job.row_bytes, at, job.lists, job.size, facts, stride, level, floor,
+        job.spreads, reach,
+    )  # fmt: skip
 
 
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _sweep_wants(
-    pack: Any, batch: Any, found: Any, keep: Any, mask: Any, wants: Any, reach: float,
-    patience: float, doubt: float, w: Any,
-) -> Any:  # fmt: skip
-    """Scan lists for the queries that want them and still may gain. Return 8-bit products made.
+def _set_bias(job: Any, tile: int, at: int) -> None:
+    """Write what a row's half square takes off its integer sums: before the edge, and of all."""
+    unit = np.float64(get_f32(_facts(job, UNIT), 0))  # that all share
+    inverse = 1.0 / (unit * get_f64(job.units, at))
+    for kind in range(2):
+        terms = job.terms + 4 * TILE_ROWS * (kind * job.tiles + tile)
+        for lane in range(TILE_ROWS):
+            share = np.float64(get_f32(terms, lane)) * inverse
+            less = np.int32(min(max(share, -FAR / 2), FAR / 2))
+            put_i32(job.bias, kind * TILE_ROWS + lane, -less)
 
-    `patience` below zero: scan with all dimensions at once, following the rise of the floors.
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _mask_tile(job: Any, tile: int) -> Any:
+    """Return which rows of a tile may be found, one bit each."""
+    bits: Any = np.int64(0)
+    for lane in range(TILE_ROWS):
+        row = get_i64(job.rows, tile * TILE_ROWS + lane)
+        if row >= 0 and get_u8(job.mask, row) != 0:
+            bits |= np.int64(1) << lane
+    put_i64(job.keep, tile, bits)
+    return bits
+
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _chosen(job: Any, row: int) -> Any:
+    """Return the address of a row of what is known of the chosen queries."""
+    return job.chosen + row * job.chosen_bytes
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _add_rows(job: Any, at: int, tile: int, first: int, part: int) -> None:
+    """Add the rows of a part whose sums are complete."""
+    place, v = first + part // PARTS, part % PARTS
+    slot = np.int64(get_i32(_chosen(job, SLOT), place))
+    error = get_f32(_facts(job, STEP_LOSS), slot) * get_f32(job.asked, DOUBT_STEPS)
+    error += get_f32(_facts(job, UNIT), slot) * get_f32(job.asked, DOUBT_UNITS)
+    error += get_f32(_facts(job, NORM_LOSS), slot) * get_f32(job.asked, DOUBT_NORMS)
+    unit = get_f64(job.units, at) * np.float64(get_f32(_facts(job, UNIT), slot))
+    base = np.float64(get_f32(_chosen(job, BASE), place))
+    base -= unit * np.float64(get_f32(_facts(job, ADDED), slot))
+    bits = np.int64(get_u16(job.masks, part))
+    while bits != 0:
+        i = lowest_bit(bits)
+        bits &= bits - 1
+        score = np.float32(base + unit * np.float64(get_i32(job.sums, part * PART + i)))
+        row = get_i64(job.rows, tile * TILE_ROWS + v * PART + i)
+        add_found(job, job.start + slot, row, score - error, score + error)
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _finish_hits(job: Any, at: int, tile: int, first: int, count: int, stop: int) -> None:
+    """Test with all dimensions what passed the first test of `count` queries.
+
+    Hits go through the test together: single ones would be mispredicted branches.
     """
-    _order_wants(wants, len(batch.facts), w)
-    steps, products, begin = pack.codes.shape[1], 0, 0
-    whole = patience < 0
-    stop = steps if whole else batch.edge
-    for at in range(len(pack.units)):
-        end = w.counts[at]
-        if end == begin:
-            continue
-        count = _choose_slots(pack, batch, found, at, begin, end, reach, w)
-        begin = end
-        if count == 0:
-            continue
-        following = pack.list_tiles[at + 1]
-        if following < len(keep):
-            ahead = pack.codes.ctypes.data + following * steps * TILE_ROWS * WORD
-            fetch_ahead(ahead, stop * TILE_ROWS * WORD)
-        fresh = True
-        for tile in range(pack.list_tiles[at], following):
-            if keep[tile] == UNKNOWN:
-                keep[tile] = _mask_tile(pack.rows, tile, mask)
-            if keep[tile] == 0:
-                continue
-            if fresh or whole:
-                _draw_lines(pack, batch, found, at, count, whole, patience, doubt, w)
-                fresh = False
-            products += _sweep_tile(pack, batch, found, keep[tile], at, tile, count, stop, doubt, w)
-    return products * WORD
+    steps = job.row_steps
+    tile_codes = job.codes + tile * steps * _TILE
+    for i in range(8):
+        put_u16(job.masks, count * PARTS + i, np.uint16(0))
+    hits = list_parts(job.masks, (count * PARTS + 7) // 8 * 8, job.parts)
+    passed = 0
+    for p in range(hits):
+        part: Any = np.int64(get_i32(job.parts, p))
+        i, v = first + part // PARTS, part % PARTS
+        sums = job.sums + 4 * part * PART
+        if job.has_terms and stop < steps:
+            for lane in range(PART):
+                other = get_i32(job.bias, TILE_ROWS + v * PART + lane)
+                other -= get_i32(job.bias, v * PART + lane)
+                put_i32(sums, lane, get_i32(sums, lane) + other)
+        slot = np.int64(get_i32(_chosen(job, SLOT), i))
+        codes = job.query_codes + (job.start + slot) * job.stride
+        limit = np.int64(get_i32(_chosen(job, LIMIT), i))
+        bits = finish_part(tile_codes + v * PART * WORD, codes, stop, steps, sums, limit)
+        left = get_u16(job.masks, part) & np.uint16(bits)
+        put_u16(job.masks, part, left)
+        put_i32(job.parts, passed, np.int32(part))
+        passed += left != 0
+    for p in range(passed):
+        _add_rows(job, at, tile, first, np.int64(get_i32(job.parts, p)))
 
 
-@njit(nogil=True, cache=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def sweep_lists(
-    pack: Any, batch: Any, found: Any, keep: Any, mask: Any, half: Any, first: int, near: int,
-    reach: float, patience: float, doubt: float, w: Any,
-) -> Any:  # fmt: skip
-    """Add to `found` the rows that are likely to be among the nearest.
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _scan_tile(job: Any, at: int, tile: int, keep: int, count: int, whole: bool) -> None:
+    """Scan a tile for the chosen queries."""
+    steps = job.row_steps
+    stop = steps if whole else job.edge
+    bias = job.bias
+    if job.has_terms:
+        _set_bias(job, tile, at)
+        bias += 4 * TILE_ROWS if whole else 0
+    tail = 0.0 if whole else np.float64(get_f32(job.tails, tile))
+    line, slope, limit = _chosen(job, LINE), _chosen(job, SLOPE), _chosen(job, LIMIT)
+    start = line if whole else _chosen(job, LINE_EDGE)
+    codes = job.query_codes + job.start * job.stride
+    for first in range(0, count, RUN):
+        some = min(count - first, RUN)
+        set_limits(start + 4 * first, slope + 4 * first, tail, some, limit + 4 * first)
+        multiply(
+            job.groups, job.codes + tile * steps * _TILE, bias, codes, job.stride,
+            _chosen(job, SLOT) + 4 * first, some, job.head, stop, job.shift, limit + 4 * first,
+            keep, job.masks, job.sums,
+        )  # fmt: skip
+        set_limits(line + 4 * first, slope + 4 * first, 0.0, some, limit + 4 * first)
+        _finish_hits(job, at, tile, first, some, stop)
+
+
+@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _sweep(job: Any, level: int, floor: int, reach: float, patience: float, whole: bool) -> None:
+    """Scan lists for the queries whose center's score reaches a level, and may reach a floor.
 
     Args:
-        pack: see `IvfArrays`.
-        batch: see `IvfBatch`; at least one query.
-        found: see `Candidates`.
+        job: see `kernels.ivf_job`.
+        level: row of facts.
+        floor: row of facts.
+        reach: spreads by which the score may be below the floor.
+        patience: spreads by which a row's may be, beyond the edge.
+        whole: scan with all dimensions at once.
+    """
+    size = job.row_steps * _TILE
+    ahead = size if whole else job.edge * _TILE
+    following = _seek(job, 0, level, floor, reach)
+    while following < job.lists:
+        at = following
+        following = _seek(job, at + 1, level, floor, reach)
+        if following < job.lists:
+            fetch_ahead(job.codes + get_i64(job.list_tiles, following) * size, ahead)
+        _ask(job, at, reach, patience)
+        count = _choose(job, at, level, floor)
+        if count == 0:
+            continue
+        for tile in range(get_i64(job.list_tiles, at), get_i64(job.list_tiles, at + 1)):
+            keep = get_i64(job.keep, tile)
+            if keep == UNKNOWN:
+                keep = _mask_tile(job, tile)
+            if keep != 0:
+                _scan_tile(job, at, tile, keep, count, whole)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def find_rows(
+    jobs: Any, turned: Any, noise: Any, floors: Any, bounded: float, keep: Any, mask: Any,
+    half: Any, variance: Any, reach: Any, shape: Any, usual: float, codes: Any, members: Any,
+    units: Any, ends: Any,
+) -> None:  # fmt: skip
+    """Find the rows that are likely to be among the nearest.
+
+    Args:
+        jobs: (1,) JOB, see `kernels.ivf_job`; what has room for the queries.
+        turned: (m, p) float32, queries on the pack's axes.
+        noise: see `encode_batch`; so are `floors` and `bounded`.
+        floors: (m,) float64.
+        bounded: spreads.
         keep: (tiles,) int64, one bit for each row that may be found; padding has none. UNKNOWN is
             worked out when it is needed, and written.
         mask: (n,) bool, what that is worked out from; may be empty where nothing is unknown.
         half: (p,) float32, what centers' scores are less by; +inf where a list is left out.
-        first: about how many lists are scanned whole: they make the floor.
-        near: about how many lists are scanned next, before all that are within reach.
-        reach: spreads by which a center's score may be below the floor.
-        patience: spreads by which a row's may be, beyond the edge.
-        doubt: spreads of what codes lose, by which scores are widened.
-        w: see `make_scratch`.
-
-    Returns:
-        how many 8-bit products were made, those with centers included.
+        variance: see `encode_batch`; so is `reach`.
+        reach: see there.
+        shape: (5,) int64: head, edge, dimensions of centers, rows' and queries' shift.
+        usual: step of queries, for l2.
+        codes: (m, dims) int8, written.
+        members: (m,) int64, written: the query at each place.
+        units: (m,) float64, for the work.
+        ends: (m,) int64, likewise.
     """
-    products = pack.center_codes.size * len(batch.facts)
-    _want_best(pack, batch, half, first, near, w)
-    for turn in range(3):
-        wants = w.first if turn == 0 else w.later
-        far, calm = (1e30, -1.0) if turn == 0 else (reach, patience)
-        if turn == 2:
-            _want_near(pack, batch, found, reach, w)
-        products += _sweep_wants(pack, batch, found, keep, mask, wants, far, calm, doubt, w)
-    return products
+    job, flat = jobs[0], len(reach) == 0
+    job.keep, job.mask, job.half = keep.ctypes.data, mask.ctypes.data, half.ctypes.data
+    head, edge, center, row_shift, query_shift = shape
+    dims = len(variance)
+    parts = part_queries(turned, dims, head, query_shift, flat, usual, members, units, ends)
+    encode_batch(
+        job, turned, noise, floors, bounded, members, units, variance, reach, head, edge, center,
+        row_shift, query_shift, codes,
+    )  # fmt: skip
+    for p in range(len(turned)):
+        put_i64(job.filled, p, 0)
+        put_i64(job.counts, p, 0)
+        put_i64(job.lost, p, 0)
+    start = 0
+    for part in range(parts):
+        job.start, job.size = start, ends[part] - start
+        job.row_bytes = 4 * LANES * ((job.size + LANES - 1) // LANES | 1)
+        _score_centers(job)
+        _sweep(job, LEVEL_FIRST, LEVEL_FIRST, 0.0, 0.0, True)
+        _sweep(job, LEVEL_NEAR, FLOOR, job.reach, job.patience, False)
+        _sweep(job, LEVEL_ALL, FLOOR, job.reach, job.patience, False)
+        start = ends[part]
