@@ -98,6 +98,12 @@ class ShardDelegator:
         return self._layout
 
     @property
+    def state(self) -> CollectionState:
+        """The manifest that it follows."""
+        assert self._indexed is not None, "install comes first"
+        return self._indexed
+
+    @property
     def visibility(self) -> Visibility:
         """What hides rows by the time of their insertion."""
         return self._visibility
