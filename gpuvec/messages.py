@@ -48,7 +48,14 @@ class DeleteRows:
     keys: pa.Array | None = None
 
 
-Change = InsertRows | UpdateRows | DeleteRows
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreRows:
+    """Make the rows those of an older version."""
+
+    version: Version
+
+
+Change = InsertRows | UpdateRows | DeleteRows | RestoreRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,7 @@ class WriteRequest:
 
     collection_id: str
     request_id: RequestId
-    operation: str  # what the caller called it: insert, upsert, update, delete
+    operation: str  # what the caller called it: insert, upsert, update, delete, restore
     change: Change
 
 

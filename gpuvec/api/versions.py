@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from gpuvec import errors
 from gpuvec.clock import LOGICAL_BITS, pack_timestamp
-from gpuvec.meta.changes import Change, WriteSummary
+from gpuvec.meta.changes import AddPartition, Change, WriteSummary
 from gpuvec.meta.changes_versions import DropTag, SetRetention, SetTag
+from gpuvec.meta.past import state_at
 from gpuvec.meta.retention import readable
 from gpuvec.node.changed import Changed, compare
 from gpuvec.types import Timestamp, Version
@@ -19,7 +20,7 @@ from gpuvec.types import Timestamp, Version
 if TYPE_CHECKING:
     from gpuvec.api.frame import Frame
     from gpuvec.api.past import CollectionAt
-    from gpuvec.api.source import CollectionSource
+    from gpuvec.api.source import CollectionSource, WriteResult
     from gpuvec.meta.catalog import CollectionState
 
 _TABLE = pa.schema(
@@ -138,6 +139,36 @@ class Versioned:
             return [DropTag(name=name)]
 
         self._source.engine.change(self._source.collection_id, decide)
+
+    def restore(self, *, version: int | None = None, tag: str | None = None) -> "WriteResult":
+        """Make the rows those of an older version; what came since stays in the history.
+
+        One atomic write, and one new version: rows come back with the keys and values that they
+        had, in their partitions; rows that both versions share are not written again. Fields stay
+        as they are now: those added since have their default in rows that come back.
+
+        Args:
+            version: of `versions()`.
+            tag: see `tag`.
+
+        Raises:
+            SnapshotExpiredError: `GV-640`, it was forgotten.
+            NotFoundError: `GV-641`, `GV-642`, no such version or tag.
+            SchemaError: `GV-647`, it has fields that the collection lacks now.
+        """
+        engine, collection_id = self._source.engine, self._source.collection_id
+        found = self._resolve(version, None, tag)
+        wanted = state_at(engine.state(collection_id), found).partitions
+
+        def decide(state: "CollectionState", ts: Timestamp) -> list[Change]:
+            lost = sorted(wanted.keys() - state.partitions.keys())
+            return [AddPartition(name=name, ts=ts) for name in lost]
+
+        if wanted.keys() - engine.state(collection_id).partitions.keys():
+            engine.change(collection_id, decide)
+        reply = engine.proxy.restore(self._target(), found)  # type: ignore[attr-defined]
+        result: WriteResult = self._result(reply)  # type: ignore[attr-defined]
+        return result
 
     def diff(self, first: int | str, second: "int | str | None" = None) -> "Frame":
         """Return which rows differ between two versions: the primary key and the `change`.

@@ -10,6 +10,7 @@ from gpuvec.errors.base import (
     CorruptError,
     NotFoundError,
     QueryError,
+    SchemaError,
     SnapshotExpiredError,
 )
 
@@ -104,10 +105,22 @@ def bad_tag(tag: object) -> QueryError:
 def bad_retention(got: object) -> QueryError:
     """Return the error for a retention that is no time."""
     return QueryError(
-        "GV-647",
+        "GV-646",
         f"a retention is seconds, a timedelta, or text such as 7d, 12h, 30m; got {got!r}",
         hint='set_retention("7d"), "0s" for the newest version alone, None for the setting',
         details={"got": str(got)},
+    )
+
+
+def restore_loses(name: str, version: int, fields: Iterable[str]) -> SchemaError:
+    """Return the error for an old version with fields that the collection has no more."""
+    lost = sorted(fields)
+    return SchemaError(
+        "GV-647",
+        f'version {version} of "{name}" has fields that it lacks now, or has with another type: '
+        f"{', '.join(lost)}",
+        hint="add_field() them with their old types, then restore; or read them with at()",
+        details={"version": version, "fields": lost},
     )
 
 

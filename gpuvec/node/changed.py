@@ -39,12 +39,15 @@ class Changed:
     deleted: pa.Array
 
 
-def differing(before: Snapshot, after: Snapshot) -> list[Differing]:
+def differing(
+    before: Iterable[SegmentView], after: Iterable[SegmentView], *, whole: bool = False
+) -> list[Differing]:
     """Return the segments with rows that two versions do not share.
 
     Args:
         before: one version.
         after: another, whose segments are the same ones.
+        whole: take the rows that both have for different ones.
 
     Cost: one pass over the masks of segments that not both see whole.
     """
@@ -55,7 +58,8 @@ def differing(before: Snapshot, after: Snapshot) -> list[Differing]:
         first, second = earlier.get(segment_id), later.get(segment_id)
         rows = max(view.num_rows for view in (first, second) if view is not None)
         old, new = _mask(first, rows), _mask(second, rows)
-        gone, come = np.flatnonzero(old & ~new), np.flatnonzero(new & ~old)
+        shared = np.zeros(rows, bool) if whole else old & new
+        gone, come = np.flatnonzero(old & ~shared), np.flatnonzero(new & ~shared)
         if len(gone) or len(come):
             found.append(Differing(first, second, gone, come))
     return found

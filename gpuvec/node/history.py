@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gpuvec.clock import LOGICAL_BITS
 from gpuvec.errors import no_such_version, version_expired
@@ -60,9 +61,8 @@ class History:
     ) -> Snapshot:
         seen = self._last(version)
         past = seen.past if seen is not None and seen.state is state else state_at(state, version)
-        layout = Layout(past.schema, past.schema_version, past.field_versions)
         known = {} if seen is None else seen.views
-        views = _views(segments, layout, _visibility(past), version, known)
+        views = views_at(segments, past, version, known)
         with self._lock:
             self._seen[version] = _Seen(state, past, {id(s): (s, view) for s, view in views})
             self._seen.move_to_end(version)
@@ -81,18 +81,22 @@ class History:
             return self._seen.get(version)
 
 
-def _visibility(past: CollectionState) -> Visibility:
-    return Visibility(past.truncated_ts, dict(past.dropped_partitions), past.ttl_s)
-
-
-def _views(
+def views_at(
     segments: Sequence[Segment],
-    layout: Layout,
-    visibility: Visibility,
+    past: CollectionState,
     version: Timestamp,
-    known: dict[int, tuple[Segment, VisibleSegment]],
+    known: Mapping[int, tuple[Segment, VisibleSegment]] = MappingProxyType({}),
 ) -> list[tuple[Segment, VisibleSegment]]:
-    """Return a view of each segment that may have rows visible at a version; known ones again."""
+    """Return a view of each segment that may have rows visible at a version.
+
+    Args:
+        segments: to look at.
+        past: the state as of the version.
+        version: see `History.snapshots`.
+        known: views from before, by identity of the segment: they come back where they still hold.
+    """
+    layout = Layout(past.schema, past.schema_version, past.field_versions)
+    visibility = Visibility(past.truncated_ts, dict(past.dropped_partitions), past.ttl_s)
     found = []
     outlived = visibility.outlived(version >> LOGICAL_BITS)
     for segment in segments:

@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 
 from gpuvec import errors
 from gpuvec.ingest import with_auto_ids
-from gpuvec.messages import Change, DeleteRows, InsertRows, OnConflict, UpdateRows, WriteRequest
+from gpuvec.messages import (
+    Change,
+    DeleteRows,
+    InsertRows,
+    OnConflict,
+    RestoreRows,
+    UpdateRows,
+    WriteRequest,
+)
 from gpuvec.node.delegator import Located, Segment
+from gpuvec.node.restore import prepare_restore
 from gpuvec.node.update import prepare_update
 from gpuvec.node.writing import Context, Head, Prepared, concat_keys, head_of, matching, places_of
 from gpuvec.rows import Rows
@@ -26,6 +35,7 @@ def prepare(request: WriteRequest, context: Context) -> Prepared:
     Raises:
         SchemaError: `GV-157` a key that exists; those of `gpuvec.ingest` for unfit values.
         NotFoundError, FilterError: a filter or a value that does not fit the schema.
+        SnapshotExpiredError, SchemaError: a version that cannot be restored.
     """
     head = head_of(request, context)
     change: Change = request.change
@@ -36,6 +46,8 @@ def prepare(request: WriteRequest, context: Context) -> Prepared:
             return prepare_update(change, head, context)
         case DeleteRows():
             return _delete(change, head, context)
+        case RestoreRows():
+            return prepare_restore(change, head, context)
 
 
 # Insert and upsert

@@ -13,6 +13,7 @@ from gpuvec.messages import (
     DeleteRows,
     InsertRows,
     OnConflict,
+    RestoreRows,
     UpdateRows,
     WriteReply,
     WriteRequest,
@@ -20,7 +21,7 @@ from gpuvec.messages import (
 from gpuvec.rows import Rows
 from gpuvec.rpc import Transport
 from gpuvec.schema import Schema
-from gpuvec.types import NodeId, RequestId
+from gpuvec.types import NodeId, RequestId, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,10 @@ class Proxy:
     ) -> WriteReply:
         """Delete the rows that pass a filter, or those with the given keys."""
         return self._send(target, "delete", DeleteRows(filter=condition, keys=keys))
+
+    def restore(self, target: Target, version: Version) -> WriteReply:
+        """Make the rows those of an older version."""
+        return self._send(target, "restore", RestoreRows(version=version))
 
     def _send(self, target: Target, operation: str, change: Change) -> WriteReply:
         request = WriteRequest(

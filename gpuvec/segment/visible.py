@@ -138,7 +138,12 @@ class VisibleSegment:
         return self.layout.has(name, self.columns.layout_version)
 
     def _kind(self, name: str) -> FieldType:
-        return _DYNAMIC_KIND if name == DYNAMIC_COLUMN else self.layout.schema[name]
+        return field_kind(self.layout.schema, name)
+
+
+def field_kind(schema: Schema, name: str) -> FieldType:
+    """Return the type of a field, or of the hidden column of a dynamic schema."""
+    return _DYNAMIC_KIND if name == DYNAMIC_COLUMN else schema[name]
 
 
 def default_column(name: str, kind: FieldType, count: int) -> pa.Array:
