@@ -19,14 +19,16 @@ import pyarrow.compute as pc
 from gpuvec.errors import GpuvecError, no_ids_left
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
+from gpuvec.meta.channel_state import Commits
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.prepare import prepare
 from gpuvec.node.small_inserts import Merged, merge
 from gpuvec.node.writing import Context, Prepared
 from gpuvec.segment.growing import GrowingSegment
 from gpuvec.storage.object_store import Now, Procedure
-from gpuvec.types import RequestId, Timestamp
-from gpuvec.wal.log import Group, WriteAheadLog
+from gpuvec.types import ChannelName, RequestId, Timestamp
+from gpuvec.wal.frame import FrameKind
+from gpuvec.wal.log import Group, Mark, WriteAheadLog
 from gpuvec.wal.record import WriteRecord
 
 _LAST_ID = 2**63 - 1
@@ -45,7 +47,7 @@ class ChannelLostError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Applied:
+class Applied:
     """A write that is in memory."""
 
     request_id: RequestId
@@ -53,7 +55,7 @@ class _Applied:
     size_bytes: int
 
 
-_Outcome = tuple[dict[RequestId, WriteReply | Exception], list[_Applied]]
+_Outcome = tuple[dict[RequestId, WriteReply | Exception], list[Applied]]
 
 
 class ChannelOwner:
@@ -83,11 +85,12 @@ class ChannelOwner:
         self._beside = beside
         self._answers: OrderedDict[RequestId, WriteReply] = OrderedDict()
         self._unflushed: list[WriteSummary] = []
+        self._commits: list[tuple[Timestamp, tuple[ChannelName, ...]]] = []
         self._next_id: int | None = None
         for summary in flushed:
             self._remember(summary)
         for group in groups:
-            self._note(_from_log(group))
+            self.note(_from_log(group), group.mark)
 
     def answer_to(self, request_id: RequestId) -> WriteReply | None:
         """Return the answer that a request got before, if it is durable."""
@@ -131,21 +134,21 @@ class ChannelOwner:
         merged = merge(requests, context) if len(requests) > 1 else None
         if merged is not None:
             for request, prepared in zip(requests, merged.prepared, strict=True):
-                answers[request.request_id] = _reply(prepared, self.shard.version)
-            return answers, self._apply_merged(requests, merged)
-        applied: list[_Applied] = []
+                answers[request.request_id] = reply_of(prepared, self.shard.version)
+            return answers, self.apply_merged(requests, merged)
+        applied: list[Applied] = []
         for request in requests:
             try:
                 prepared = prepare(request, context)
             except (GpuvecError, MemoryError) as error:  # nothing was changed: its own answer
                 answers[request.request_id] = error
                 continue
-            answers[request.request_id] = _reply(prepared, self.shard.version)
+            answers[request.request_id] = reply_of(prepared, self.shard.version)
             if prepared.records:
-                applied.append(self._apply(request, prepared))
+                applied.append(self.apply(request, prepared))
         return answers, applied
 
-    def _apply(self, request: WriteRequest, prepared: Prepared) -> _Applied:
+    def apply(self, request: WriteRequest, prepared: Prepared) -> Applied:
         """Show a write to those after it in the group, but to no read."""
         try:
             size = sum(self.shard.apply(record, located) for record, located in prepared.records)
@@ -153,9 +156,10 @@ class ChannelOwner:
             raise ChannelLostError(error) from error
         if prepared.explicit_ids:
             self._next_id = None
-        return _Applied(request.request_id, [record for record, _ in prepared.records], size)
+        return Applied(request.request_id, [record for record, _ in prepared.records], size)
 
-    def _apply_merged(self, requests: Sequence[WriteRequest], merged: Merged) -> list[_Applied]:
+    def apply_merged(self, requests: Sequence[WriteRequest], merged: Merged) -> list[Applied]:
+        """Show inserts to those after them, but to no read."""
         try:
             size = self.shard.append(merged.rows, merged.partition, merged.timestamps)
         except Exception as error:
@@ -163,11 +167,11 @@ class ChannelOwner:
         self._next_id = None
         share = size / len(merged.rows)
         return [
-            _Applied(request.request_id, [found.records[0][0]], int(share * len(found.keys)))
+            Applied(request.request_id, [found.records[0][0]], int(share * len(found.keys)))
             for request, found in zip(requests, merged.prepared, strict=True)
         ]
 
-    def _make_durable(self, applied: Sequence[_Applied]) -> Procedure[None]:
+    def _make_durable(self, applied: Sequence[Applied]) -> Procedure[None]:
         """Append a group to the log, then show it to reads."""
         records = [record for write in applied for record in write.records]
         large = sum(write.size_bytes for write in applied) > _LARGE_BYTES
@@ -181,22 +185,30 @@ class ChannelOwner:
             self.shard.publish(records[-1].ts)
         except Exception as error:
             raise ChannelLostError(error) from error
-        self._note(applied)
+        self.note(applied)
 
     def unflushed(self) -> tuple[WriteSummary, ...]:
         """Return the writes that no manifest entry tells of, oldest first."""
         return tuple(self._unflushed)
 
-    def forget_unflushed(self, count: int) -> None:
-        """Note that a manifest entry tells of the oldest `count` writes."""
-        del self._unflushed[:count]
+    def commits(self) -> Commits:
+        """Return the transactions whose commit record is in the log, and in no manifest entry."""
+        return tuple(self._commits)
+
+    def forget_unflushed(self, writes: int, commits: int) -> None:
+        """Note that a manifest entry tells of the oldest writes and commits, so many of each."""
+        del self._unflushed[:writes]
+        del self._commits[:commits]
 
     def adopt(self, summary: WriteSummary) -> None:
         """Note a write that came in files: its answer, and that it may have brought keys."""
         self._remember(summary)
         self._next_id = None
 
-    def _note(self, writes: Iterable[_Applied]) -> None:
+    def note(self, writes: Iterable[Applied], mark: Mark | None = None) -> None:
+        """Note writes that are durable, and the mark that their group has in the log."""
+        if mark is not None and mark.kind is FrameKind.COMMIT:
+            self._commits.append((mark.ts, mark.channels))
         for summary in map(_summary, writes):
             self._unflushed.append(summary)
             self._remember(summary)
@@ -239,7 +251,7 @@ def summaries(groups: Iterable[Group]) -> list[WriteSummary]:
     return [_summary(write) for group in groups for write in _from_log(group)]
 
 
-def _summary(write: _Applied) -> WriteSummary:
+def _summary(write: Applied) -> WriteSummary:
     records = write.records
     return WriteSummary(
         ts=records[-1].ts,
@@ -253,15 +265,16 @@ def _summary(write: _Applied) -> WriteSummary:
     )
 
 
-def _from_log(group: Group) -> Iterator[_Applied]:
+def _from_log(group: Group) -> Iterator[Applied]:
     """Yield the writes of a group that was read back."""
     for request_id, found in itertools.groupby(group.records, key=lambda r: r.request_id):
         records = list(found)
         size = sum(0 if r.rows is None else r.rows.nbytes for r in records)
-        yield _Applied(request_id, records, size)
+        yield Applied(request_id, records, size)
 
 
-def _reply(prepared: Prepared, version: Timestamp) -> WriteReply:
+def reply_of(prepared: Prepared, version: Timestamp) -> WriteReply:
+    """Return the answer to a write; `version` where it changes nothing."""
     records = [record for record, _ in prepared.records]
     return WriteReply(
         version=records[-1].ts if records else version,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gpuvec.meta.catalog import ChannelState
 from gpuvec.meta.changes import Flush, SegmentRecord, WriteSummary
+from gpuvec.meta.channel_state import Commits
 from gpuvec.node.data_node import ChannelOwner
 from gpuvec.node.loader import Loader
 from gpuvec.rows import Rows
@@ -61,6 +62,7 @@ class Frozen:
     last_ts: Timestamp
     writes: tuple[WriteSummary, ...]
     fences: tuple[int, ...]
+    commits: Commits
     parts: list[_Part] = field(default_factory=list)
     deletes: dict[SegmentId, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -76,6 +78,7 @@ class Frozen:
             deletes=self.deletes,
             writes=self.writes,
             fences=self.fences,
+            commits=self.commits,
         )
 
 
@@ -93,9 +96,10 @@ def freeze(owner: ChannelOwner) -> Frozen | None:
         deleted={segment.segment_id: len(segment.deletes) for segment in segments},
         sealed=tuple((segment, len(segment.deletes)) for segment in unsaved),
         to_lsn=owner.log.lsn,
-        last_ts=writes[-1].ts,
+        last_ts=owner.log.last_ts,
         writes=writes,
         fences=tuple(owner.log.fences(owner.log.lsn)),
+        commits=owner.commits(),
     )
 
 
@@ -143,7 +147,7 @@ def swap(frozen: Frozen, owner: ChannelOwner, loader: Loader) -> None:
     shard = owner.shard
     shard.swap(frozen.segments, new)
     shard.publish(shard.version)
-    owner.forget_unflushed(len(frozen.writes))
+    owner.forget_unflushed(len(frozen.writes), len(frozen.commits))
 
 
 def orders(rows: Rows, schema: Schema, size_bytes: int) -> list[Positions]:
