@@ -115,6 +115,8 @@ class BulkImport:
         earlier = self._earlier(state)
         if earlier is not None and engine.snapshot(wish.collection_id).version == earlier.ts:
             return _result(earlier, state)
+        with engine.owning(wish.collection_id):
+            state = engine.state(wish.collection_id)
         layout = Layout(state.schema, state.schema_version, state.field_versions)
         rows = ImportRows(self._source, wish.columns, state.schema)
         parts, done = self._plan(state, rows)

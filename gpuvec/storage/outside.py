@@ -149,7 +149,9 @@ class _BucketFiles:
         import obstore
 
         with _asking("read", path):
-            return pa.PythonFile(obstore.open_reader(self._backend, self._key(path)), "r")
+            return pa.PythonFile(
+                _Readable(obstore.open_reader(self._backend, self._key(path))), "r"
+            )
 
     def _key(self, path: str) -> str:
         return path.removeprefix(f"{self._where}/")
@@ -158,6 +160,23 @@ class _BucketFiles:
         tag = str(meta.get("e_tag") or meta["last_modified"])
         path = f"{self._where}/{meta['path']}"
         return OutsideFile(path=path, size_bytes=int(meta["size"]), tag=tag)
+
+
+class _Readable:
+    """What Arrow needs of a file, over obstore's, whose `closed` is a method."""
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._read, self._close = file.read, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._read(size if size >= 0 else None))
+
+    def close(self) -> None:
+        self.closed = True
+        self._close()
 
 
 class _FsspecFiles:
