@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpuvec.clock import pack_timestamp
 from gpuvec.index.spec import IndexSpec
 from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.past import definition_for_rows
 from gpuvec.node.loader import Loader, wanted_spec
 from gpuvec.rows import Rows
 from gpuvec.segment.growing import GrowingSegment
@@ -221,20 +222,31 @@ class ShardDelegator:
         rows_now = record.rows
         if rows_now is None or not len(rows_now):
             return 0
-        if record.schema_version != self.layout.version:
-            rows_now = fit(rows_now, self.layout, record.schema_version)
-        return self._growing_for(record.partition, rows_now).append(rows_now, record.ts)
+        layout = self._layout_for(record.schema_version)
+        if record.schema_version != layout.version:
+            rows_now = fit(rows_now, layout, record.schema_version)
+        return self._growing_for(record.partition, rows_now, layout).append(rows_now, record.ts)
+
+    def _layout_for(self, schema_version: int) -> Layout:
+        """Return how to lay out rows that were checked under an older schema: nothing is lost."""
+        if schema_version == self.layout.version or self._indexed is None:
+            return self.layout
+        found = definition_for_rows(self._indexed, schema_version)
+        return Layout(found.schema, found.schema_version, found.field_versions)
 
     def append(self, rows: Rows, partition: str, timestamps: NDArray[np.int64]) -> int:
         """Take over rows with new keys, laid out as now, invisibly; return their bytes."""
-        return self._growing_for(partition, rows).append(rows, timestamps)
+        return self._growing_for(partition, rows, self.layout).append(rows, timestamps)
 
-    def _growing_for(self, partition: str, rows: Rows) -> GrowingSegment:
+    def _growing_for(self, partition: str, rows: Rows, layout: Layout) -> GrowingSegment:
         segment = self._growing.get(partition)
+        if segment is not None and segment.layout.version != layout.version:
+            self.freeze()
+            segment = None
         if segment is None:
             row_bytes = max(1, rows.nbytes // max(1, len(rows)))
             capacity = self._capacity_bytes * 5 // 4 // row_bytes + len(rows)
-            segment = GrowingSegment(self._mint(), partition, self.layout, capacity_rows=capacity)
+            segment = GrowingSegment(self._mint(), partition, layout, capacity_rows=capacity)
             self._growing[partition] = segment
         return segment
 
@@ -340,6 +352,7 @@ def _views(
         if hidden and segment.last_ts <= hidden:
             continue
         view = segment.view(layout, hidden, working=working)
-        if view.num_rows:
+        gone = view.delete_count >= view.num_rows and segment.deletes.hides_all(view.num_rows)
+        if view.num_rows and not gone:
             views.append((segment, view))
     return views

@@ -499,3 +499,22 @@ def test_dynamic_columns_and_sparse_and_null_vectors_come_back_as_they_were(db):
     odd.restore(tag="t")
     assert read(odd) == wanted
     assert odd.filter("more == 7").count() == 1
+
+
+def test_a_field_dropped_before_the_rows_were_in_files_is_there_in_older_versions(
+    items, db, tmp_path, where
+):
+    first = items.insert(rows(range(5))).version
+    wanted = read(items)
+    items.drop_field("word")
+    items.insert({"id": [7], "v": np.ones((1, 8), np.float32)})
+    items.add_field("size", gv.Int64(), default=1)
+    db.close()  # too few rows for a file: they are replayed
+    with gv.connect(**where(tmp_path / "shop")) as again:
+        found = again["items"]
+        assert read(found.at(version=first)) == wanted
+        assert found.count() == 6
+        found.insert({"id": [8], "v": np.ones((1, 8), np.float32), "size": [2]})
+        found.flush()
+        assert read(found.at(version=first)) == wanted
+        assert found.to_arrow()["size"].to_pylist() == [1, 1, 1, 1, 1, 1, 2]
