@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -109,6 +109,36 @@ class FaultStore:
         """See `ObjectStore.delete`."""
         with self._operation("delete", " ".join(keys)):
             self._inner.delete(keys)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """See the stores' `folders`; a listing."""
+        with self._operation("list", f"{prefix}/"):
+            found: Sequence[str] = self._inner.folders(prefix)  # type: ignore[attr-defined]
+            return found
+
+    def peek(self) -> Sequence[str]:
+        """See the stores' `peek`; a listing."""
+        with self._operation("list", ""):
+            found: Sequence[str] = self._inner.peek()  # type: ignore[attr-defined]
+            return found
+
+    def lock(self, key: str) -> AbstractContextManager[None]:
+        """See the stores' `lock`; no operation, since it ends with the process."""
+        held: AbstractContextManager[None] = self._inner.lock(key)  # type: ignore[attr-defined]
+        return held
+
+    def close(self) -> None:
+        """See the stores' `close`."""
+        self._inner.close()  # type: ignore[attr-defined]
+
+    @property
+    def identity(self) -> str:
+        """See the stores' `identity`."""
+        return f"faulty {id(self._inner)}"
+
+    def heal(self) -> None:
+        """Let every operation from now on succeed; a dead process stays dead."""
+        self._plan.clear()
 
     def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable | None:
         """See `ObjectStore.stamp`; no operation, since it may only save some."""

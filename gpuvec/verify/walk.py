@@ -93,6 +93,8 @@ class Walk:
             if data is not None:
                 check_format(data, self._where)
                 return
+            if not self._scan.store.list(f"{keys.CATALOG}/"):
+                return  # nothing was begun here
             code, problem = "GV-605", "it is missing"
         except (StorageError, UnsupportedError) as error:
             code, problem = problem_of(error)
