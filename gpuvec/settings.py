@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "device.memory_limit": None,  # a share up to 1, bytes, or "20GiB"
     "flush.size_bytes": 96 * 2**20,  # a growing segment is sealed at this size
     "flush.age_s": 60.0,  # or when its oldest row is this old
+    "compact.size_bytes": 2**30,  # segments are merged up to this size
     "store.retention_s": 24 * 3600.0,  # versions are kept so long, where a collection sets nothing
     "store.grace_s": 15 * 60.0,  # files that nobody names are kept so long, for reads under way
     "cache.dir": None,  # files of buckets on the local disk; None: ~/.cache/gpuvec
@@ -137,6 +138,10 @@ def _settings_class() -> "type[BaseSettings]":
         size_bytes: int = Field(default=DEFAULTS["flush.size_bytes"], ge=1)
         age_s: float = Field(default=DEFAULTS["flush.age_s"], gt=0)
 
+    class Compact(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        size_bytes: int = Field(default=DEFAULTS["compact.size_bytes"], ge=1)
+
     class Cache(BaseModel):
         model_config = ConfigDict(extra="forbid")
         dir: str | None = DEFAULTS["cache.dir"]
@@ -157,6 +162,7 @@ def _settings_class() -> "type[BaseSettings]":
         durability: Literal["fsync", "os"] = DEFAULTS["durability"]
         device: Device = Device()
         flush: Flush = Flush()
+        compact: Compact = Compact()
         store: Store = Store()
         cache: Cache = Cache()
 

@@ -1,21 +1,22 @@
-"""The builder of an embedded database: one thread, while there are indexes to build.
+"""The builder of an embedded database: one thread, while there are heavy jobs.
 
-What to build is the data coordinator's decision, how is `gpuvec.node.build`. One build runs at a
-time; those who wait for indexes, or want to know how far they are, are told here.
+What to build or to compact is the data coordinator's decision, how is `gpuvec.node.build` and
+`gpuvec.node.compact`. One job runs at a time; those who wait for indexes, or want to know how far
+they are, are told here.
 """
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from gpuvec.clock import Clock
-from gpuvec.coord.data_coord import BuildIndex, DataCoord
+from gpuvec.coord.data_coord import BuildIndex, CompactSegments, DataCoord, HeavyJob
 from gpuvec.errors import index_not_built
 from gpuvec.node.build import BuildHost, build_index
 from gpuvec.node.channel import Channel
-from gpuvec.query.session import new_session
+from gpuvec.query.session import Session, new_session
 from gpuvec.types import SegmentId
 
 T = TypeVar("T")
@@ -31,8 +32,8 @@ class Host(BuildHost, Protocol):
         """Return the open channels of a database that this process writes to; else none."""
 
 
-class _Stopped(Exception):
-    """A build that nobody wants any more."""
+class Stopped(Exception):
+    """A job that nobody wants any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +52,34 @@ class Progress:
 
 
 class Builds:
-    """Runs the builds that the coordinator decides on. Safe for use by several threads.
+    """Runs the heavy jobs that the coordinator decides on. Safe for use by several threads.
 
     Args:
         coord: decides.
         host: see `Host`.
         clock: monotonic time for the coordinator.
+        compact: does a compaction.
 
     Attributes:
         stop_s: seconds that `stop` waits for a step of a build which cannot be interrupted.
         memory_limit: of the last connection that named one; see `new_session`.
     """
 
-    def __init__(self, coord: DataCoord, host: Host, clock: Clock) -> None:
+    def __init__(
+        self,
+        coord: DataCoord,
+        host: Host,
+        clock: Clock,
+        compact: Callable[[CompactSegments], None],
+    ) -> None:
         self._coord = coord
         self._host = host
         self._clock = clock
+        self._compact = compact
         self.stop_s = STOP_S
         self.memory_limit: float | None = None
         self._thread: threading.Thread | None = None
-        self._current: BuildIndex | None = None
+        self._current: HeavyJob | None = None
         self._share = 0.0  # of the current build
         self._stopping = False
         self._asked: set[tuple[str, str]] = set()  # collection and field of jobs
@@ -141,34 +150,57 @@ class Builds:
         for channel in self._host.writable():
             self._coord.note_state(channel.collection_id, channel.state)
 
-    def _next(self) -> BuildIndex | None:
+    def session(self) -> Session:
+        """Return the threads and the memory that a heavy job may take."""
+        return new_session(self.memory_limit, device="cpu")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether jobs shall come to their end."""
+        return self._stopping
+
+    def _next(self) -> HeavyJob | None:
         commands = self._coord.reconcile(self._clock.monotonic_s())
-        return next((c for c in commands if isinstance(c, BuildIndex)), None)
+        return next((c for c in commands if isinstance(c, BuildIndex | CompactSegments)), None)
 
     def _build_all(self) -> None:
         while True:
             with self._changed:
                 self._note()
-                build = None if self._stopping else self._next()
-                self._current, self._share = build, 0.0
-                if build is None:
+                job = None if self._stopping else self._next()
+                self._current, self._share = job, 0.0
+                if job is None:
                     self._thread = None
                     self._changed.notify_all()
                     return
-                self._coord.note_begun(build)
-            error = self._attempt(build)
+                self._coord.note_begun(job)
+            error = self._attempt(job) if isinstance(job, BuildIndex) else self._compacted(job)
             with self._changed:
                 self._note()
-                if error is None and build in self._coord.waiting(build.collection_id):
-                    error = index_not_built(build.field, build.segment_id)
-                self._coord.note_ended(build, error, self._clock.monotonic_s())
+                left = self._coord.waiting(job.collection_id)
+                if error is None and isinstance(job, BuildIndex) and job in left:
+                    error = index_not_built(job.field, job.segment_id)
+                self._coord.note_ended(job, error, self._clock.monotonic_s())
                 self._changed.notify_all()
+
+    def _compacted(self, job: CompactSegments) -> Exception | None:
+        """Compact; return why it failed. It is tried again later, and `stats()` tells of it."""
+        try:
+            self._compact(job)
+        except Stopped:
+            return None
+        except Exception as error:
+            if self._channel(job.collection_id) is None:
+                return None  # it was dropped
+            _log.warning("compaction will be tried again: %s: %s", type(error).__name__, error)
+            return error
+        return None
 
     def _attempt(self, build: BuildIndex) -> Exception | None:
         """Build; return why it failed. Whoever waits is told, and it is tried again later."""
         try:
             self._build(build)
-        except _Stopped:
+        except Stopped:
             return None
         except Exception as error:  # a library's too: whoever asks for the index is told
             if not self._wanted(build):
@@ -183,8 +215,8 @@ class Builds:
     def _build(self, build: BuildIndex) -> None:
         channel = self._channel(build.collection_id)
         if channel is None:
-            raise _Stopped
-        session = new_session(self.memory_limit, device="cpu")
+            raise Stopped
+        session = self.session()
         build_index(
             channel,
             build.segment_id,
@@ -202,7 +234,7 @@ class Builds:
             self._share = share
             self._changed.notify_all()
         if not self._wanted(build):
-            raise _Stopped
+            raise Stopped
 
     def _wanted(self, build: BuildIndex) -> bool:
         channel = None if self._stopping else self._channel(build.collection_id)

@@ -17,6 +17,7 @@ from gpuvec.api.indexes import Indexed
 from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
+from gpuvec.api.upkeep import Maintained
 from gpuvec.api.versions import Versioned
 from gpuvec.coord.root_coord import check_name
 from gpuvec.expr.parse import as_filter
@@ -47,7 +48,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
 _SPAN_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Collection(Importing, Indexed, Versioned, Frame):
+class Collection(Importing, Indexed, Maintained, Versioned, Frame):
     """A typed table with vector fields; as a frame, all its rows at their newest version.
 
     Writes are atomic, and durable and readable when their call returns. Made by `Database`.
@@ -244,7 +245,11 @@ class Collection(Importing, Indexed, Versioned, Frame):
     # Looking at it
 
     def stats(self) -> dict[str, Any]:
-        """Return rows, segments, bytes, indexes, partitions and version, from metadata."""
+        """Return rows, segments, bytes, indexes, partitions and version, from metadata.
+
+        `maintenance` tells of this process: writes that waited for flushes or compaction and how
+        long, what was compacted, and how far compaction is behind, from 1 on too far.
+        """
         table = segment_table(self._engine, self._id)
         rows, deleted = table["rows"], table["deleted"]
         return {
@@ -257,6 +262,7 @@ class Collection(Importing, Indexed, Versioned, Frame):
             "index_bytes": sum(report.size_bytes for report in self._index_reports()),
             "partitions": len(self.partitions),
             "version": self.version,
+            "maintenance": self._engine.maintenance.figures(self._id),
         }
 
     def segments(self) -> Frame:

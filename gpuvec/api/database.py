@@ -110,6 +110,7 @@ def _engine(
             durability=durability,
             flush_bytes=int(config["flush.size_bytes"]),
             age_s=float(config["flush.age_s"]),
+            segment_bytes=int(config["compact.size_bytes"]),
         )
         engine.storage_options = storage_options
         _engines[key] = (engine, [1])

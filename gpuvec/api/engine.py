@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
-from gpuvec.api.builds import Builds
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.writership import Writership
+from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock, SystemClock
-from gpuvec.coord.data_coord import DataCoord, FlushChannel, is_worth_a_segment
+from gpuvec.coord.compaction import Wanted
+from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.meta.catalog import CollectionState, DatabaseState
@@ -43,7 +44,6 @@ from gpuvec.types import NodeId, SegmentId, Timestamp
 T = TypeVar("T")
 NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
-_TIDY_S = 6 * 3600.0  # from one look for unused files to the next
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -58,6 +58,7 @@ class Engine:
         flush_bytes: the size at which growing rows are flushed.
         age_s: the age of the oldest growing row at which they are flushed, unless they are few.
     """
+        segment_bytes: the size that compaction brings segments to, at most.
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Engine:
         flush_bytes: int,
         age_s: float,
     ) -> None:
+        segment_bytes: int = 1 << 30,
         check_location(store, where)
         self.where = where
         self.durability = durability
@@ -86,16 +88,18 @@ class Engine:
         self._root = RootCoord(where)
         self._place = Place(store, where)
         self._stale = False  # the database's log may hold more than `_view`
-        self._data = DataCoord(flush_bytes=flush_bytes, age_s=age_s)
+        self._data = DataCoord(
+            flush_bytes=flush_bytes, age_s=age_s, wanted=Wanted(size_bytes=segment_bytes)
+        )
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channel] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
         self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
-        self._tidied: dict[str, float] = {}  # when unused files of collections were deleted
         self._lock = threading.RLock()
         self._committer: Committer | None = None
         self.leases = Leases(self, self._clock)
-        self.builds = Builds(self._data, self, self._clock)
+        self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
+        self.builds = self.maintenance.builds
         transport = InProcessTransport()
         transport.serve(NODE, self._submit)
         self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
@@ -265,45 +269,34 @@ class Engine:
         name = self._known_name(collection_id)
         channel = self._channel(collection_id)
         with self._ruling():
-            if channel.status().growing_bytes > 3 * self._flush_bytes:
-                channel.flush(self._writer.generation)  # writers wait: memory is bounded
+            self.maintenance.admit(channel, self._flush_bytes)
             answers: Sequence[Any] = channel.write(name, requests, self._writer.generation)
         if any(isinstance(a, errors.UnavailableError) for a in answers) and self._is_replaced():
             answers = [errors.told_replaced(self.where, a) for a in answers]
-        self._note(channel)
-        return answers
-
-    def _maintain(self) -> None:
-        """Flush what is due, build what is wanted; delete what was dropped or left behind."""
-        self._place.check()
-        now_s = self._clock.monotonic_s()
-        if self._writer.is_look_due(now_s):
-            self._is_replaced()
-        with self._lock:
-            if not self._closed:
-                self._dropped.delete()
-        for channel in list(self._channels.values()):
-            if channel.owned:
-                self._note(channel)
-        for command in self._data.reconcile(now_s):
-            found = self._channels.get(command.collection_id)
-            if found is not None and isinstance(command, FlushChannel):
-                found.flush(self._writer.generation)
-                self._note(found)
-                if now_s >= self._tidied.get(command.collection_id, now_s - _TIDY_S) + _TIDY_S:
-                    found.collect(self._writer.generation)
-                    self._tidied[command.collection_id] = now_s
-        self.builds.tend()
-
-    def writable(self) -> Sequence[Channel]:
-        """See `gpuvec.api.builds.Host`."""
-        return list(self._channels.values()) if self._writer.generation else []
-
-    def _note(self, channel: Channel) -> None:
         status = channel.status()
         self._data.note(status, self._clock.monotonic_s())
         if status.growing_bytes >= self._flush_bytes and self._committer is not None:
             self._committer.wake()
+        return answers
+
+    def _maintain(self) -> None:
+        """Look whether this process still writes; do what is due; delete what was dropped."""
+        self._place.check()
+        if self._writer.is_look_due(self._clock.monotonic_s()):
+            self._is_replaced()
+        with self._lock:
+            if not self._closed:
+                self._dropped.delete()
+        self.maintenance.tend()
+
+    @property
+    def generation(self) -> int:
+        """Under which this process writes; 0 when it does not."""
+        return self._writer.generation
+
+    def writable(self) -> Sequence[Channel]:
+        """See `gpuvec.api.builds.Host`."""
+        return list(self._channels.values()) if self._writer.generation else []
 
     @contextmanager
     def _writing(self) -> Iterator[int]:
@@ -391,6 +384,8 @@ class Engine:
         """What reads a bucket's files through caches; None for other stores."""
         return files_of(self._store)
 
+            if channel.owned and self._root.name_of(collection_id) is not None:
+                self.maintenance.finish(channel)
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""
         self._writer.release()

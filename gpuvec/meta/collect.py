@@ -70,7 +70,7 @@ def collect_orphans(
     *,
     generation: int,
     committer: str,
-    limits: Limits = Limits(),  # noqa: B008
+    limits: Limits = Limits(),
     dry_run: bool = False,
 ) -> Procedure[tuple[LogView[CollectionState], Collected]]:
     """Delete unused segment, deletion and index files; any process may, several at once too.
@@ -89,7 +89,7 @@ def collect_orphans(
     """
     files = yield from _list(prefix)
     view = yield from log.read(view)  # 1
-    now = yield Now()
+    now: int = yield Now()
     born_before = now - limits.grace_ms
     importing = yield from oldest_import_ms(prefix, now)
     for other in (limits.work_ms, importing):
@@ -106,7 +106,8 @@ def collect_orphans(
                 )  # 2
             except ConflictError:  # one of them was just committed: the next collection sees it
                 return (yield from log.read(view)), Collected()
-    dead = {**dict.fromkeys(orphans, now), **view.state.dead}
+    marked: dict[str, int] = dict.fromkeys(orphans, now)
+    dead = {**marked, **view.state.dead}
     free, waiting = _sort(view.state, files, dead, limits, now)
     waiting |= {
         key: _left(keys.ulid_time_ms(ulid), now, limits) + limits.grace_ms

@@ -38,7 +38,7 @@ from gpuvec.node.channel import Channel
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.loader import Loader
 from gpuvec.node.rewrite import Part, Room, Source, divide, write_part
-from gpuvec.node.weigh import kept_rows
+from gpuvec.node.weigh import kept_rows, remembering
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.visible import Layout
 from gpuvec.storage import keys
@@ -74,6 +74,15 @@ class Compacted:
     read_bytes: int = 0
     written_bytes: int = 0
 
+    def __add__(self, other: "Compacted") -> "Compacted":
+        return Compacted(
+            inputs=self.inputs + other.inputs,
+            outputs=self.outputs + other.outputs,
+            removed_rows=self.removed_rows + other.removed_rows,
+            read_bytes=self.read_bytes + other.read_bytes,
+            written_bytes=self.written_bytes + other.written_bytes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
@@ -81,6 +90,7 @@ class _Taken:
     need: Needed
     sources: tuple[tuple[SealedSegment, SegmentRecord, int], ...]
     layout: Layout
+    forgets: bool  # whether rows are judged by what is remembered of fewer versions
 
 
 def compact(
@@ -122,16 +132,19 @@ def compact(
     swap = _Swap(taken, sources, parts, prefix)
     try:
         _write(channel, taken, sources, parts, host, prefix, index, progress)  # 2
-    except Exception:  # a full disk shall not stay full of it
-        with suppress(errors.StorageError):
-            host.run(swap.forget())
+        with channel.unflushed():
+            if progress is not None:
+                progress(1.0)
+            done = channel.peek(swap.look, generation)
+            if done:
+                host.run(swap.write_deletes(host.mint))  # 3
+                swap.asked = True
+                done = channel.replace(swap.changes, swap.fill, generation)  # 4, 5
+    except Exception:
+        if not swap.asked:  # a full disk shall not stay full of it
+            with suppress(errors.StorageError):
+                host.run(swap.forget())
         raise
-    with channel.unflushed():
-        if channel.peek(swap.look, generation):
-            host.run(swap.write_deletes(host.mint))  # 3
-            done = channel.replace(swap.changes, swap.fill, generation)  # 4, 5
-        else:
-            done = False
     if not done:
         host.run(swap.forget())
         return None
@@ -155,9 +168,11 @@ def _take(
     if not sealed.keys() & state.segments.keys() >= set(inputs):
         return None
     found = tuple((sealed[i], state.segments[i], len(sealed[i].deletes)) for i in inputs)
-    shape = definition_for_rows(state, max(record.schema_version for _, record, _ in found))
+    needed = need(state)
+    later = remembering(state, needed)
+    shape = definition_for_rows(later, max(record.schema_version for _, record, _ in found))
     layout = Layout(shape.schema, shape.schema_version, shape.field_versions)
-    return _Taken(state, need(state), found, layout)
+    return _Taken(later, needed, found, layout, forgets=later.past != state.past)
 
 
 def _source(taken: _Taken, segment: SealedSegment, record: SegmentRecord, count: int) -> Source:
@@ -201,7 +216,8 @@ class _Swap:
     def __init__(
         self, taken: _Taken, sources: Sequence[Source], parts: Sequence[Part], prefix: str
     ) -> None:
-        self._need = taken.need
+        self._need, self._forgets = taken.need, taken.forgets
+        self.asked = False  # whether an entry may name the files
         self._sources = sources
         self._parts = parts
         self._prefix = prefix
@@ -275,7 +291,8 @@ class _Swap:
         found: list[Change] = [
             ReplaceSegments(inputs=self._inputs, outputs=tuple(self._records)),
         ]
-        if sum(map(len, self._parts)) < sum(len(source.segment) for source in self._sources):
+        rows = sum(len(source.segment) for source in self._sources)
+        if self._forgets or sum(map(len, self._parts)) < rows:
             found.insert(0, self._need.forget())
         try:
             for change in found:

@@ -1,5 +1,7 @@
 """What compaction weighs of the segments in memory; reads no rows."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from gpuvec.messages import SegmentWeight
@@ -12,6 +14,7 @@ from gpuvec.segment.sealed import SealedSegment
 
 def weigh(state: CollectionState, shard: ShardDelegator, need: Needed) -> tuple[SegmentWeight, ...]:
     """Return the weights of all segments in files."""
+    state = remembering(state, need)
     layouts: dict[int, int] = {}
     found = []
     for segment in shard.sealed():
@@ -35,6 +38,12 @@ def weigh(state: CollectionState, shard: ShardDelegator, need: Needed) -> tuple[
             )
         )
     return tuple(found)
+
+
+def remembering(state: CollectionState, need: Needed) -> CollectionState:
+    """Return a state that remembers of its past only what needed versions need."""
+    past = replace(state.past.without(need.since, need.points), forgotten=state.past.forgotten)
+    return state if past == state.past else replace(state, past=past)
 
 
 def kept_rows(

@@ -241,7 +241,8 @@ def test_a_failed_build_lets_others_go_first_and_comes_again_ever_later():
         failure = coord.waiting("c")[build_of("b", 20)]
         pauses.append(failure.retry_at_s - now)
         now = failure.retry_at_s
-        assert coord.reconcile(now)[0] == build_of("b", 20)
+        coord.note_collected("c", waiting=False, now_s=now)
+        assert coord.reconcile(now) == [build_of("b", 20)]
     assert pauses[:4] == [10, 20, 40, 80]
     assert pauses[-1] == 3600
     assert str(failure.error) == "full"
