@@ -9,12 +9,13 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
+from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.writership import Writership
@@ -108,8 +109,15 @@ class Engine:
 
     def snapshot(self, collection_id: str) -> Snapshot:
         """Return a collection at its newest version."""
-        name = self.name_of(collection_id)
-        return self._channel(collection_id).snapshot(name, self.now_ms())
+        with self.glance(collection_id):
+            name = self.name_of(collection_id)
+            return self._channel(collection_id).snapshot(name, self.now_ms())
+
+    def glance(self, collection_id: str, *, rows: bool = True) -> AbstractContextManager[None]:
+        """Return a block in which a bucket is asked for news once; see `gpuvec.api.glance`."""
+        catalog = self._writer.generation == 0 or self._stale
+        channel = self._channels.get(collection_id)
+        return glance(self._store, channel, catalog=catalog, rows=rows)
 
     @contextmanager
     def reading(self, collection_id: str) -> Iterator[Snapshot]:

@@ -74,10 +74,11 @@ class CollectionSource:
 
     def scan(self) -> Scan:
         """Return all rows as a plan: the same one for as long as name and schema stay."""
-        schema, last = self.schema, self._scanned
-        if last is None or last[0] is not schema or last[1].columns.name != self.name:
-            last = self._scanned = schema, scan(self)
-        return last[1]
+        with self.engine.glance(self.collection_id, rows=False):
+            schema, last = self.schema, self._scanned
+            if last is None or last[0] is not schema or last[1].columns.name != self.name:
+                last = self._scanned = schema, scan(self)
+            return last[1]
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

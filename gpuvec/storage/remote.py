@@ -8,8 +8,9 @@ pauses with jitter, `RETRIES` times at most. It may then meet its own first try 
 what a key holds is only known by reading it, as the procedures do.
 """
 
+import builtins
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -23,6 +24,7 @@ from gpuvec.storage.keys import check_key, check_prefix, is_key
 from gpuvec.storage.object_store import Buffer
 from gpuvec.storage.read_ahead import ReadAhead
 from gpuvec.storage.remote_files import RemoteFiles
+from gpuvec.storage.stamps import NewestKeys
 
 PART_BYTES = 16 << 20  # of uploads and downloads that go in parts
 RETRIES = 5  # about 3 s of pauses in all
@@ -66,6 +68,7 @@ class RemoteStore:
         self._where = where
         self.identity = identity
         self._ahead = ReadAhead(self._whole)
+        self._newest = NewestKeys(self._listed)
 
     def close(self) -> None:
         """Do nothing: connections end with the process. The store can be used again."""
@@ -161,6 +164,11 @@ class RemoteStore:
 
     def list(self, prefix: str, start_after: str = "") -> list[str]:
         """See `ObjectStore.list`. Objects that no store could have written are passed over."""
+        keys = self._listed(prefix, start_after)
+        self._ahead.note(keys)
+        return keys
+
+    def _listed(self, prefix: str, start_after: str) -> builtins.list[str]:
         folder = check_prefix(prefix).rpartition("/")[0] or None
         offset = start_after if start_after > (folder or "") else ""  # servers want it below
         with self._asked("list", prefix):
@@ -171,9 +179,7 @@ class RemoteStore:
                 )
                 for entry in entries
             ]
-        keys = sorted(k for k in found if k.startswith(prefix) and k > start_after and is_key(k))
-        self._ahead.note(keys)
-        return keys
+        return sorted(k for k in found if k.startswith(prefix) and k > start_after and is_key(k))
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
@@ -197,8 +203,16 @@ class RemoteStore:
             except FileNotFoundError:
                 continue
 
-    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> None:
-        """See `ObjectStore.stamp`: always None."""
+    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable:
+        """See `ObjectStore.stamp`: the newest numbered key of each folder; logs count for nothing.
+
+        One short listing for each folder, all at once, or what `together` listed.
+        """
+        return self._newest.of(folders)
+
+    def together(self, folders: Sequence[str]) -> AbstractContextManager[None]:
+        """Take the stamps of folders now, at once, for all calls of this thread in the block."""
+        return self._newest.together(folders)
 
     def local_path(self, key: str) -> Path | None:
         """See `ObjectStore.local_path`: always None."""

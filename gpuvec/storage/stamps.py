@@ -1,16 +1,24 @@
-"""Whether anything changed below a local folder, told by a few `stat` calls.
+"""Whether anything changed below some folders, told for little.
 
-A folder's times change with every name that is made or removed in it; a log's size changes with
-every append. Times have ticks, within which a second change leaves no trace: so a folder's times
-count once they have stood still for `SETTLED_S`, by a clock of this process. And since some file
-systems (over a network, in user space) keep no such times, no stamp lives longer than `KEPT_S`: on
-these, and only these, a read may miss what was written in so short a time.
+A bucket's folder of numbered keys is known by its newest one: a short listing after that tells
+whether there is a newer. Logs never delete their newest key.
+
+In a local one, a few `stat` calls tell it. A folder's times change with every name that is made or
+removed in it; a log's size changes with every append. Times have ticks, within which a second
+change leaves no trace: so a folder's times count once they have stood still for `SETTLED_S`, by a
+clock of this process. And since some file systems (over a network, in user space) keep no such
+times, no stamp lives longer than `KEPT_S`: on these, and only these, a read may miss what was
+written in so short a time.
 """
 
 import os
+import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore
 
 SETTLED_S = 2.5  # FAT ticks every two seconds
@@ -52,6 +60,63 @@ class Stamps:
         except OSError:
             return None
         return tuple(found)
+
+
+class NewestKeys:
+    """Stamps of a bucket's folders. Safe for use by several threads.
+
+    Args:
+        listed: gives the keys that begin with one text and come after another, sorted.
+    """
+
+    def __init__(self, listed: Callable[[str, str], Sequence[str]]) -> None:
+        self._listed = listed
+        self._newest: dict[str, str] = {}  # by folder
+        self._now = threading.local()  # `.found`: folder to newest key, in a block of `together`
+
+    def of(self, folders: Sequence[str]) -> Hashable:
+        """Return the newest numbered key of each folder; "" where there is none."""
+        known: dict[str, str] = getattr(self._now, "found", {})
+        missing = [folder for folder in folders if folder not in known]
+        found = {**known, **self._look(missing)} if missing else known
+        return tuple(found[folder] for folder in folders)
+
+    @contextmanager
+    def together(self, folders: Sequence[str]) -> Iterator[None]:
+        """Look at folders now, for all calls of `of` by this thread in the block."""
+        before = getattr(self._now, "found", {})
+        self._now.found = {**before, **self._look([f for f in folders if f not in before])}
+        try:
+            yield
+        finally:
+            self._now.found = before
+
+    def _look(self, folders: Sequence[str]) -> dict[str, str]:
+        if len(folders) < 2:
+            return {folder: self._look_at(folder) for folder in folders}
+        with ThreadPoolExecutor(len(folders)) as pool:
+            return dict(zip(folders, pool.map(self._look_at, folders), strict=True))
+
+    def _look_at(self, folder: str) -> str:
+        newest = self._newest.get(folder, "")
+        numbered = [
+            key
+            for key in self._listed(f"{folder}/", newest)
+            if keys.parse_number(key) is not None and key.rpartition("/")[0] == folder
+        ]
+        found = max(numbered, default=newest)
+        self._newest[folder] = max(found, self._newest.get(folder, ""))
+        return found
+
+
+def together(store: ObjectStore, folders: Sequence[str]) -> AbstractContextManager[None]:
+    """Take the stamps of a bucket's folders at once, for this thread in the block.
+
+    Reads in the block see all that was written before it began, perhaps nothing newer.
+    """
+    taken = getattr(store, "together", None)
+    found: AbstractContextManager[None] = nullcontext() if taken is None else taken(folders)
+    return found
 
 
 class LastRead:

@@ -10,8 +10,9 @@ else it went into a collected range; 3. read the slots from the flushed position
 list the marks again: above the flushed position they mean that slots were collected, perhaps
 created again, while they were read: from 2 again.
 
-Truncation creates a mark, deletes the slots up to it, then older marks. Fences stay: an owner that
-slept must find its next slot taken, whenever it wakes.
+Truncation creates a mark, deletes the slots below it, then older marks. Fences stay: an owner that
+slept must find its next slot taken, whenever it wakes. The slot of the mark stays too: so the
+newest slot there is tells every reader in one listing whether any was written since it looked.
 """
 
 from collections.abc import Sequence
@@ -161,7 +162,7 @@ class SlotLog:
         yield PutIfAbsent(keys.wal_mark(folder, flushed_lsn), b"collected\n")
         slots = yield List(f"{folder}/")
         numbered = [(keys.parse_number(key) or 0, key) for key in slots]
-        yield Delete([key for lsn, key in numbered if lsn <= flushed_lsn and lsn not in fences])
+        yield Delete([key for lsn, key in numbered if lsn < flushed_lsn and lsn not in fences])
         marks = yield List(f"{keys.wal_mark_folder(folder)}/")
         yield Delete([key for key in marks if (keys.parse_number(key) or 0) < flushed_lsn])
         self._fences = tuple(lsn for lsn in self._fences if lsn > flushed_lsn)

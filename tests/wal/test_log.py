@@ -458,12 +458,14 @@ def test_a_missing_older_file_is_told(files):
 # Slots
 
 
-def test_fences_stay_for_ever(slots):
+def test_fences_stay_for_ever_and_the_newest_slot_until_there_is_another(slots):
     for ts in (1, 2, 3):
         log = slots.claim().log
         slots.append(log, ts)
         slots.flush(log, log.lsn)
-    assert len(slots.files()) == len(slots.fences) == 3
+    numbers = [int(name.partition(".")[0]) for name in slots.files()]
+    assert numbers == [*slots.fences, log.lsn]
+    assert len(slots.fences) == 3
 
 
 def test_a_reader_does_not_take_a_slot_created_again_for_the_original(slots):
