@@ -11,6 +11,7 @@ from gpuvec.storage.object_store import ObjectStore
 from gpuvec.storage.open import Store
 
 FORMAT_VERSION = 1
+_TRIES = 3
 
 
 def check_location(store: Store, where: str) -> None:
@@ -76,9 +77,16 @@ class Place:
 
 
 def create_format(store: ObjectStore) -> None:
-    """Make an empty place a database; one that is stays as it is."""
+    """Make an empty place a database; one that is stays as it is.
+
+    Raises:
+        StorageError: `GV-532`, the store says that the file exists, and it does not.
+    """
     data = json.dumps({"format": FORMAT_VERSION, "made_by": "gpuvec"}).encode()
-    store.put_if_absent(keys.FORMAT, data + b"\n")
+    for _ in range(_TRIES):
+        if store.put_if_absent(keys.FORMAT, data + b"\n") or store.size(keys.FORMAT) is not None:
+            return
+    raise errors.create_undecided(keys.FORMAT, "it is said to exist, and does not")
 
 
 def check_format(data: bytes, where: str) -> None:
