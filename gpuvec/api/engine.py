@@ -18,8 +18,8 @@ from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnam
 from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
-from gpuvec.api.writership import Writership
 from gpuvec.api.maintenance import Maintenance
+from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.compaction import Wanted
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
@@ -58,8 +58,8 @@ class Engine:
         clock: where time comes from.
         flush_bytes: the size at which growing rows are flushed.
         age_s: the age of the oldest growing row at which they are flushed, unless they are few.
-    """
         segment_bytes: the size that compaction brings segments to, at most.
+    """
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class Engine:
         clock: Clock | None = None,
         flush_bytes: int,
         age_s: float,
-    ) -> None:
         segment_bytes: int = 1 << 30,
+    ) -> None:
         check_location(store, where)
         self.where = where
         self.durability = durability
@@ -384,6 +384,8 @@ class Engine:
             status = channel.status()
             if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
                 channel.flush(self._writer.generation)
+            if channel.owned and self._root.name_of(collection_id) is not None:
+                self.maintenance.finish(channel)
             channel.close()
         self._dropped.delete(read=True)
 
