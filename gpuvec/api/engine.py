@@ -394,8 +394,6 @@ class Engine:
         """What reads a bucket's files through caches; None for other stores."""
         return files_of(self._store)
 
-            if channel.owned and self._root.name_of(collection_id) is not None:
-                self.maintenance.finish(channel)
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""
         self._writer.release()
