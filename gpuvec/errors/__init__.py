@@ -6,6 +6,7 @@ The classes are in `base`; the builders, one per code, lie in modules named by t
 from gpuvec.errors.absent import *  # noqa: F403
 from gpuvec.errors.base import *  # noqa: F403
 from gpuvec.errors.cache import *  # noqa: F403
+from gpuvec.errors.channels import *  # noqa: F403
 from gpuvec.errors.filters import *  # noqa: F403
 from gpuvec.errors.imports import *  # noqa: F403
 from gpuvec.errors.indexes import *  # noqa: F403

@@ -6,11 +6,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from gpuvec.errors import (
-    GpuvecError,
     UnavailableError,
     collection_gone,
-    write_failed,
-    write_outcome_unknown,
 )
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
@@ -18,7 +15,7 @@ from gpuvec.meta.changes import Change, SetEpoch, WriteSummary
 from gpuvec.meta.collect import Collected, Limits, collect_orphans
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.meta.retention import newest_version
-from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner, summaries
+from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner, answers_after, summaries
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.history import History, check_readable
@@ -117,6 +114,21 @@ class Channel:
         return self._shard
 
     @property
+    def channels(self) -> tuple["Channel", ...]:
+        """The collection's channels."""
+        return (self,)
+
+    def of(self, name: ChannelName) -> "Channel":
+        """Return the channel of that name: this one."""
+        return self
+
+    @property
+    def owner(self) -> ChannelOwner:
+        """What writes to the channel."""
+        assert self._owner is not None, "claim comes first"
+        return self._owner
+
+    @property
     def owned(self) -> bool:
         """Whether this process writes to the channel."""
         return self._owner is not None
@@ -136,15 +148,24 @@ class Channel:
     def retire(self, name: str) -> None:
         """End all writing, for good: the collection of that name was dropped. Waits for a flush."""
         with self._flush_lock, self._lock:
-            self._gone = name
+            self.retire_now(name)
             self._disown()
+
+    def retire_now(self, name: str) -> None:
+        """Refuse whatever comes, under the lock: the collection of that name was dropped."""
+        self._gone = name
 
     def close(self) -> None:
         """End writing, once a flush under way is done."""
         with self._flush_lock, self._lock:
             if self._owner is not None:
-                self._run(self._owner.log.close())
+                self.close_log()
                 self._disown()
+
+    def close_log(self) -> None:
+        """Note where the log ends, under the lock; nothing is written to it any more."""
+        if self._owner is not None:
+            self._run(self._owner.log.close())
 
     # Following
 
@@ -219,10 +240,14 @@ class Channel:
     def writes(self) -> list[WriteSummary]:
         """Return the writes that can be told of, oldest first, also those in no file."""
         self.refresh()
-        owner = self._owner
-        later = tuple(self._replayed) if owner is None else owner.unflushed()  # before the state
+        later = self.unsaved_writes()  # before the state
         known = {write.ts: write for write in (*later, *self.state.history)}
         return [known[ts] for ts in sorted(known)]
+
+    def unsaved_writes(self) -> tuple[WriteSummary, ...]:
+        """Return the writes that are in no file, oldest first."""
+        owner = self._owner
+        return tuple(self._replayed) if owner is None else owner.unflushed()
 
     def _tail(self, cursor: Cursor | None) -> Procedure[Tail]:
         return read_tail(
@@ -349,16 +374,8 @@ class Channel:
         generation: int,
         cause: BaseException,
     ) -> list[WriteReply | Exception]:
-        """Learn from the log which writes of a failed group happened."""
         self._disown()
-        try:
-            owner = self._own(generation)
-        except (GpuvecError, MemoryError):
-            fenced = isinstance(cause, UnavailableError) and cause.details["outcome"] == "none"
-            failed = write_failed if fenced else write_outcome_unknown
-            return [failed(name, cause) for _ in requests]
-        answers = [owner.answer_to(request.request_id) for request in requests]
-        return [write_failed(name, cause) if a is None else a for a in answers]
+        return answers_after(cause, lambda: self._own(generation), name, requests)
 
     def change(
         self, decide: Callable[[CollectionState, Timestamp], Sequence[Change]], generation: int
@@ -376,10 +393,18 @@ class Channel:
             if not changes:
                 return
             with self._whole():
-                self._view = self._commit(self._known, changes, generation)
-                self._installed = self._known.entry_id
-                self.shard.follow(self.state)
+                self.commit(changes, generation)
+                self.follow_manifest()
                 self.shard.publish(newest_version(self.state))
+
+    def commit(self, changes: Sequence[Change], generation: int) -> None:
+        """Commit changes to the manifest, under the lock."""
+        self._view = self._commit(self._known, changes, generation)
+
+    def follow_manifest(self) -> None:
+        """Take over schema and the like from the manifest, under the lock; `publish` shows it."""
+        self._installed = self._known.entry_id
+        self.shard.follow(self.state)
 
     def pin(self, changes: Sequence[Change]) -> None:
         """Commit pins of versions; readers do so too, in the name of whoever owns the channel."""
@@ -472,22 +497,28 @@ class Channel:
     ) -> Collected:
         """Delete files that no entry names: replaced ones, and those of work that died."""
         with self._flush_lock:
-            if self._gone:
-                return Collected()
-            _, collected = self._run(
-                collect_orphans(
-                    self._manifest,
-                    self._known,
-                    self._prefix,
-                    generation=generation,
-                    committer=self._committer,
-                    limits=limits or Limits(),
-                    dry_run=dry_run,
-                )
+            return self.collect_now(generation, limits, dry_run=dry_run)
+
+    def collect_now(
+        self, generation: int, limits: Limits | None = None, *, dry_run: bool = False
+    ) -> Collected:
+        """Do as `collect`, while no flush is under way in any channel."""
+        if self._gone:
+            return Collected()
+        _, collected = self._run(
+            collect_orphans(
+                self._manifest,
+                self._known,
+                self._prefix,
+                generation=generation,
+                committer=self._committer,
+                limits=limits or Limits(),
+                dry_run=dry_run,
             )
-            if not dry_run:
-                self._run(self._manifest.collect(self._run(self._manifest.read(self._known))))
-            return collected
+        )
+        if not dry_run:
+            self._run(self._manifest.collect(self._run(self._manifest.read(self._known))))
+        return collected
 
     @property
     def loader(self) -> Loader:

@@ -11,12 +11,19 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.errors import GpuvecError, no_ids_left
+from gpuvec.errors import (
+    GpuvecError,
+    UnavailableError,
+    no_ids_left,
+    write_failed,
+    write_outcome_unknown,
+)
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import WriteSummary
 from gpuvec.meta.channel_state import Commits
@@ -44,6 +51,13 @@ class ChannelLostError(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class Answers(Protocol):
+    """Whoever knows which writes happened."""
+
+    def answer_to(self, request_id: RequestId) -> WriteReply | None:
+        """Return the answer that a request got before, if it is durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +258,27 @@ class ChannelOwner:
             return int(pc.max(segment.table([key], len(segment))[0]).as_py())
         high = segment.rows.statistics(key).high  # type: ignore[attr-defined]
         return -1 if high is None else int(high)
+
+
+def answers_after(
+    cause: BaseException, claim: Callable[[], Answers], name: str, requests: Sequence[WriteRequest]
+) -> list[WriteReply | Exception]:
+    """Learn from the log which writes of a failed group happened.
+
+    Args:
+        cause: why the group failed.
+        claim: becomes the owner anew.
+        name: of the collection, for messages.
+        requests: of the group.
+    """
+    try:
+        owner = claim()
+    except (GpuvecError, MemoryError):
+        fenced = isinstance(cause, UnavailableError) and cause.details["outcome"] == "none"
+        failed = write_failed if fenced else write_outcome_unknown
+        return [failed(name, cause) for _ in requests]
+    answers = [owner.answer_to(request.request_id) for request in requests]
+    return [write_failed(name, cause) if answer is None else answer for answer in answers]
 
 
 def summaries(groups: Iterable[Group]) -> list[WriteSummary]:

@@ -98,6 +98,12 @@ def _with_ids(rows: Rows, context: Context) -> tuple[Rows, int | None]:
     return with_auto_ids(context.schema, rows, first), first
 
 
+def taken_keys(keys: pa.Array, context: Context) -> NDArray[np.bool_]:
+    """Return which keys an insert may not bring."""
+    located = context.shard.find(keys)
+    return located.found & ~_outlived(located, context)
+
+
 def _outlived(located: Located, context: Context) -> NDArray[np.bool_]:
     """Return which located rows have outlived their time, so that their keys are free."""
     outlived = np.zeros(len(located.found), bool)

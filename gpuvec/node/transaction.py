@@ -27,12 +27,14 @@ Flush: the entry that flushes a commit keeps its name as long as another channel
 of it (`ChannelState.commits`), and `flushed_ts` tells how far a channel was closed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpuvec.errors import UnavailableError, part_not_logged
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import SetEpoch
 from gpuvec.meta.manifest import LogView, ManifestLog
+from gpuvec.meta.retention import newest_version
 from gpuvec.node.ports import Stamps
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import ChannelName, Timestamp
@@ -108,15 +110,26 @@ def append_across(
         ts: the group's last timestamp.
 
     Raises:
-        UnavailableError: see `WriteAheadLog.append`.
+        UnavailableError: `GV-650`, a part could not be logged: nothing was written; else see
+            `WriteAheadLog.append`.
     """
     home, *others = sorted(parts)
-    if not others:
-        yield from logs[home].append(parts[home])
-        return
+    found = marks(parts, ts)
     for channel in others:
-        yield from logs[channel].append(parts[channel], Mark.prepared(ts, home))  # 1
-    yield from logs[home].append(parts[home], Mark.commit(ts, others))  # 2
+        try:
+            yield from logs[channel].append(parts[channel], found[channel])  # 1
+        except UnavailableError as error:
+            raise part_not_logged(channel, error) from error
+    yield from logs[home].append(parts[home], found[home])  # 2
+
+
+def marks(channels: Iterable[ChannelName], ts: Timestamp) -> dict[ChannelName, Mark | None]:
+    """Return the mark of each channel's part of a group; None where there is only one."""
+    home, *others = sorted(channels)
+    if not others:
+        return {home: None}
+    prepared = dict.fromkeys(others, Mark.prepared(ts, home))
+    return {home: Mark.commit(ts, others), **prepared}
 
 
 # Deciding
@@ -218,7 +231,7 @@ def claim_all(
     groups = {name: recovery.groups for name, recovery in found.items()}
     state = sight.known.state
     stamps.observe(max(log.last_ts for log in logs.values()))
-    stamps.observe(max(channel.flushed_ts for channel in state.channels.values()))
+    stamps.observe(newest_version(state))
     decided = decisions(groups, state)
     for home in undecided_homes(groups, decided):  # c
         yield from logs[home].append((), Mark.close(stamps.next()))

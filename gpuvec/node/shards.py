@@ -1,0 +1,370 @@
+"""All channels of a collection that has several, behind the face of one."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from gpuvec.errors import collection_gone, not_with_channels
+from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.changes import Change, WriteSummary
+from gpuvec.meta.collect import Collected, Limits
+from gpuvec.meta.retention import newest_version
+from gpuvec.node.channel import Channel
+from gpuvec.node.data_node import Beside, ChannelLostError, answers_after
+from gpuvec.node.history import History, check_readable
+from gpuvec.node.ports import Runner, Stamps
+from gpuvec.node.spanning import SpanningWriter
+from gpuvec.node.transaction import Followed, Sight, claim_all, follow
+from gpuvec.segment.info import SegmentInfo
+from gpuvec.segment.sealed import SealedSegment
+from gpuvec.segment.view import Snapshot
+from gpuvec.storage import keys
+from gpuvec.storage.object_store import ObjectStore
+from gpuvec.storage.stamps import LastRead
+from gpuvec.types import ChannelName, Timestamp
+from gpuvec.wal.log import newest_log
+
+
+class Shards:
+    """The rows of one collection, in several channels. Safe for use by several threads.
+
+    One process owns all channels or none; their changes happen under one lock, and what a group of
+    writes did becomes visible in all of them at once.
+
+    Args:
+        sight: what was read of the manifest: the channels stand in it.
+        make: makes one of the channels.
+        collection_id, store, run, stamps, committer, beside: see `Channel`.
+    """
+
+    def __init__(
+        self,
+        collection_id: str,
+        *,
+        sight: Sight,
+        store: ObjectStore,
+        run: Runner,
+        stamps: Stamps,
+        committer: str,
+        beside: Beside,
+        make: Callable[[ChannelName, "Shards"], Channel],
+    ) -> None:
+        self.collection_id = collection_id
+        self.lock = threading.RLock()
+        self._prefix = keys.collection(collection_id)
+        self._sight = sight
+        self._store = store
+        self._run = run
+        self._stamps = stamps
+        self._committer = committer
+        self._beside = beside
+        self.channels = tuple(make(name, self) for name in sight.channels)
+        folders = [keys.wal_folder(self._prefix, name) for name in sight.channels]
+        self._read = LastRead(store, keys.manifest_folder(self._prefix), *folders)
+        self._followed: Followed | None = None
+        self._writer: SpanningWriter | None = None
+        self._history = History()
+        self._gate = threading.Lock()  # of what reads see
+        self._gone = ""
+
+    def of(self, name: ChannelName) -> Channel:
+        """Return one of the channels."""
+        return next(channel for channel in self.channels if channel.name == name)
+
+    @property
+    def state(self) -> CollectionState:
+        """The manifest as this process knows it."""
+        return self._sight.known.state
+
+    @property
+    def shard(self) -> "AllShards":
+        """The open segments of all channels."""
+        return AllShards(self.channels)
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process writes to the channels."""
+        return self._writer is not None and all(channel.owned for channel in self.channels)
+
+    # Following
+
+    def refresh(self) -> None:
+        """Take over what another process made durable; nothing to do for an owner."""
+        if self.owned:
+            return
+        cursors = {} if self._followed is None else self._followed.cursors
+        logs = [newest_log(self._prefix, name, cursor) for name, cursor in cursors.items()]
+        stamp = self._read.stamp(*(log for found in logs for log in found))
+        if self._gone or not self._read.is_at(stamp):
+            with self.lock:
+                self._refresh()
+                self._read.note(stamp)
+
+    def _refresh(self) -> None:
+        self._check_there()
+        if self.owned:
+            return
+        if any(channel.owned for channel in self.channels):
+            self.let_go()
+        before = self._followed
+        with self._whole():
+            self._followed, groups = self._run(
+                follow(self._prefix, self._sight, before, appendable=self._store.appendable)
+            )
+            is_new = before is None or self._followed.entry_id != before.entry_id
+            if is_new or any(groups.values()):  # else reads go on with the same snapshots
+                self._publish(
+                    max(
+                        channel.take_over(groups[channel.name], is_new=is_new)
+                        for channel in self.channels
+                    )
+                )
+
+    def look(self) -> None:
+        """Read the manifest alone: schema and partitions as they are now."""
+        self.channels[0].look()
+
+    def snapshot(self, name: str, now_ms: int) -> Snapshot:
+        """Return what is acknowledged now, at one version of all channels."""
+        self.refresh()
+        with self._gate:
+            found = [channel.shard.snapshot(name, now_ms) for channel in self.channels]
+        version = max(snapshot.version for snapshot in found)
+        segments = tuple(segment for snapshot in found for segment in snapshot.segments)
+        return replace(found[0], version=version, segments=segments)
+
+    def snapshots_at(self, name: str, *versions: Timestamp) -> list[Snapshot]:
+        """See `Channel.snapshots_at`."""
+        self.refresh()
+        with self._gate:
+            shards = [channel.shard for channel in self.channels]
+            newest = max(shard.version for shard in shards)
+            segments = [segment for shard in shards for segment in shard.published()]
+        state = self.state  # the last: what was forgotten before the segments changed is in it
+        for version in versions:
+            check_readable(state, name, version, newest)
+        return self._history.snapshots(segments, state, name, versions)
+
+    def writes(self) -> list[WriteSummary]:
+        """Return the writes that can be told of, oldest first: one line for all parts of each."""
+        self.refresh()
+        with self.lock:
+            later = [line for channel in self.channels for line in channel.unsaved_writes()]
+            return merged([*self.state.history, *later])
+
+    def _publish(self, version: Timestamp) -> None:
+        """Let reads see what was applied in all channels, at once."""
+        with self._gate:
+            for channel in self.channels:
+                channel.shard.publish(version)
+
+    # Owning
+
+    def claim(self, generation: int) -> None:
+        """Become the owner of all channels; see `Channel.claim`."""
+        with self.lock, self._whole():
+            self._check_there()
+            self.let_go()
+            claimed = self._run(
+                claim_all(
+                    self._prefix, self._sight, self._stamps, appendable=self._store.appendable,
+                    generation=generation, committer=self._committer,
+                )
+            )  # fmt: skip
+            self._publish(
+                max(
+                    channel.adopt(claimed.logs[channel.name], claimed.groups[channel.name])
+                    for channel in self.channels
+                )
+            )
+            self._writer = SpanningWriter(
+                {channel.name: channel.owner for channel in self.channels},
+                self._stamps.next,
+                beside=self._beside,
+                publish=self._publish,
+            )
+
+    def _own(self, generation: int) -> SpanningWriter:
+        self._check_there()
+        if not self.owned:
+            self.claim(generation)
+        assert self._writer is not None
+        return self._writer
+
+    def _check_there(self) -> None:
+        if self._gone:
+            raise collection_gone(self._gone)
+
+    def let_go(self) -> None:
+        """Forget what is in memory: until the channels are claimed again, reads follow the logs."""
+        self._writer = None
+        self._followed = None
+        self._read.forget()
+        for channel in self.channels:
+            channel.let_go()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Forget what is in memory if a step fails or is interrupted: it may be half done."""
+        try:
+            yield
+        except BaseException:
+            self.let_go()
+            raise
+
+    def retire(self, name: str) -> None:
+        """End all writing, for good: the collection of that name was dropped."""
+        with self.unflushed(), self.lock:
+            self._gone = name
+            for channel in self.channels:
+                channel.retire_now(name)
+            self.let_go()
+
+    def close(self) -> None:
+        """End writing, once flushes under way are done."""
+        with self.unflushed(), self.lock:
+            for channel in self.channels:
+                channel.close_log()
+            self.let_go()
+
+    def write(
+        self, name: str, requests: Sequence[WriteRequest], generation: int
+    ) -> list[WriteReply | Exception]:
+        """Do a group of writes, durable when this returns; each has its own answer or error."""
+        with self.lock, self._whole():
+            writer = self._own(generation)
+            try:
+                return list(self._run(writer.write(name, requests)))
+            except ChannelLostError as lost:
+                self.let_go()
+                return answers_after(lost.cause, lambda: self._own(generation), name, requests)
+
+    def take_ids(self, count: int, generation: int) -> int:
+        """Return the first of so many new automatic keys."""
+        with self.lock:
+            return self._own(generation).take_ids(count)
+
+    def change(
+        self, decide: Callable[[CollectionState, Timestamp], Sequence[Change]], generation: int
+    ) -> None:
+        """Commit changes of schema, partitions or time to live; see `Channel.change`."""
+        with self.lock:
+            self._own(generation)
+            changes = decide(self.state, self._stamps.next())
+            if not changes:
+                return
+            with self._whole():
+                self.channels[0].commit(changes, generation)
+                for channel in self.channels:
+                    channel.follow_manifest()
+                self._publish(newest_version(self.state))
+
+    def pin(self, changes: Sequence[Change]) -> None:
+        """See `Channel.pin`."""
+        self.channels[0].pin(changes)
+
+    def add_files(self, prepare: Any, name: str, generation: int) -> NoReturn:
+        """Refuse: files are added to one channel at a time."""
+        raise not_with_channels("bulk_import", len(self.channels))
+
+    # Files
+
+    def flush(self, generation: int) -> bool:
+        """Save all growing rows in files, channel by channel; return whether there were any."""
+        return any([channel.flush(generation) for channel in reversed(self.channels)])
+
+    @contextmanager
+    def unflushed(self) -> Iterator[None]:
+        """Let no flush begin in any channel, and wait for those under way."""
+        with ExitStack() as stack:
+            for channel in self.channels:
+                stack.enter_context(channel.unflushed())
+            yield
+
+    def collect(
+        self, generation: int, limits: Limits | None = None, *, dry_run: bool = False
+    ) -> Collected:
+        """See `Channel.collect`."""
+        with self.unflushed():
+            return self.channels[0].collect_now(generation, limits, dry_run=dry_run)
+
+    def status(self) -> ChannelStatus:
+        """Return what is in no file, of all channels."""
+        found = [channel.status() for channel in self.channels]
+        return ChannelStatus(
+            collection_id=self.collection_id,
+            growing_bytes=sum(status.growing_bytes for status in found),
+            writes=sum(status.writes for status in found),
+            deletes=sum(status.deletes for status in found),
+            oldest=min((s.oldest for s in found if s.oldest is not None), default=None),
+        )
+
+
+class AllShards:
+    """The open segments of several channels, to look at."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+
+    @property
+    def version(self) -> Timestamp:
+        """The timestamp of the newest visible write."""
+        return max(channel.shard.version for channel in self._channels)
+
+    def sealed(self) -> tuple[SealedSegment, ...]:
+        """See `ShardDelegator.sealed`."""
+        return tuple(segment for channel in self._channels for segment in channel.shard.sealed())
+
+    def infos(self) -> list[SegmentInfo]:
+        """See `ShardDelegator.infos`."""
+        return [info for channel in self._channels for info in channel.shard.infos()]
+
+
+def merged(lines: Sequence[WriteSummary]) -> list[WriteSummary]:
+    """Return one line per write, by timestamp; the parts of a write have one request's name."""
+    found: dict[object, WriteSummary] = {}
+    for line in lines:
+        name = line.request_id or line.ts
+        known = found.get(name)
+        found[name] = line if known is None else _sum(known, line)
+    return sorted(found.values(), key=lambda line: line.ts)
+
+
+def _sum(one: WriteSummary, other: WriteSummary) -> WriteSummary:
+    return replace(
+        one,
+        ts=max(one.ts, other.ts),
+        inserted=one.inserted + other.inserted,
+        updated=one.updated + other.updated,
+        deleted=one.deleted + other.deleted,
+        size_bytes=one.size_bytes + other.size_bytes,
+    )
+
+
+Channels = Channel | Shards
+
+
+def open_channels(sight: Sight, collection_id: str, **wiring: Any) -> Channels:
+    """Return a collection's channels, following their logs.
+
+    Args:
+        sight: of its manifest, which has been read.
+        collection_id: of the collection.
+        wiring: the other arguments of `Channel`.
+    """
+
+    def make(name: ChannelName, together: Shards) -> Channel:
+        return Channel(collection_id, sight=sight, name=name, together=together, **wiring)
+
+    found: Channels
+    if len(sight.channels) > 1:
+        needed = ("store", "run", "stamps", "committer", "beside")
+        own = {name: wiring[name] for name in needed}
+        found = Shards(collection_id, sight=sight, make=make, **own)
+    else:
+        found = Channel(collection_id, sight=sight, **wiring)
+    found.refresh()
+    return found
