@@ -1,0 +1,136 @@
+"""The procedures of the engine that are tried out with every fault; see `testing.every_fault`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gpuvec as gv
+from gpuvec.api.database import Database
+from gpuvec.meta.changes import SetIndex
+from gpuvec.meta.indexes import IndexDefinition
+from gpuvec.node.build import build_index
+from gpuvec.testing.every_fault import SCHEMA, Procedure, Step, rows
+
+
+def _items(db: Database) -> Any:
+    return db["items"]
+
+
+def _create(db: Database) -> None:
+    db.create_collection("items", SCHEMA)
+
+
+def _flush(db: Database) -> None:
+    _items(db).flush()
+
+
+def _build(db: Database) -> None:
+    """Want an index and build it for every segment, on this thread."""
+    items = _items(db)
+    engine, name = items._engine, items._id
+    wish = IndexDefinition(index_id=engine.mint(), field="n", spec={"kind": "sorted"})
+    engine.change(name, lambda _, ts: [SetIndex(definition=wish)])
+    channel = engine.channel(name)
+    for segment in channel.state.segments:
+        build_index(channel, segment, "n", wish.index_id, host=engine, threads=1)
+
+
+_EMPTY: Sequence[Step] = (_create,)
+# Rows in two segments, deletes and upserts in files and in the log, rows that are only in the log.
+_FILLED: Sequence[Step] = (
+    _create,
+    lambda db: _items(db).insert(rows(*range(10))),
+    _flush,
+    lambda db: _items(db).delete(ids=[1, 2]),
+    lambda db: _items(db).insert(rows(*range(20, 25), n=1), partition="p"),
+    _flush,
+    lambda db: _items(db).upsert(rows(3, 30, n=2)),
+    lambda db: _items(db).delete(ids=[4, 21]),
+)
+
+PROCEDURES: Mapping[str, Procedure] = {
+    "create a collection": Procedure(steps=[_create]),
+    "drop a collection": Procedure(before=_FILLED, steps=[lambda db: db.drop_collection("items")]),
+    "create one of a dropped one's name": Procedure(
+        before=(*_FILLED, lambda db: db.drop_collection("items")), steps=[_create]
+    ),
+    "rename": Procedure(before=_FILLED, steps=[lambda db: db.rename("items", "things")]),
+    "set and drop an alias": Procedure(
+        before=_FILLED,
+        steps=[lambda db: db.alias("goods", "items"), lambda db: db.alias("goods", None)],
+    ),
+    "claim, replay and insert": Procedure(
+        before=_FILLED, steps=[lambda db: _items(db).insert(rows(40, 41))]
+    ),
+    "insert twice": Procedure(
+        before=_EMPTY,
+        steps=[lambda db: _items(db).insert(rows(1, 2)), lambda db: _items(db).insert(rows(3))],
+    ),
+    "insert into a new partition": Procedure(
+        before=_FILLED, steps=[lambda db: _items(db).insert(rows(40), partition="q")]
+    ),
+    "insert and skip": Procedure(
+        before=_FILLED, steps=[lambda db: _items(db).insert(rows(3, 50, n=9), on_conflict="skip")]
+    ),
+    "upsert": Procedure(before=_FILLED, steps=[lambda db: _items(db).upsert(rows(3, 22, 60, n=5))]),
+    "update": Procedure(
+        before=_FILLED, steps=[lambda db: _items(db).update({"n": 7}, filter="id < 24")]
+    ),
+    "delete": Procedure(
+        before=_FILLED,
+        steps=[
+            lambda db: _items(db).delete(ids=[3, 22]),
+            lambda db: _items(db).delete(filter="n == 0"),
+        ],
+    ),
+    "add and drop a field": Procedure(
+        before=_FILLED,
+        steps=[
+            lambda db: _items(db).add_field("more", gv.Int32(), default=3),
+            lambda db: _items(db).drop_field("word"),
+        ],
+    ),
+    "drop a partition": Procedure(
+        before=_FILLED, steps=[lambda db: _items(db).drop_partition("p")]
+    ),
+    "truncate and insert": Procedure(
+        before=_FILLED,
+        steps=[lambda db: _items(db).truncate(), lambda db: _items(db).insert(rows(3))],
+    ),
+    "let rows vanish": Procedure(before=_FILLED, steps=[lambda db: _items(db).set_ttl("9d")]),
+    "flush": Procedure(before=_FILLED, steps=[_flush]),
+    "flush, write, flush": Procedure(
+        before=_FILLED,
+        steps=[
+            lambda db: _items(db).insert(rows(70)),
+            _flush,
+            lambda db: _items(db).delete(ids=[0, 70]),
+            _flush,
+        ],
+    ),
+    "build an index": Procedure(before=(*_FILLED, _flush), steps=[_build]),
+    "replace an index": Procedure(before=(*_FILLED, _flush, _build), steps=[_build]),
+    "drop an index": Procedure(
+        before=(*_FILLED, _flush, _build), steps=[lambda db: _items(db).drop_index("n")]
+    ),
+    "compact": Procedure(before=_FILLED, steps=[lambda db: _items(db).compact()]),
+    "compact with an index": Procedure(
+        before=(*_FILLED, _flush, _build), steps=[lambda db: _items(db).compact()]
+    ),
+    "collect": Procedure(
+        before=(*_FILLED, _flush, lambda db: _items(db).compact()),
+        steps=[lambda db: _items(db).vacuum("0s")],
+    ),
+    "tag and untag": Procedure(
+        before=_FILLED,
+        steps=[lambda db: _items(db).tag("a"), lambda db: _items(db).untag("a")],
+    ),
+    "restore": Procedure(
+        before=(
+            *_FILLED,
+            lambda db: _items(db).tag("a"),
+            lambda db: _items(db).delete(filter="id < 100"),
+            lambda db: _items(db).insert(rows(80)),
+        ),
+        steps=[lambda db: _items(db).restore(tag="a")],
+    ),
+}
