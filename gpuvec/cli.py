@@ -1,4 +1,4 @@
-"""The command line: `gpuvec demo | doctor | import | search | inspect | bench | verify | config`.
+"""The command line: `gpuvec demo | doctor | import | search | inspect | bench | …`; see `--help`.
 
 Exit codes: 0 done, 1 an error that is explained on stderr, 2 wrong usage.
 """
@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -276,6 +277,31 @@ def verify(
             out.print(line, highlight=False, soft_wrap=True)
     if not report.is_sound:
         raise typer.Exit(1)
+
+
+@app.command("copy")
+def copy_(
+    source: Annotated[str, typer.Argument(help="a database: ./shop, s3://bucket/shop")],
+    destination: Annotated[str, typer.Argument(help="an empty place, or an older copy")],
+    version: Annotated[int | None, typer.Option(help="copy this version; else the newest")] = None,
+    tag: Annotated[str | None, typer.Option(help="copy the versions with this tag")] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="copy this collection; may be given several times")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a version of a database: a backup. Again, it copies only what is new."""
+    from gpuvec.api.copy import copy_database
+
+    if not _is_database(source):
+        raise no_such_file(source, what="database")
+    report = copy_database(
+        source, destination, version=version, tag=tag, collections=collection or ()
+    )
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        print_rows(out, [asdict(found) for found in report.collections])
 
 
 @config_app.command("show")

@@ -37,6 +37,8 @@ def _check_location(store: Store, where: str, marker: Path | None) -> None:
         found = [p.name for p in marker.parent.iterdir()] if marker.parent.exists() else []
     else:
         found = list(store.peek())
+    if keys.COPY in found:
+        raise errors.copy_unfinished(where)
     ours = (keys.LOCK, keys.PROBES)  # of one who began and died
     foreign = [name for name in found if name not in ours and not name.startswith(".")]
     if foreign:

@@ -12,6 +12,7 @@ from gpuvec.errors.base import (
     QueryError,
     SchemaError,
     SnapshotExpiredError,
+    StorageError,
 )
 
 _LOGICAL_BITS = 18
@@ -131,6 +132,16 @@ def copy_elsewhere(where: str, why: str) -> ConflictError:
         f"cannot copy to {where}: {why}",
         hint="copy to an empty place, or to one that holds an older copy of the same database",
         details={"path": where, "retryable": False},
+    )
+
+
+def copy_unfinished(where: str) -> StorageError:
+    """Return the error for opening a copy that was cut."""
+    return StorageError(
+        "GV-648",
+        f"{where} is a copy that was not completed",
+        hint="run the same gpuvec copy again: it goes on where it was cut",
+        details={"path": where},
     )
 
 

@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from gpuvec.errors import manifest_conflict
-from gpuvec.meta import changes
 from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
 from gpuvec.meta.channel_state import ChannelState
 from gpuvec.meta.database_state import DatabaseState
 from gpuvec.meta.files import file_ulids, key_ulid
 from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.meta.past import Past, PinRecord
-from gpuvec.meta.steps import HISTORY_LINES, STEPS
+from gpuvec.meta.steps import FIRST, HISTORY_LINES, STEPS
 from gpuvec.schema import Int64, Schema
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 
@@ -57,7 +56,7 @@ class CollectionState:
     segments: Mapping[SegmentId, SegmentRecord] = field(default_factory=dict)
     indexes: Mapping[str, IndexDefinition] = field(default_factory=dict)  # by field
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
-    dead: Mapping[str, int] = field(default_factory=dict)  # ULIDs that no entry may name: since when
+    dead: Mapping[str, int] = field(default_factory=dict)  # ULIDs no entry may name: since when
     changed_ts: Timestamp = 0  # of the newest change of schema or time to live
     past: Past = field(default_factory=Past)
     tags: Mapping[str, Timestamp] = field(default_factory=dict)  # name to version
@@ -66,7 +65,7 @@ class CollectionState:
 
     def apply(self, change: Change) -> Self:
         """Return the state after a change; `ConflictError` GV-525 when it cannot be."""
-        if not self.collection_id and not isinstance(change, changes.InitCollection):
+        if not self.collection_id and not isinstance(change, FIRST):
             raise manifest_conflict("the collection was not created")
         step = STEPS.get(type(change))
         if step is None:

@@ -54,6 +54,19 @@ class SetRetention(Change):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptState(Change):
+    """The collection is a copy of another one at a version; this is all that it holds.
+
+    Condition: nobody has written to it.
+
+    Attributes:
+        state: as `CollectionState.to_json` gives it.
+    """
+
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forget(Change):
     """Only versions from `since` on, and `points`, can be read from now on.
 

@@ -111,8 +111,8 @@ def ends(
     """
     gone = np.full(len(inserted), ALIVE, np.int64)
     gone[rows[::-1]] = timestamps[::-1]  # the first of several counts
-    cuts = np.array([*_cuts(state, partition), ALIVE], np.int64)
-    np.minimum(gone, cuts[np.searchsorted(cuts[:-1], inserted)], out=gone)
+    hidden = np.array([*cuts(state, partition), ALIVE], np.int64)
+    np.minimum(gone, hidden[np.searchsorted(hidden[:-1], inserted)], out=gone)
     ttl_s = _longest_ttl(state)
     if ttl_s is not None:
         lived = ((inserted >> LOGICAL_BITS) + int(ttl_s * 1000) + 1) << LOGICAL_BITS
@@ -121,7 +121,7 @@ def ends(
     return gone
 
 
-def _cuts(state: CollectionState, partition: str) -> Sequence[Timestamp]:
+def cuts(state: CollectionState, partition: str) -> Sequence[Timestamp]:
     """Return when all rows of a partition were hidden, rising."""
     found = {
         *state.past.truncations,

@@ -16,6 +16,7 @@ from gpuvec.meta import (
     steps_versions,
 )
 from gpuvec.meta.changes import Change, WriteSummary
+from gpuvec.meta.changes_versions import AdoptState
 from gpuvec.meta.channel_state import ChannelState, without_settled_commits
 from gpuvec.meta.files import file_ulids, index_ulids
 from gpuvec.meta.indexes import IndexRecord
@@ -212,6 +213,13 @@ def _add_segments(state: "CollectionState", change: changes_import.AddSegments) 
     added = steps_import.add_segments(state, change)
     return {**added, "history": _newest((*state.history, change.write), state)}
 
+
+def _follow_files(state: "CollectionState", change: changes_import.FollowFiles) -> _Changed:
+    followed = steps_import.follow_files(state, change)
+    return {**followed, "history": _newest((*state.history, change.write), state)}
+
+
+FIRST = (changes.InitCollection, AdoptState)  # with one of these a collection's log begins
 
 STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
     changes.InitCollection: _init,

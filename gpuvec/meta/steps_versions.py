@@ -1,13 +1,21 @@
 """What the changes of versions do to a collection's state; see `gpuvec.meta.steps`."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from gpuvec.errors import manifest_conflict
 from gpuvec.meta.changes import Change, WriteSummary
-from gpuvec.meta.changes_versions import DropPin, DropTag, Forget, Pin, SetRetention, SetTag
+from gpuvec.meta.changes_versions import (
+    AdoptState,
+    DropPin,
+    DropTag,
+    Forget,
+    Pin,
+    SetRetention,
+    SetTag,
+)
 from gpuvec.meta.past import Definition, PinRecord
 from gpuvec.types import RequestId, Timestamp
 
@@ -86,6 +94,13 @@ def _forget(state: "CollectionState", change: Forget) -> _Changed:
     return {"past": state.past.without(change.since, change.points), "pins": alive}
 
 
+def _adopt_state(state: "CollectionState", change: AdoptState) -> _Changed:
+    if any(channel.epoch for channel in state.channels.values()):
+        raise manifest_conflict("the copy was written to")
+    found = type(state).from_json(change.state)
+    return {item.name: getattr(found, item.name) for item in fields(found)}
+
+
 def _check_kept(state: "CollectionState", version: Timestamp) -> None:
     """Raise when a version was forgotten."""
     points = {*state.tags.values(), *(pin.version for pin in state.pins.values())}
@@ -100,4 +115,5 @@ STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
     DropPin: _drop_pin,
     SetRetention: _set_retention,
     Forget: _forget,
+    AdoptState: _adopt_state,
 }

@@ -12,6 +12,7 @@ from gpuvec.clock import pack_timestamp
 from gpuvec.index.spec import IndexSpec
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.past import definition_for_rows
+from gpuvec.meta.retention import cuts
 from gpuvec.node.loader import Loader, wanted_spec
 from gpuvec.rows import Rows
 from gpuvec.segment.growing import GrowingSegment
@@ -19,7 +20,7 @@ from gpuvec.segment.info import SegmentInfo
 from gpuvec.segment.keys import Positions
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.view import Snapshot
-from gpuvec.segment.visible import Layout, VisibleSegment, fit
+from gpuvec.segment.visible import NEWEST, Layout, VisibleSegment, fit
 from gpuvec.types import ChannelName, SegmentId, SegmentState, Timestamp
 from gpuvec.wal.record import WriteRecord
 
@@ -189,8 +190,13 @@ class ShardDelegator:
 
     # Writing
 
-    def find(self, keys: pa.Array) -> Located:
-        """Return where rows with these keys are; expired ones count, truncated ones do not."""
+    def find(self, keys: pa.Array, version: Timestamp = NEWEST) -> Located:
+        """Return where rows with these keys are; expired ones count, truncated ones do not.
+
+        Args:
+            keys: int64 or string.
+            version: what was truncated or dropped later counts: a log is replayed as it was.
+        """
         found = np.zeros(len(keys), bool)
         places = []
         left = np.arange(len(keys))
@@ -200,13 +206,20 @@ class ShardDelegator:
             if len(segment.deletes) == len(segment):
                 continue
             part = keys if len(left) == len(keys) else keys.take(pa.array(left))
-            rows = segment.find(part, self._visibility.hidden_until(segment.partition))
+            rows = segment.find(part, self._hidden_until(segment.partition, version))
             hit = rows >= 0
             if hit.any():
                 places.append((segment, left[hit], rows[hit]))
                 found[left[hit]] = True
                 left = left[~hit]
         return Located(found, tuple(places))
+
+    def _hidden_until(self, partition: str, version: Timestamp) -> Timestamp:
+        """Return the timestamp up to which rows of a partition were gone at a version."""
+        newest = self._visibility.hidden_until(partition)
+        if newest <= version or self._indexed is None:
+            return newest
+        return max((ts for ts in cuts(self._indexed, partition) if ts <= version), default=0)
 
     def apply(self, record: WriteRecord, located: Located | None = None) -> int:
         """Take over a record of the log, invisibly until `publish`; return the bytes of its rows.
@@ -216,7 +229,7 @@ class ShardDelegator:
             located: where the deleted keys are, if that is known already.
         """
         if record.delete_keys is not None:
-            located = located or self.find(record.delete_keys)
+            located = located or self.find(record.delete_keys, record.ts)
             for segment, _, rows in located.places:
                 segment.delete(rows, record.ts)
         rows_now = record.rows

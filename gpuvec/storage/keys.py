@@ -2,6 +2,7 @@
 
     gpuvec.json                                   format version, created once
     gpuvec.lock                                   local stores: held by the process that writes
+    copy.json                                     the place of a copy, perhaps of a part of one
     probe/<ulid>/1                                remote stores: tried out, deleted at once
     catalog/                                      the log of the database: its collections
         manifest/00000000000000000007.json        one entry = one commit
@@ -31,6 +32,7 @@ from gpuvec.types import ChannelName, SegmentId
 
 FORMAT = "gpuvec.json"
 LOCK = "gpuvec.lock"
+COPY = "copy.json"
 PROBES = "probe"
 CATALOG = "catalog"
 COLLECTIONS = "collections"

@@ -518,3 +518,24 @@ def test_a_field_dropped_before_the_rows_were_in_files_is_there_in_older_version
         found.flush()
         assert read(found.at(version=first)) == wanted
         assert found.to_arrow()["size"].to_pylist() == [1, 1, 1, 1, 1, 1, 2]
+
+
+def test_deletes_from_before_a_truncation_are_replayed(items, db, tmp_path, where):
+    items.insert(rows(range(10)), partition="p")
+    items.insert(rows(range(10, 20)))
+    items.flush()
+    items.delete(ids=[1, 2, 11])
+    told = {items.version: read(items)}
+    items.drop_partition("p")
+    told[items.version] = read(items)
+    items.truncate()
+    items.insert(rows([1, 12]))
+    told[items.version] = read(items)
+    items.delete(ids=[1])
+    told[items.version] = read(items)
+    db.close()  # too few for a file: they are replayed, after the truncation is known
+    with gv.connect(**where(tmp_path / "shop")) as again:
+        found = again["items"]
+        assert {version: read(found.at(version=version)) for version in told} == told
+        found.insert(rows([50]))
+        assert {version: read(found.at(version=version)) for version in told} == told
