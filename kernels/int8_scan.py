@@ -11,6 +11,7 @@ from gpuvec.kernels.int8_batch import Batch, make_scratch
 from gpuvec.kernels.int8_pack import MAX_SHIFT, Int8Pack, rotate
 from gpuvec.kernels.int8_sweep import sweep
 from gpuvec.kernels.int8_tile import tile_address
+from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.kernels.quantize import LEVELS, encode_queries, peaks
 from gpuvec.kernels.scan_bounds import L2_SLACK, prepare_queries
 from gpuvec.types import Metric, RowMask
@@ -18,6 +19,7 @@ from gpuvec.types import Metric, RowMask
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+_LEAST = 64  # queries that are worth preparing on a thread of their own
 _UNIT = 1 + 2.0**-20  # more than the norm of a vector scaled to length 1 in float32
 
 
@@ -29,16 +31,28 @@ class Int8Scan:
         queries: (m, dim) float32, as asked.
         keep: (n,) bool or None.
         k: rows that the search must be able to find, at most those of `keep`.
+        threads: that prepare the queries; 0: all cores.
     """
 
-    def __init__(self, pack: Int8Pack, queries: F32, keep: RowMask | None, k: int) -> None:
-        space = pack.space
+    def __init__(
+        self, pack: Int8Pack, queries: F32, keep: RowMask | None, k: int, threads: int = 1
+    ) -> None:
+        space, count = pack.space, len(queries)
         self._pack = pack
         self._k = k
-        vectors, self.norms, self.refused = prepare_queries(queries, space.metric, space.origin)
         self.largest = max(float(shard.norms.max()) for shard in pack.shards)
-        self._rotated = rotate(vectors, space.rotation)
-        self._bases = space.centers @ self._rotated.T
+        self.norms, self.refused = np.empty(count), np.empty(count, np.bool_)
+        self._rotated = np.empty((count, space.rotation.shape[1]), np.float32)
+        self._bases = np.empty((len(space.centers), count), np.float32)
+
+        def prepare(part: tuple[int, int]) -> None:
+            at = slice(*part)
+            vectors, norms, refused = prepare_queries(queries[at], space.metric, space.origin)
+            self.norms[at], self.refused[at] = norms, refused
+            self._rotated[at] = rotated = rotate(vectors, space.rotation)
+            self._bases[:, at] = space.centers @ rotated.T
+
+        run_parallel(prepare, split(count, thread_count(threads), least=_LEAST), threads)
         mask = np.zeros(0, np.bool_) if keep is None else keep
         self._masks = [tile_masks(shard.rows, shard.list_tiles, mask) for shard in pack.shards]
 

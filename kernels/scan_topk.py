@@ -252,7 +252,7 @@ class _Job:
     def _scanner(self, queries: F32, size: int) -> Scanner:
         """Return what finds the candidates of some queries."""
         if self._int8 is not None:
-            return Int8Scan(self._int8, queries, self._masked, size)
+            return Int8Scan(self._int8, queries, self._masked, size, self._threads)
         listed = np.arange(len(self._rows)) if self._keep is None else np.flatnonzero(self._keep)
         return FloatScan(self._rows, queries, listed, self._pack.metric)
 
