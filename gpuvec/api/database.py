@@ -258,6 +258,22 @@ class Database:
         self._check_open()
         self._engine.rename(old, new)
 
+    def stats(self) -> dict[str, Any]:
+        """Return path, number of collections, and for a bucket what was read of its files.
+
+        `files` counts since the database was opened: requests and bytes fetched, bytes in memory
+        and their peak. `disk` of it is the disk cache, for all databases of this process: folder,
+        limit and bytes held; hits, misses, evictions, files put aside because their bytes had
+        changed, and files that it could not keep. None where there is no such thing.
+        """
+        self._check_open()
+        files = self._engine.files
+        return {
+            "path": self.path,
+            "collections": len(self.collections()),
+            "files": None if files is None else files.stats(),
+        }
+
     def close(self) -> None:
         """Finish writes, save what is large enough for a file, let other processes write.
 

@@ -103,6 +103,7 @@ class Searcher:
                 queries=queries, k=min(k, count), keep=keep, passing=count, bound=bound, high=high
             )
             found = self._ways.search(target, question)
+            target.let_go()
             best = add_neighbors(best, *bundle.places(found), k, self.ranks if many else None)
         if best is None:
             none = np.full((len(queries), 1), -1, np.int64)
@@ -128,6 +129,7 @@ class Searcher:
                 threads=self.session.threads,
                 memory_limit=self._scratch_bytes,
             )
+            target.let_go()
             parts = (answer.offsets, answer.rows, answer.distances)
             found.append((number, RangeNeighbors(*map(to_host, parts))))
         ranks = self.ranks if len(self.targets) > 1 else None

@@ -93,6 +93,12 @@ class Target:
         )
         return index
 
+    def let_go(self) -> None:
+        """Leave it to the cache whether vectors that had to be read into memory stay there."""
+        if self.cache_key is not None and self.base.column(self.field).resident_bytes:
+            self.__dict__.pop("exact", None)
+            self.__dict__.pop("approximate", None)
+
     @cached_property
     def calibrator(self) -> Calibrator:
         """What was measured of `indexed`, and what real queries have shown since."""

@@ -101,6 +101,7 @@ class DirectoryCache:
         self._held = 0  # as of the last scan, and since
         self._unscanned: int | None = None  # filled since the last scan; None: none was made
         self._verified: dict[str, int] = {}  # name: inode
+        self._touched: dict[str, float] = {}  # name: when its time of use was written
         self._mapped: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._has_warned = False
 
@@ -125,20 +126,42 @@ class DirectoryCache:
             checksum: its CRC-32C, compared at the first use in this process.
         """
         path = self._path(name)
+        memory = self._mapped.get(name)
+        if memory is not None and name in self._verified:
+            found = np.frombuffer(memory, np.uint8)
+            found.flags.writeable = False
+        else:
+            opened = self._open(name, path, length, checksum)
+            if opened is None:
+                return None
+            found = opened
+        now = time.monotonic()
+        if now - self._touched.get(name, -_TOUCH_S) >= _TOUCH_S:
+            self._touched[name] = now
+            with suppress(OSError):
+                os.utime(path)
+        self._count(hits=1)
+        return found
+
+    def _open(self, name: str, path: str, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        """Map a file, and compare it at its first use."""
         try:
-            found, inode, used_s = self._map(path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+        try:
+            inode = os.fstat(descriptor).st_ino
+            found = map_open(descriptor, path)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
         if self._verified.get(name) != inode or found.size != length:
             if found.size != length or crc32c([found]) != checksum:
                 self._put_aside(name, path)
                 return None
             self._verified[name] = inode
         self._mapped[name] = memory_of(found)
-        if time.time() - used_s > _TOUCH_S:
-            with suppress(OSError):
-                os.utime(path)
-        self._count(hits=1)
         return found
 
     def fill(self, name: str, length: int, checksum: int, fetch: Fetch) -> NDArray[np.uint8] | None:
@@ -216,14 +239,6 @@ class DirectoryCache:
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name[:2], name)
 
-    def _map(self, path: str) -> tuple[NDArray[np.uint8], int, float]:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            known = os.fstat(descriptor)
-            return map_open(descriptor, path), known.st_ino, known.st_mtime
-        finally:
-            os.close(descriptor)
-
     def _put_aside(self, name: str, path: str) -> None:
         self._verified.pop(name, None)
         folder = os.path.join(self.folder, _QUARANTINE)
@@ -259,6 +274,7 @@ class DirectoryCache:
         with suppress(FileNotFoundError):
             os.unlink(file.path)
         self._verified.pop(name, None)
+        self._touched.pop(name, None)
         self._held -= file.size
         if file.is_wanted:
             self._counts = replace(self._counts, evictions=self._counts.evictions + 1)

@@ -82,7 +82,7 @@ def test_what_was_used_longest_ago_goes_first(filler, folder):
     for number in range(1, 11):
         filler.get(number)
         os.utime(folder / name(number)[:2] / name(number), (number, number))
-    filler.get(1)  # its time of use is now
+    DirectoryCache(folder, 100_000).find(name(1), 10_000, crc32c([content(1)]))  # used now
     filler.get(11)
     filler.get(12)
     assert files(folder) == sorted(name(n) for n in (1, *range(4, 13)))
