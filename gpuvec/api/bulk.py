@@ -144,16 +144,17 @@ class BulkImport:
         """Return the parts, and those that are in files already."""
         run = self._engine.run
         steps = run(read_steps(self._prefix, self.job))
+        plan: Mapping[str, Any]
         if steps.plan is None:
             survey = self._source.survey()
             rows.check(survey)
-            numbers = self._numbers(survey, rows, state)
-            run(write_step(self._prefix, self.job, self._new_plan(survey, numbers)))
-            steps = run(read_steps(self._prefix, self.job))
-        assert steps.plan is not None
+            plan = self._new_plan(survey, self._numbers(survey, rows, state))
+            run(write_step(self._prefix, self.job, plan))
+        else:
+            plan = steps.plan
         parts = [
             _Part(tuple(Piece(**piece) for piece in part["pieces"]), tuple(part["first_ids"]))
-            for part in steps.plan["parts"]
+            for part in plan["parts"]
         ]
         lost = set(state.dead)
         whole = {

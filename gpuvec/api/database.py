@@ -207,7 +207,8 @@ class Database:
             name: 1 to 255 characters, no `/`.
             schema: the fields; inferred from `data` if not given.
             data: rows to insert; not written if the collection exists.
-            external: files to read in place; not available yet.
+            external: Parquet files to read in place, a path, URL or glob; with `primary_key`.
+                `refresh()` follows the files, writes are refused.
             primary_key: the key's field, where the schema is inferred.
             exist_ok: return a collection of that name, if its schema is this one or none is given.
 
@@ -217,7 +218,7 @@ class Database:
         """
         self._check_open()
         if external is not None:
-            raise errors.no_external_yet()
+            return self._create_external(name, external, schema, data, primary_key, exist_ok)
         if exist_ok and self._engine.root().id_of(name) is not None:
             found = self[name]
             if schema is not None and schema != found.schema:
@@ -241,6 +242,18 @@ class Database:
                 self._engine.drop(name)
                 raise
         return collection
+
+    def _create_external(
+        self, name: str, pattern: str, schema: Any, data: Any, key: str | None, exist_ok: bool
+    ) -> Collection:
+        from gpuvec.api.external import create_external
+
+        given = [n for n, value in {"schema": schema, "data": data}.items() if value is not None]
+        if given or key is None:
+            raise errors.external_options(given)
+        if exist_ok and self._engine.root().id_of(name) is not None:
+            return self[name]
+        return self._collection(create_external(self._engine, name, pattern, key))
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection with its rows and its aliases."""
@@ -300,7 +313,11 @@ class Database:
         return f'Database("{self.path}", collections: {", ".join(self.collections()) or "none"})'
 
     def _collection(self, collection_id: str) -> Collection:
-        return Collection(CollectionSource(self._engine, collection_id), self._session)
+        if self._engine.state(collection_id).external is None:
+            return Collection(CollectionSource(self._engine, collection_id), self._session)
+        from gpuvec.api.external import ExternalCollection, ExternalSource
+
+        return ExternalCollection(ExternalSource(self._engine, collection_id), self._session)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -17,6 +17,7 @@ from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
+from gpuvec.api.external_files import ExternalFiles
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.writership import Writership
@@ -202,15 +203,24 @@ class Engine:
 
     # Collections
 
-    def create(self, name: str, schema: Schema) -> str:
-        """Create a collection; return its id."""
+    def create(
+        self, name: str, schema: Schema, more: Callable[[Timestamp], Sequence[Change]] | None = None
+    ) -> str:
+        """Create a collection; return its id.
+
+        Args:
+            name: must be free.
+            schema: the fields.
+            more: further changes that it begins with, from a new timestamp.
+        """
         with self._writing():
             collection_id = f"{ID_PREFIX}{self.mint()}"
             change = self._root.create(name, collection_id)
             log = ManifestLog(keys.collection(collection_id), CollectionState())
             first = InitCollection(collection_id=collection_id, schema=schema, channels=(CHANNEL,))
             view = self.run(log.read())
-            self.run(log.commit(view, [first], **self._signed()))
+            then = [] if more is None else more(self.stamp())
+            self.run(log.commit(view, [first, *then], **self._signed()))
             self._commit(change)
             return collection_id
 
@@ -421,6 +431,11 @@ class Engine:
             flush_bytes=self._flush_bytes,
             committer=self._committer_name,
             beside=beside,
+            outside=ExternalFiles(
+                self,
+                lambda: self._channel(collection_id).state.schema,
+                lambda: self.name_of(collection_id),
+            ),
         )
         channel.refresh()
         return channel
@@ -428,6 +443,10 @@ class Engine:
     def run(self, procedure: Procedure[T]) -> T:
         """Run a procedure on the store."""
         return run(procedure, self._store, self._clock)
+
+    def stamp(self) -> Timestamp:
+        """Return a timestamp above all others."""
+        return self._oracle.next()
 
     def mint(self) -> SegmentId:
         """Make a name that is never reused."""

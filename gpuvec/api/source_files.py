@@ -59,19 +59,31 @@ class Survey:
     columns: tuple[tuple[str, ...] | None, ...]  # by file; None where only reading tells
 
 
+def _changed(path: str, _: OutsideFile | None) -> errors.GpuvecError:
+    return errors.file_changed(path, call="then do it again")
+
+
 class SourceFiles:
     """The files of one glob, in the order of their paths. Safe for use by several threads.
 
     Args:
         outside: where they lie.
         files: as they were found.
+        changed: makes the error for a file that is not what it was, from its path and what it is
+            now, None if it is gone.
 
     Raises:
         QueryError: `GV-705`, an ending that is none of those which are understood.
     """
 
-    def __init__(self, outside: Outside, files: Sequence[OutsideFile]) -> None:
+    def __init__(
+        self,
+        outside: Outside,
+        files: Sequence[OutsideFile],
+        changed: Callable[[str, OutsideFile | None], errors.GpuvecError] = _changed,
+    ) -> None:
         self.files = tuple(files)
+        self._changed = changed
         self._outside = outside
         self._kinds = [_kind(file.path) for file in files]
         self._metadata: dict[int, pq.FileMetaData] = {}
@@ -92,6 +104,10 @@ class SourceFiles:
             looked = list(pool.map(self._survey, range(len(self.files))))
         pieces = tuple(piece for found, _ in looked for piece in found)
         return Survey(pieces, tuple(names for _, names in looked))
+
+    def pieces(self, number: int) -> list[Piece]:
+        """Return the pieces of one file."""
+        return self._survey(number)[0]
 
     def schema(self, number: int) -> pa.Schema | None:
         """Return the Arrow schema of a Parquet file; None for other kinds."""
@@ -135,8 +151,9 @@ class SourceFiles:
     def check(self, number: int) -> None:
         """Compare a file with what it was when it was found."""
         known = self.files[number]
-        if self._outside.look(known.path) != known:
-            raise errors.file_changed(known.path, call="then do it again")
+        now = self._outside.look(known.path)
+        if now != known:
+            raise self._changed(known.path, now)
 
     def _survey(self, number: int) -> tuple[list[Piece], tuple[str, ...] | None]:
         file, kind = self.files[number], self._kinds[number]

@@ -90,11 +90,12 @@ def infer_schema(
     fields = infer_fields(_read_columns(data, None))
     if not isinstance(primary_key, str) or primary_key not in fields:
         raise needs_primary_key(fields, primary_key)
-    fields[primary_key] = _key_type(fields[primary_key])
+    fields[primary_key] = key_type(fields[primary_key])
     return Schema(fields, primary_key, partition_key=partition_key, dynamic=dynamic)
 
 
-def _key_type(kind: FieldType) -> FieldType:
+def key_type(kind: FieldType) -> FieldType:
+    """Return the type of a primary key whose values a field type describes."""
     if isinstance(kind, Int8 | Int16 | Int32 | Int64):
         return Int64()
     return String() if isinstance(kind, String) else kind

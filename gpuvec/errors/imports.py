@@ -156,13 +156,13 @@ def external_changed(path: str, name: str) -> ConflictError:
     )
 
 
-def external_gone(path: str, name: str) -> CorruptError:
+def external_gone(path: str, name: str) -> StorageError:
     """Return the error for a file of an external collection that is not there any more."""
-    return CorruptError(
+    return StorageError(
         "GV-672",
         f'{path} of the external collection "{name}" is gone',
         hint=f'put it back, or db["{name}"].refresh() to go on without its rows',
-        details={"path": path, "collection": name, "missing": True},
+        details={"path": path, "collection": name},
     )
 
 
@@ -178,10 +178,12 @@ def external_needs_parquet(path: str) -> UnsupportedError:
 
 def external_options(given: Sequence[str]) -> QueryError:
     """Return the error for options that do not go with external files."""
+    wrong = f"external= does not go with {', '.join(given)}" if given else "external= needs a key"
     return QueryError(
         "GV-674",
-        f"external= does not go with {', '.join(given)}",
-        hint="the schema follows from the files, and so do the rows",
+        wrong,
+        hint='create_collection(name, external="…/*.parquet", primary_key="id"): schema and rows '
+        "follow from the files",
         details={"given": list(given)},
     )
 

@@ -13,6 +13,7 @@ from gpuvec.errors import manifest_conflict
 from gpuvec.meta.changes import Change, SegmentRecord, WriteSummary
 from gpuvec.meta.channel_state import ChannelState
 from gpuvec.meta.database_state import DatabaseState
+from gpuvec.meta.external import External
 from gpuvec.meta.files import file_ulids, key_ulid
 from gpuvec.meta.indexes import IndexDefinition, IndexRecord
 from gpuvec.meta.past import Past, PinRecord
@@ -62,6 +63,7 @@ class CollectionState:
     tags: Mapping[str, Timestamp] = field(default_factory=dict)  # name to version
     pins: Mapping[str, PinRecord] = field(default_factory=dict)
     retention_s: float | None = None  # None: what the settings say
+    external: External | None = None  # of a collection that reads files of others
 
     def apply(self, change: Change) -> Self:
         """Return the state after a change; `ConflictError` GV-525 when it cannot be."""
@@ -93,6 +95,7 @@ class CollectionState:
             "tags": dict(self.tags),
             "pins": {name: asdict(pin) for name, pin in self.pins.items()},
             "retention_s": self.retention_s,
+            **({} if self.external is None else {"external": asdict(self.external)}),
         }
 
     @classmethod
@@ -112,6 +115,7 @@ class CollectionState:
                 "history": tuple(WriteSummary.from_json(item) for item in data["history"]),
                 "dead": dead if isinstance(dead, Mapping) else dict.fromkeys(dead, 0),
                 "past": past,
+                "external": External(**data["external"]) if "external" in data else None,
                 "pins": {name: PinRecord(**pin) for name, pin in data.get("pins", {}).items()},
             }
         )

@@ -1,4 +1,4 @@
-"""Changes of a collection that name files written beside the log: bulk imports."""
+"""Changes of a collection that name files beside the log: bulk imports, and files of others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,3 +41,33 @@ class AddSegments(Change):
         plain["segments"] = tuple(SegmentRecord.from_json(item) for item in data["segments"])
         plain["write"] = WriteSummary.from_json(data["write"])
         return cls(**plain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowFiles(Change):
+    """A collection reads files of others, and its segments are what these hold now.
+
+    Versions before a file that changed or vanished cannot be read any more. Condition: the segments
+    that go are there.
+
+    Attributes:
+        pattern: which files.
+        added: segments of new files.
+        removed: segments of files that are not what they were.
+        write: when, and how many rows came and went.
+    """
+
+    pattern: str
+    added: tuple[SegmentRecord, ...]
+    removed: tuple[SegmentId, ...]
+    write: WriteSummary
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """See `Change.from_json`."""
+        return cls(
+            pattern=data["pattern"],
+            added=tuple(SegmentRecord.from_json(item) for item in data["added"]),
+            removed=tuple(data["removed"]),
+            write=WriteSummary.from_json(data["write"]),
+        )

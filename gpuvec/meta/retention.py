@@ -86,6 +86,8 @@ def newest_version(state: CollectionState) -> Timestamp:
 
 def readable(state: CollectionState, version: Timestamp) -> bool:
     """Return whether nothing was forgotten that a version needs."""
+    if state.external is not None and version < state.external.since:
+        return False  # not even a tag keeps the files of others
     past = state.past.forgotten
     points = {*state.tags.values(), *(pin.version for pin in state.pins.values())}
     return version >= past or version in points

@@ -214,6 +214,11 @@ def _add_segments(state: "CollectionState", change: changes_import.AddSegments) 
     return {**added, "history": _newest((*state.history, change.write), state)}
 
 
+def _follow_files(state: "CollectionState", change: changes_import.FollowFiles) -> _Changed:
+    followed = steps_import.follow_files(state, change)
+    return {**followed, "history": _newest((*state.history, change.write), state)}
+
+
 FIRST = (changes.InitCollection, AdoptState)  # with one of these a collection's log begins
 
 STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
@@ -231,6 +236,7 @@ STEPS: dict[type[Change], Callable[["CollectionState", Any], _Changed]] = {
     changes.AddIndex: _add_index,
     changes.MarkDead: _mark_dead,
     changes_import.AddSegments: _add_segments,
+    changes_import.FollowFiles: _follow_files,
     **steps_versions.STEPS,
     **steps_compaction.STEPS,
 }

@@ -17,6 +17,7 @@ from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.meta.retention import newest_version
 from gpuvec.node.data_node import Beside, ChannelLostError, ChannelOwner, answers_after, summaries
 from gpuvec.node.delegator import ShardDelegator
+from gpuvec.node.external import FilesOfOthers
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.history import History, check_readable
 from gpuvec.node.import_files import Addition, Meeting, place
@@ -49,6 +50,7 @@ class Channel:
         name: of the channel.
         sight: what was read of the manifest; several channels share one.
         together: all channels of the collection, where it has several.
+        outside: reads files of others, where rows lie in them.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Channel:
         name: ChannelName = CHANNEL,
         sight: Sight | None = None,
         together: Together | None = None,
+        outside: FilesOfOthers | None = None,
     ) -> None:
         self.collection_id = collection_id
         self.name = name
@@ -77,6 +80,7 @@ class Channel:
         self._committer = committer
         self._beside = beside
         self._together = together
+        self._outside = outside
         self._sight = sight or Sight(ManifestLog(self._prefix, CollectionState()))
         self._manifest = self._sight.log
         self._installed = 0  # the entry that `_shard` shows
@@ -266,7 +270,9 @@ class Channel:
     def _install(self) -> None:
         state = self._known.state
         if self._shard is None:
-            self._loader = Loader(self._store, state.schema.primary_key)
+            self._loader = Loader(
+                self._store, state.schema.primary_key, prefix=self._prefix, outside=self._outside
+            )
             self._shard = ShardDelegator(
                 self.name, self._loader, self._mint, capacity_bytes=self._flush_bytes
             )

@@ -1,8 +1,8 @@
 """The keys of a bulk import: which come twice in its files, and which the collection has already.
 
-Every segment of the import holds its keys sorted and once. Where the ranges of segments overlap,
-all keys of one span are compared at once; spans are as wide as memory allows, so that the keys
-need not fit: each is a merge of slices of sorted files.
+Every segment of an import holds its keys sorted and once. Where the ranges of segments overlap, all
+keys of one span are compared at once; spans are as wide as memory allows, so that the keys need not
+fit. Each span reads the keys of the segments that overlap with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,6 +60,7 @@ class ImportedKeys:
     Args:
         segments: in the order of the rows in the files.
         budget_bytes: of keys in memory.
+        unique: whether no segment holds a key twice.
 
     Attributes:
         losers: number of a segment to its rows whose key another row of the import has.
@@ -68,6 +69,7 @@ class ImportedKeys:
 
     segments: Sequence[SealedRows]
     budget_bytes: int
+    unique: bool = True
     losers: dict[int, Positions] = field(default_factory=dict)
     hits: dict[SegmentId, Hits] = field(default_factory=dict)
     _spans: tuple[Span, ...] | None = None
@@ -110,12 +112,12 @@ class ImportedKeys:
             number = np.repeat([p.segment for p in slices], [len(p.keys) for p in slices])
             rows = np.concatenate([piece.rows for piece in slices])
             for segment in near:
-                keys, first = _within(_keys_of(segment.rows), span)
+                keys, places = _within(_keys_of(segment.rows), span)
                 at = index.find(keys)
                 old = np.flatnonzero(at >= 0)
                 if len(old):
                     at = at[old]
-                    hits = Hits(segment, old + first, number[at], rows[at])
+                    hits = Hits(segment, places[old], number[at], rows[at])
                     parts[segment.segment_id].append(hits)
         for segment in fresh:
             self.hits[segment.segment_id] = _joined(segment, parts[segment.segment_id])
@@ -150,8 +152,7 @@ class ImportedKeys:
         for number, rows in enumerate(self.segments):
             if not _overlaps(_bounds(rows), span):
                 continue
-            keys, first = _within(_keys_of(rows), span)
-            places = np.arange(first, first + len(keys))
+            keys, places = _within(_keys_of(rows), span)
             lost = self.losers.get(number)
             if lost is not None:
                 stay = ~np.isin(places, lost)
@@ -161,6 +162,8 @@ class ImportedKeys:
 
     def _apart(self) -> bool:
         """Return whether no two segments can share a key, by their bounds."""
+        if not self.unique:
+            return False
         bounds = [_bounds(rows) for rows in self.segments if rows.row_count]
         if any(found is None or found.low is None for found in bounds):
             return False
@@ -230,28 +233,19 @@ def _overlaps(bounds: FieldStatistics | None, span: Span) -> bool:
     )
 
 
-def _within(keys: pa.Array, span: Span) -> tuple[pa.Array, int]:
-    """Return the part of sorted keys in a span, and where it begins.
-
-    Keys of an older segment need not be sorted: then all are returned, which is right too.
-    """
+def _within(keys: pa.Array, span: Span) -> tuple[pa.Array, Positions]:
+    """Return the keys in a span, and their places."""
     low, high = span
     if low is None and high is None:
-        return keys, 0
-    start = 0 if low is None else _bisect(keys, low)
-    stop = len(keys) if high is None else _bisect(keys, high)
-    return keys.slice(start, max(0, stop - start)), start
+        return keys, np.arange(len(keys))
+    inside = np.ones(len(keys), bool)
+    if low is not None:
+        inside &= _compared(pc.greater_equal, keys, low)
+    if high is not None:
+        inside &= _compared(pc.less, keys, high)
+    return keys.filter(pa.array(inside)), np.flatnonzero(inside)
 
 
-def _bisect(keys: pa.Array, value: Any) -> int:
-    """Return how many of the sorted keys are below a value."""
-    if not pa.types.is_string(keys.type):
-        return int(np.searchsorted(keys.to_numpy(zero_copy_only=False), value))
-    low, high = 0, len(keys)
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle].as_py() < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _compared(compare: Any, keys: pa.Array, bound: Any) -> NDArray[np.bool_]:
+    found = compare(keys, pa.scalar(bound, keys.type))
+    return np.asarray(found.to_numpy(zero_copy_only=False), bool)

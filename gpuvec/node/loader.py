@@ -14,6 +14,7 @@ from gpuvec.index.base import IndexFile
 from gpuvec.index.curve import RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import IndexDefinition, IndexRecord, SegmentRecord
+from gpuvec.node.external import EXTERNAL, ExternalReader, FilesOfOthers
 from gpuvec.rows import VectorColumn
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex
@@ -41,9 +42,18 @@ class Loader:
     Safe for use by several threads.
     """
 
-    def __init__(self, store: ObjectStore, primary_key: str) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        primary_key: str,
+        *,
+        prefix: str = "",
+        outside: FilesOfOthers | None = None,
+    ) -> None:
         self._store = store
         self._primary_key = primary_key
+        self._prefix = prefix  # of the collection, and what reads files of others for it
+        self._outside = outside
         self._files = files_of(store)
         self._neighbours = Neighbours(self._files)
         self._open: dict[SegmentId, SealedRows] = {}
@@ -98,8 +108,13 @@ class Loader:
             self._indexes = {n: found for n, found in self._indexes.items() if n in segments}
 
     def _rows(self, record: SegmentRecord) -> SealedRows:
-        files = SegmentFiles.from_json(record.files)
-        reader = SegmentReader(self._store, files, self._neighbours)
+        files: _Files | ExternalReader
+        if EXTERNAL in record.files:
+            assert self._outside is not None, "this loader reads no files of others"
+            files = ExternalReader(self._store, self._prefix, record, self._outside)
+        else:
+            known = SegmentFiles.from_json(record.files)
+            files = _Files(SegmentReader(self._store, known, self._neighbours), record.ts)
         return SealedRows(
             segment_id=record.segment_id,
             partition=record.partition,
@@ -109,7 +124,7 @@ class Loader:
             first_ts=record.first_ts,
             last_ts=record.last_ts,
             primary_key=self._primary_key,
-            files=_Files(reader, record.ts),
+            files=files,
             keys=KeyIndex(),
         )
 
