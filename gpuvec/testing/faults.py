@@ -45,6 +45,7 @@ class FaultStore:
         plan: the fault of the operation with that number, from 0; others succeed.
 
     Attributes:
+        identity: of this store; see the stores' `identity`.
         operations: method and key of every operation begun.
     """
 
@@ -53,6 +54,7 @@ class FaultStore:
         self._plan = dict(plan or {})
         self._dead = False
         self._mutex = threading.Lock()
+        self.identity = f"faulty {id(self)}"
         self.operations: list[tuple[str, str]] = []
 
     @property
@@ -130,11 +132,6 @@ class FaultStore:
     def close(self) -> None:
         """See the stores' `close`."""
         self._inner.close()  # type: ignore[attr-defined]
-
-    @property
-    def identity(self) -> str:
-        """See the stores' `identity`."""
-        return f"faulty {id(self._inner)}"
 
     def heal(self) -> None:
         """Let every operation from now on succeed; a dead process stays dead."""
