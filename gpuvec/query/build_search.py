@@ -161,7 +161,7 @@ def _promise(recall: Any, exact: bool, params: Any) -> float | None:
         )
     if recall is None:
         return None
-    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < float(recall) <= 1:
+    if not _is_number(recall) or not 0 < float(recall) <= 1:
         raise errors.bad_number("recall", recall, "a number above 0 and at most 1")
     return float(recall)
 
@@ -192,14 +192,17 @@ def _range(radius: Any) -> tuple[float | None, float | None]:
         return None, None
     wanted = "a number, or a pair (low, high) with low < high"
     pair = radius if isinstance(radius, tuple | list) else (None, radius)
-    try:
-        low, high = (None if end is None else float(end) for end in pair)
-    except (TypeError, ValueError):
-        raise errors.bad_number("radius", radius, wanted) from None
+    if len(pair) != 2 or any(not _is_number(end) for end in pair if end is not None):
+        raise errors.bad_number("radius", radius, wanted)
+    low, high = (None if end is None else float(end) for end in pair)
     ends = [end for end in (low, high) if end is not None]
     if high is None or any(math.isnan(end) for end in ends) or (low is not None and low >= high):
         raise errors.bad_number("radius", radius, wanted)
     return low, high
+
+
+def _is_number(got: Any) -> bool:
+    return isinstance(got, Real) and not isinstance(got, bool | np.bool_)
 
 
 def _check_own_key(queries: QueryArray | QueryFrame, columns: Columns) -> None:

@@ -39,7 +39,7 @@ class Measurements:
         rows_passed: those that the prefilters left.
         queries: queries answered.
         strategies: how often each way of searching a segment was taken: an index with its knobs, or
-            a scan.
+            `exact scan` and how.
         candidates: pairs of query and row that were measured a second time, in float32.
         rescanned: queries whose bound did not prove the candidates complete, scanned again in
             float32.
@@ -82,10 +82,10 @@ class Measurements:
             self.recall = 1.0
 
     def note_scan(self, stats: SearchStats | None, name: str | None = None) -> None:
-        """Add what an index says of its last search; `name` instead of what it calls the way."""
+        """Add what an index says of its last search; `name` of the way, a scan's by default."""
         if stats is None:
             return
-        self.strategies[name or stats.strategy] += 1
+        self.strategies[name or f"exact scan ({stats.strategy.removesuffix(' scan')})"] += 1
         self.candidates += stats.candidates
         self.rescanned += stats.rescanned
 

@@ -87,7 +87,7 @@ Search embedding k=10 l2 recall≥0.9           queries #  est. # ms  reads abou
 └─ output query_id, rank, id, distance, price  embedding not read
 measured: # rows, # KiB in # ms (snapshot # ms, filter # ms, search # ms, fetch # ms)
   3 segments looked at, # pruned; # rows
-  # queries, # rows that pass: 2 x HNSW ef_search=64, 1 x float32 scan
+  # queries, # rows that pass: 2 x HNSW ef_search=64, 1 x exact scan (float32)
   # distances measured again, # queries rescanned, # short answers completed by a scan
   expected recall #"""
 
@@ -159,7 +159,7 @@ def test_filters_anywhere_below_a_search_leave_its_ways_visible():
         assert "k=10 l2 recall≥0.95" in text
         ways = search.collect().metrics.strategies
         assert text.count("HNSW ef_search=64") == bool(ways)
-        assert set(ways) <= {"HNSW ef_search=64", "float32 scan"}
+        assert set(ways) <= {"HNSW ef_search=64", "exact scan (float32)"}
 
 
 def test_searches_of_moved_rows_are_said_to_be_exact():
@@ -170,4 +170,4 @@ def test_searches_of_moved_rows_are_said_to_be_exact():
     for rows in (table.frame.limit(1000), table.frame.limit(1000).filter("price < 0.6")):
         search = rows.search(queries)
         assert "l2 exact" in str(search.explain())
-        assert set(search.collect().metrics.strategies) == {"float32 scan"}
+        assert set(search.collect().metrics.strategies) == {"exact scan (float32)"}

@@ -15,7 +15,7 @@ pytest.importorskip("faiss")
 
 SMALL = HNSW(m=16, ef_construction=80)
 GOOD = flat_curve([({"ef_search": 64}, 0.96), ({"ef_search": 400}, 0.999)])
-SCAN = "float32 scan"
+SCAN = "exact scan (float32)"
 BROAD, FINE = "HNSW ef_search=64", "HNSW ef_search=400"
 
 
