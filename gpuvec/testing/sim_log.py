@@ -244,7 +244,7 @@ class LogSimulation:
             except CorruptError:
                 held = eye.seen.state.segments[segment.segment_id]
                 yield from eye.position()
-                if eye.seen.state.segments[segment.segment_id] == held:
+                if eye.seen.state.segments.get(segment.segment_id) == held:
                     raise
                 return set()
             rows.update((row, ts) for row, ts in found.items() if row not in hidden)

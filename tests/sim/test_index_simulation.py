@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuvec.meta import catalog, collect
+from gpuvec.meta import catalog, changes, collect, steps
 from gpuvec.testing.sim import Violation
 from gpuvec.testing.sim_indexes import IndexSimulation
 
@@ -31,9 +31,9 @@ def test_no_promise_is_broken_in_three_thousand_worlds_with_indexes():
 
 def add_whatever_is_dead(monkeypatch):
     def forgetful(state, change):
-        return catalog._add_index(catalog.replace(state, dead=frozenset()), change)
+        return steps._add_index(catalog.replace(state, dead={}), change)
 
-    monkeypatch.setitem(catalog._STEPS, catalog.changes.AddIndex, forgetful)
+    monkeypatch.setitem(steps.STEPS, changes.AddIndex, forgetful)
 
 
 def add_whatever_is_wanted(monkeypatch):
@@ -42,16 +42,16 @@ def add_whatever_is_wanted(monkeypatch):
         if definition is not None:
             record = catalog.replace(change.record, definition_id=definition.index_id)
             change = catalog.replace(change, record=record)
-        return catalog._add_index(state, change)
+        return steps._add_index(state, change)
 
-    monkeypatch.setitem(catalog._STEPS, catalog.changes.AddIndex, careless)
+    monkeypatch.setitem(steps.STEPS, changes.AddIndex, careless)
 
 
 def keep_the_former_index(monkeypatch):
     def keeping(state, change):
         return {"indexes": {**state.indexes, change.definition.field: change.definition}}
 
-    monkeypatch.setitem(catalog._STEPS, catalog.changes.SetIndex, keeping)
+    monkeypatch.setitem(steps.STEPS, changes.SetIndex, keeping)
 
 
 def collect_files_in_use(monkeypatch):
@@ -60,9 +60,9 @@ def collect_files_in_use(monkeypatch):
 
     monkeypatch.setattr(collect, "file_ulids", segment_alone)
     monkeypatch.setitem(
-        catalog._STEPS,
-        catalog.changes.MarkDead,
-        lambda state, change: {"dead": state.dead.union(change.ids)},
+        steps.STEPS,
+        changes.MarkDead,
+        lambda state, change: {"dead": {**state.dead, **dict.fromkeys(change.ids, 0)}},
     )
 
 

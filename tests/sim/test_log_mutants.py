@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gpuvec.errors import StorageError
-from gpuvec.meta import catalog, changes
+from gpuvec.meta import changes, steps
 from gpuvec.meta.manifest import ManifestLog
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Append, Delete, List, Nonce, PutIfAbsent, Size
@@ -228,29 +228,29 @@ def collect_without_checkpoint(monkeypatch):
 
 
 def flush_unconditionally(monkeypatch):
-    flush = catalog._STEPS[changes.Flush]
+    flush = steps.STEPS[changes.Flush]
 
     def unguarded(state, change):
         channel = state.channels[change.channel]
         return flush(state, replace(change, epoch=channel.epoch, from_lsn=channel.flushed_lsn))
 
-    monkeypatch.setitem(catalog._STEPS, changes.Flush, unguarded)
+    monkeypatch.setitem(steps.STEPS, changes.Flush, unguarded)
 
 
 def flush_dead_files(monkeypatch):
-    flush = catalog._STEPS[changes.Flush]
+    flush = steps.STEPS[changes.Flush]
     monkeypatch.setitem(
-        catalog._STEPS,
+        steps.STEPS,
         changes.Flush,
-        lambda state, change: flush(replace(state, dead=frozenset()), change),
+        lambda state, change: flush(replace(state, dead={}), change),
     )
 
 
 def mark_files_in_use(monkeypatch):
     monkeypatch.setitem(
-        catalog._STEPS,
+        steps.STEPS,
         changes.MarkDead,
-        lambda state, change: {"dead": state.dead.union(change.ids)},
+        lambda state, change: {"dead": {**state.dead, **dict.fromkeys(change.ids, 0)}},
     )
 
 
@@ -259,7 +259,7 @@ def collect_without_tombstone(monkeypatch):
         listed = yield List(f"{keys.segments_folder(prefix)}/")
         view = yield from log.read(view)
         yield Delete([k for k in listed if keys.parse_segment(k) not in view.state.segments])
-        return view
+        return view, None
 
     monkeypatch.setattr(sim_log, "collect_orphans", collect_orphans)
 
