@@ -79,6 +79,9 @@ class History:
         self.extra = None
         self.reader = None
         self.recalls = []  # of searches that went through indexes
+        self.past = {}  # version to the model of then
+        self.tags = {}
+        self.doubtful = set()  # versions that may be forgotten
 
     def close(self):
         self.drop_reader()
@@ -200,24 +203,58 @@ class History:
         for field in self.items.indexes().to_arrow()["field"].to_pylist()[:1]:
             self.items.drop_index(field)
 
-    def rename(self):
-        self.db.rename("items", "other")
-        self.db.rename("other", "items")
+    def compact(self):
+        self.items.compact()
+
+    def vacuum(self):
+        age = self.random.choice(["0s", "1h", None])
+        with gv.config.set(store__grace_s=self.random.choice([0.001, 900.0])):
+            self.items.vacuum(age)
+        if age == "0s":
+            self.doubtful |= self.past.keys() - {*self.tags.values(), self.items.version}
+
+    def tag(self):
+        version, name = self.random.choice(list(self.past)), f"t{len(self.tags)}"
+        if version not in self.doubtful:
+            assert self.items.tag(name, version) == version
+            self.tags[name] = version
+
+    def untag(self):
+        if self.tags:
+            name = self.random.choice(list(self.tags))
+            self.items.untag(name)
+            self.doubtful.add(self.tags.pop(name))
+            self.doubtful -= {*self.tags.values(), self.items.version}
+
+    def restore(self):
+        version = self.random.choice(list(self.past))
+        then = self.past[version]
+        if "extra" in then.defaults and self.extra is None:
+            with pytest.raises((gv.SchemaError, gv.SnapshotExpiredError)):
+                self.items.restore(version=version)
+            return
+        try:
+            got = self.items.restore(version=version)
+        except gv.SnapshotExpiredError:
+            assert version in self.doubtful
+            return
+        before = self.model.copy()
+        self.model.restore(then)
+        assert got.deleted == len(before.rows.keys() - then.rows.keys())
+        assert got.inserted == len(then.rows.keys() - before.rows.keys())
 
     # Checks
 
     def check(self):
-        wanted = [
-            {name: value for name, value in row.items() if name != "color"}
-            for row in self.model.table()
-        ]
-        assert rows_of(self.items.to_arrow()) == wanted
+        self.past[self.items.version] = self.model.copy()
+        assert rows_of(self.items.to_arrow()) == plain(self.model)
         assert self.items.count() == len(self.model.rows)
         text, test = self.random.choice(FILTERS)
         wanted = sum(test(row) is True for row in self.model.rows.values())
         assert self.items.filter(text).count() == wanted
         self.check_search(text, test)
         self.check_partition()
+        self.check_version()
         if self.dynamic:
             reds = sum(row.get("color") == "red" for row in self.model.rows.values())
             assert self.items.filter("color == 'red'").count() == reds
@@ -257,6 +294,27 @@ class History:
             wanted = [key for key, part in self.model.partition_of.items() if part == name]
             assert sorted(found) == sorted(wanted)
 
+    def check_version(self):
+        """Versions read as they were, tagged ones above all; two of them differ where they do."""
+        version = self.random.choice([*self.past, *self.tags.values()])
+        then = self.past[version]
+        try:
+            old = self.items.at(version=version)
+            assert rows_of(old.to_arrow()) == plain(then)
+            changes = self.items.diff(version).to_arrow().to_pylist()
+        except gv.SnapshotExpiredError:
+            assert version in self.doubtful
+            return
+        text, test = self.random.choice(FILTERS)
+        query = self.numbers.integers(-9, 9, DIM).astype(np.float32)
+        found = old.filter(text).search(query, k=5, exact=True).to_arrow().to_pylist()
+        wanted = then.nearest(query, 5, "v", test)
+        assert [(row["distance"], row["key"]) for row in found] == wanted
+        kinds = {row["key"]: row["change"] for row in changes}
+        new, gone = self.model.rows.keys() - then.rows.keys(), then.rows.keys() - self.model.rows
+        assert {key for key, kind in kinds.items() if kind == "inserted"} == new
+        assert {key for key, kind in kinds.items() if kind == "deleted"} == gone
+
     def check_reader(self):
         """Another process, which reads the files and the log."""
         if self.reader is None:
@@ -280,6 +338,7 @@ class History:
         (insert, 8), (upsert, 6), (update, 3), (delete_filter, 2), (delete_keys, 4),
         (delete_frame, 1), (drop_partition, 1), (truncate, 1), (change_fields, 1), (flush, 3),
         (reopen, 2), (rename, 1), (check_reader, 4), (make_index, 3), (drop_index, 1),
+        (compact, 3), (vacuum, 3), (tag, 2), (untag, 1), (restore, 2),
     )  # fmt: skip
 
     def check_recall(self):
@@ -295,6 +354,13 @@ class History:
             except BaseException as error:
                 error.add_note(f"at step {step}: {action.__name__}")
                 raise
+
+
+def plain(model):
+    """Return the rows of a model without dynamic columns."""
+    return [
+        {name: value for name, value in row.items() if name != "color"} for row in model.table()
+    ]
 
 
 def rows_of(table):
