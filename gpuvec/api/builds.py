@@ -15,7 +15,7 @@ from gpuvec.clock import Clock
 from gpuvec.coord.data_coord import BuildIndex, CompactSegments, DataCoord, HeavyJob
 from gpuvec.errors import index_not_built
 from gpuvec.node.build import BuildHost, build_index
-from gpuvec.node.channel import Channel
+from gpuvec.node.shards import Channels
 from gpuvec.query.session import Session, new_session
 from gpuvec.types import SegmentId
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("gpuvec")
 class Host(BuildHost, Protocol):
     """What builds need of the engine."""
 
-    def writable(self) -> Sequence[Channel]:
+    def writable(self) -> Sequence[Channels]:
         """Return the open channels of a database that this process writes to; else none."""
 
 
@@ -248,5 +248,5 @@ class Builds:
             and build.segment_id in state.segments
         )
 
-    def _channel(self, collection_id: str) -> Channel | None:
+    def _channel(self, collection_id: str) -> Channels | None:
         return next((c for c in self._host.writable() if c.collection_id == collection_id), None)

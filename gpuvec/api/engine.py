@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from gpuvec import errors
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
+from gpuvec.api.external_files import ExternalFiles
 from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
-from gpuvec.api.external_files import ExternalFiles
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.writership import Writership
@@ -29,7 +29,8 @@ from gpuvec.coord.tso import TimestampOracle
 from gpuvec.meta.catalog import CollectionState, DatabaseState
 from gpuvec.meta.changes import Change, InitCollection
 from gpuvec.meta.manifest import LogView, ManifestLog
-from gpuvec.node.channel import CHANNEL, Channel
+from gpuvec.node.shards import Channels, channel_names, open_channels
+from gpuvec.node.transaction import Sight
 from gpuvec.proxy.proxy import Proxy
 from gpuvec.rpc import InProcessTransport
 from gpuvec.schema import Schema
@@ -94,7 +95,7 @@ class Engine:
             flush_bytes=flush_bytes, age_s=age_s, wanted=Wanted(size_bytes=segment_bytes)
         )
         self._oracle = TimestampOracle(self._clock)
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, Channels] = {}
         self._names: dict[str, str] = {}  # for messages about collections that are gone
         self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
         self._lock = threading.RLock()
@@ -155,12 +156,12 @@ class Engine:
         channel.look()
         return channel.state
 
-    def channel(self, collection_id: str) -> Channel:
-        """Return the channel of a collection, following its log."""
+    def channel(self, collection_id: str) -> Channels:
+        """Return the channels of a collection, following their logs."""
         self._check_usable()
         return self._channel(collection_id)
 
-    def _channel(self, collection_id: str) -> Channel:
+    def _channel(self, collection_id: str) -> Channels:
         found = self._channels.get(collection_id)
         if found is None:
             with self._lock:
@@ -204,7 +205,12 @@ class Engine:
     # Collections
 
     def create(
-        self, name: str, schema: Schema, more: Callable[[Timestamp], Sequence[Change]] | None = None
+        self,
+        name: str,
+        schema: Schema,
+        more: Callable[[Timestamp], Sequence[Change]] | None = None,
+        *,
+        channels: int = 1,
     ) -> str:
         """Create a collection; return its id.
 
@@ -212,12 +218,15 @@ class Engine:
             name: must be free.
             schema: the fields.
             more: further changes that it begins with, from a new timestamp.
+            channels: how many.
         """
         with self._writing():
             collection_id = f"{ID_PREFIX}{self.mint()}"
             change = self._root.create(name, collection_id)
             log = ManifestLog(keys.collection(collection_id), CollectionState())
-            first = InitCollection(collection_id=collection_id, schema=schema, channels=(CHANNEL,))
+            first = InitCollection(
+                collection_id=collection_id, schema=schema, channels=channel_names(channels)
+            )
             view = self.run(log.read())
             then = [] if more is None else more(self.stamp())
             self.run(log.commit(view, [first, *then], **self._signed()))
@@ -266,7 +275,7 @@ class Engine:
             channel.flush(generation)
 
     @contextmanager
-    def owning(self, collection_id: str) -> Iterator[tuple[Channel, int]]:
+    def owning(self, collection_id: str) -> Iterator[tuple[Channels, int]]:
         """Yield a collection's channel and the generation, as the process that writes."""
         with self._writing() as generation:
             channel = self.channel(collection_id)
@@ -312,7 +321,7 @@ class Engine:
         """Under which this process writes; 0 when it does not."""
         return self._writer.generation
 
-    def writable(self) -> Sequence[Channel]:
+    def writable(self) -> Sequence[Channels]:
         """See `gpuvec.api.builds.Host`."""
         return list(self._channels.values()) if self._writer.generation else []
 
@@ -420,9 +429,12 @@ class Engine:
             raise errors.forked(self.where)
         self._place.check()
 
-    def _open(self, collection_id: str) -> Channel:
+    def _open(self, collection_id: str) -> Channels:
         self._known_name(collection_id)
-        channel = Channel(
+        sight = Sight(ManifestLog(keys.collection(collection_id), CollectionState()))
+        self.run(sight.read())
+        return open_channels(
+            sight,
             collection_id,
             store=self._store,
             run=self.run,
@@ -437,8 +449,6 @@ class Engine:
                 lambda: self.name_of(collection_id),
             ),
         )
-        channel.refresh()
-        return channel
 
     def run(self, procedure: Procedure[T]) -> T:
         """Run a procedure on the store."""

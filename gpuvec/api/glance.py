@@ -2,14 +2,14 @@
 
 from contextlib import AbstractContextManager
 
-from gpuvec.node.channel import Channel
+from gpuvec.node.shards import Channels
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore
 from gpuvec.storage.stamps import together
 
 
 def glance(
-    store: ObjectStore, channel: Channel | None, *, catalog: bool, rows: bool
+    store: ObjectStore, channel: Channels | None, *, catalog: bool, rows: bool
 ) -> AbstractContextManager[None]:
     """Return a block in which a read looks for news only once, at its beginning.
 

@@ -29,11 +29,11 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, SegmentRecord
 from gpuvec.meta.collect import Collected, Limits
 from gpuvec.meta.retention import Needed, needed
-from gpuvec.node.channel import Channel
 from gpuvec.node.compact import Compacted, compact
 from gpuvec.node.loader import Loader
 from gpuvec.node.reindex import with_indexes
 from gpuvec.node.rewrite import Room
+from gpuvec.node.shards import Channels
 from gpuvec.node.weigh import weigh
 from gpuvec.settings import config
 from gpuvec.storage.object_store import Procedure, Size
@@ -103,13 +103,13 @@ class Maintenance:
                 self._data.note_collected(found.collection_id, bool(done.waiting), now_s)
         self.builds.tend()
 
-    def note(self, channel: Channel) -> None:
+    def note(self, channel: Channels) -> None:
         """Tell the coordinator what a channel holds."""
         self._data.note(channel.status(), self._clock.monotonic_s())
         self._data.note_weights(channel.collection_id, self.weights(channel))
 
     def weights(
-        self, channel: Channel, retention_s: float | None = None
+        self, channel: Channels, retention_s: float | None = None
     ) -> tuple[SegmentWeight, ...]:
         """Return what a channel's segments hold; see `needed` for `retention_s`."""
         state = channel.state
@@ -122,7 +122,7 @@ class Maintenance:
             state = replace(state, retention_s=min(retention_s, kept_s))
         return needed(state, self._host.now_ms(), retention_s=default_s)
 
-    def admit(self, channel: Channel, flush_bytes: int) -> None:
+    def admit(self, channel: Channels, flush_bytes: int) -> None:
         """Let a group of writes wait where need be, so that memory and segments stay bounded.
 
         Growing rows are flushed first where they are too many; while compaction is far behind, the
@@ -158,7 +158,7 @@ class Maintenance:
 
     def compact(
         self,
-        channel: Channel,
+        channel: Channels,
         plan: Callable[[Sequence[SegmentWeight]], list[Rewrite]],
         retention_s: float | None = None,
     ) -> Compacted:
@@ -174,7 +174,7 @@ class Maintenance:
 
     def _rewrite(
         self,
-        channel: Channel,
+        channel: Channels,
         inputs: Sequence[SegmentId],
         retention_s: float | None,
         progress: Callable[[float], None],
@@ -195,7 +195,7 @@ class Maintenance:
 
         with self.at_work():
             done = compact(
-                channel,
+                channel.holding(inputs[0]),
                 inputs,
                 need=lambda state: self._need(state, retention_s),
                 room=Room(
@@ -237,7 +237,7 @@ class Maintenance:
             with self._lock:
                 del self._work[token]
 
-    def collect(self, channel: Channel, grace_s: float, *, dry_run: bool = False) -> Collected:
+    def collect(self, channel: Channels, grace_s: float, *, dry_run: bool = False) -> Collected:
         """Mark files that no entry names, and delete those that were marked so long ago."""
         with self._lock:
             work_ms = min(self._work.values(), default=None)
@@ -248,7 +248,7 @@ class Maintenance:
         )
         return channel.collect(self._host.generation, limits, dry_run=dry_run)
 
-    def forget_versions(self, channel: Channel, retention_s: float | None) -> None:
+    def forget_versions(self, channel: Channels, retention_s: float | None) -> None:
         """Commit that versions which need not be kept cannot be read any more."""
 
         def decide(state: CollectionState, _: Timestamp) -> list[Change]:
@@ -265,7 +265,7 @@ class Maintenance:
         """Wait."""
         self._clock.sleep(seconds)
 
-    def finish(self, channel: Channel) -> None:
+    def finish(self, channel: Channels) -> None:
         """Do what is due and costs little, before a database is closed."""
         left = _CLOSE_BYTES
         for rewrite in plan_compaction(self.weights(channel), self._data.wanted):
@@ -292,7 +292,7 @@ class Maintenance:
         """How large segments shall be."""
         return self._data.wanted
 
-    def _channel(self, collection_id: str) -> Channel | None:
+    def _channel(self, collection_id: str) -> Channels | None:
         return next((c for c in self._host.writable() if c.collection_id == collection_id), None)
 
 

@@ -10,7 +10,7 @@ from gpuvec import errors
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.coord.compaction import Rewrite, Wanted, plan_all, plan_vacuum
 from gpuvec.messages import SegmentWeight
-from gpuvec.node.channel import Channel
+from gpuvec.node.shards import Channels
 from gpuvec.settings import config
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Maintained:
 
 def _collected(
     maintenance: Maintenance,
-    channel: Channel,
+    channel: Channels,
     grace_s: float,
     rows_removed: int,
     segments_rewritten: int,

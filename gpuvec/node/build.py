@@ -29,9 +29,9 @@ from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.meta.changes import AddIndex, Change
-from gpuvec.node.channel import Channel
-from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.loader import AUTO, CURVE_FILE
+from gpuvec.node.ports import Segments
+from gpuvec.node.shards import Channels
 from gpuvec.rows import DenseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.segment.sealed import SealedRows
@@ -62,7 +62,7 @@ class BuildHost(Protocol):
 
 
 def build_index(
-    channel: Channel,
+    channel: Channels,
     segment_id: SegmentId,
     field: str,
     definition_id: str,
@@ -143,7 +143,7 @@ class Made:
 
 
 def plan_build(
-    state: CollectionState, shard: ShardDelegator, segment_id: SegmentId, field: str
+    state: CollectionState, shard: Segments, segment_id: SegmentId, field: str
 ) -> BuildPlan | None:
     """Do step 1; None when the index is no longer wanted, or the segment is gone."""
     definition, segment = state.indexes.get(field), state.segments.get(segment_id)
@@ -327,7 +327,7 @@ def adding(
     return decide
 
 
-def damaged(shard: ShardDelegator, field: str, kind: FieldType) -> set[SegmentId]:
+def damaged(shard: Segments, field: str, kind: FieldType) -> set[SegmentId]:
     """Return the segments whose index of a field cannot be used, as far as its files tell.
 
     Raises:

@@ -126,6 +126,10 @@ class Channel:
         """Return the channel of that name: this one."""
         return self
 
+    def holding(self, segment_id: SegmentId) -> "Channel":
+        """Return the channel that a segment is of: this one."""
+        return self
+
     @property
     def owner(self) -> ChannelOwner:
         """What writes to the channel."""
@@ -212,6 +216,13 @@ class Channel:
             self._replayed = []
         self._replayed += summaries(groups)
         return self._replay(groups)
+
+    def _publish(self, version: Timestamp) -> None:
+        """Let reads see what was applied; in all channels, so that they stay at one version."""
+        if self._together is None:
+            self.shard.publish(version)
+        else:
+            self._together.publish(version)
 
     def look(self) -> None:
         """Read the manifest alone: schema and partitions as they are now."""
@@ -568,7 +579,7 @@ class Channel:
                 assert self._loader is not None
                 fill(self.shard, self._loader)
                 self.shard.follow(self.state)
-                self.shard.publish(newest_version(self.state))
+                self._publish(newest_version(self.state))
             return True
 
     def _commit_flush(self, frozen: Frozen, owner: ChannelOwner, generation: int) -> None:

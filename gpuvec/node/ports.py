@@ -3,10 +3,18 @@
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+from gpuvec.segment.sealed import SealedSegment
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import Timestamp
 
 T = TypeVar("T")
+
+
+class Segments(Protocol):
+    """The segments in files of one channel, or of several."""
+
+    def sealed(self) -> tuple[SealedSegment, ...]:
+        """Return them, oldest first."""
 
 
 class Runner(Protocol):
@@ -38,6 +46,9 @@ class Together(Protocol):
 
     def claim(self, generation: int) -> None:
         """Become the owner of all channels."""
+
+    def publish(self, version: Timestamp) -> None:
+        """Let reads see what was applied in all channels, at once."""
 
     def let_go(self) -> None:
         """Forget what is in memory of all channels, under the lock."""

@@ -24,7 +24,7 @@ from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore
 from gpuvec.storage.stamps import LastRead
-from gpuvec.types import ChannelName, Timestamp
+from gpuvec.types import ChannelName, SegmentId, Timestamp
 from gpuvec.wal.log import newest_log
 
 
@@ -74,6 +74,11 @@ class Shards:
         """Return one of the channels."""
         return next(channel for channel in self.channels if channel.name == name)
 
+    def holding(self, segment_id: SegmentId) -> Channel:
+        """Return the channel that a segment is of; any, where it is gone."""
+        record = self.state.segments.get(segment_id)
+        return self.channels[0] if record is None else self.of(record.channel)
+
     @property
     def state(self) -> CollectionState:
         """The manifest as this process knows it."""
@@ -116,7 +121,7 @@ class Shards:
             )
             is_new = before is None or self._followed.entry_id != before.entry_id
             if is_new or any(groups.values()):  # else reads go on with the same snapshots
-                self._publish(
+                self.publish(
                     max(
                         channel.take_over(groups[channel.name], is_new=is_new)
                         for channel in self.channels
@@ -155,7 +160,7 @@ class Shards:
             later = [line for channel in self.channels for line in channel.unsaved_writes()]
             return merged([*self.state.history, *later])
 
-    def _publish(self, version: Timestamp) -> None:
+    def publish(self, version: Timestamp) -> None:
         """Let reads see what was applied in all channels, at once."""
         with self._gate:
             for channel in self.channels:
@@ -174,7 +179,7 @@ class Shards:
                     generation=generation, committer=self._committer,
                 )
             )  # fmt: skip
-            self._publish(
+            self.publish(
                 max(
                     channel.adopt(claimed.logs[channel.name], claimed.groups[channel.name])
                     for channel in self.channels
@@ -184,7 +189,7 @@ class Shards:
                 {channel.name: channel.owner for channel in self.channels},
                 self._stamps.next,
                 beside=self._beside,
-                publish=self._publish,
+                publish=self.publish,
             )
 
     def _own(self, generation: int) -> SpanningWriter:
@@ -260,7 +265,7 @@ class Shards:
                 self.channels[0].commit(changes, generation)
                 for channel in self.channels:
                     channel.follow_manifest()
-                self._publish(newest_version(self.state))
+                self.publish(newest_version(self.state))
 
     def pin(self, changes: Sequence[Change]) -> None:
         """See `Channel.pin`."""
@@ -345,6 +350,11 @@ def _sum(one: WriteSummary, other: WriteSummary) -> WriteSummary:
 
 
 Channels = Channel | Shards
+
+
+def channel_names(count: int) -> tuple[ChannelName, ...]:
+    """Return the names of a new collection's channels, the lowest first."""
+    return tuple(ChannelName(f"s{number:03d}") for number in range(count))
 
 
 def open_channels(sight: Sight, collection_id: str, **wiring: Any) -> Channels:

@@ -16,8 +16,8 @@ from gpuvec.index.curve import RecallCurve
 from gpuvec.index.tune import Progress, measure_curve
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord
 from gpuvec.node.build import best_points
-from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.loader import CURVE_FILE
+from gpuvec.node.ports import Segments
 from gpuvec.rows import DenseVectors
 from gpuvec.segment.sealed import SealedRows
 from gpuvec.segment.view import SegmentIndex
@@ -40,7 +40,7 @@ class Indexed:
     index: SegmentIndex
 
 
-def indexed_segments(state: CollectionState, shard: ShardDelegator, field: str) -> list[Indexed]:
+def indexed_segments(state: CollectionState, shard: Segments, field: str) -> list[Indexed]:
     """Return the segments whose field has the index that is wanted, the largest first."""
     definition = state.indexes[field]
     records = {name: record.indexes.get(field) for name, record in state.segments.items()}

@@ -8,11 +8,11 @@ from gpuvec.messages import SegmentWeight
 from gpuvec.meta.catalog import CollectionState, SegmentRecord
 from gpuvec.meta.past import definition_for_rows
 from gpuvec.meta.retention import ALIVE, Needed, ends
-from gpuvec.node.delegator import ShardDelegator
+from gpuvec.node.ports import Segments
 from gpuvec.segment.sealed import SealedSegment
 
 
-def weigh(state: CollectionState, shard: ShardDelegator, need: Needed) -> tuple[SegmentWeight, ...]:
+def weigh(state: CollectionState, shard: Segments, need: Needed) -> tuple[SegmentWeight, ...]:
     """Return the weights of all segments in files."""
     state = remembering(state, need)
     layouts: dict[int, int] = {}
