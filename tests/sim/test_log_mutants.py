@@ -287,7 +287,7 @@ MUTANTS = [
     Mutant("flush_unconditionally", FILES, flush_unconditionally),
     Mutant("flush_unconditionally", SLOTS, flush_unconditionally),
     Mutant("flush_dead_files", FILES, flush_dead_files, start=455),
-    Mutant("mark_files_in_use", FILES, mark_files_in_use, start=105),
+    Mutant("mark_files_in_use", FILES, mark_files_in_use, start=50),
     Mutant("collect_without_tombstone", FILES, collect_without_tombstone),
 ]
 
