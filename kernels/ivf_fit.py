@@ -21,7 +21,7 @@ from gpuvec.types import Metric
 SAMPLE_PER_CENTER = 64
 MIN_SAMPLE = 8192
 ROUNDS = 8
-NO_SHARE = 0.02  # of a score's spread, that dimensions must bring to be kept
+NO_SHARE = 0.03  # of a score's spread, that dimensions must bring to be kept
 CENTER_SHARE = 0.015  # of the offsets' energy, that centers may leave to them
 EDGE_SHARE = 0.28  # of the offsets' energy, that may lie beyond the first edge
 COARSE = 0.05  # of a score's spread, that rounding before the rotation may take off

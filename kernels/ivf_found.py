@@ -99,6 +99,19 @@ def add_found(job: Any, p: int, row: int, low: Any, high: Any) -> None:
     _keep_low(job, p, low)
 
 
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _begin(job: Any, p: int, members: Any, rows: Any, lost: Any) -> int:
+    """Return how many rows of the query at a place are to be measured; ask for the first ones."""
+    if p == len(members):
+        return 0
+    if get_i64(job.lost, p) != 0:
+        lost[members[p]] = True
+    count = 0 if lost[members[p]] else drop_hopeless(job, p)
+    for i in range(min(AHEAD, count)):
+        prefetch(rows, get_i64(job.found + 8 * job.room * p, i))
+    return count
+
+
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def choose_nearest(
     jobs: Any, members: Any, queries: Any, rows: Any, metric: int, limits: Any, ranks: Any,
@@ -124,14 +137,11 @@ def choose_nearest(
     job, k, measured = jobs[0], out_rows.shape[1], 0
     heap_distances, heap_ranks = np.empty(k, np.float32), np.empty(k, np.int64)
     heap_rows = np.empty(k, np.int64)
+    following = _begin(job, 0, members, rows, lost)
     for p in range(len(members)):
-        j = members[p]
-        if get_i64(job.lost, p) != 0:
-            lost[j] = True
-        count = 0 if lost[j] else drop_hopeless(job, p)
+        j, count = members[p], following
         found, size = job.found + 8 * job.room * p, min(k, count)
-        for i in range(min(AHEAD, count)):
-            prefetch(rows, get_i64(found, i))
+        following = _begin(job, p + 1, members, rows, lost)
         square = wide_dot(queries, j, queries, j) if metric == COSINE else 0.0
         heap_distances[:size] = np.inf
         heap_ranks[:size] = LAST_RANK

@@ -28,6 +28,8 @@ _ADDRESSES = (
     "places",  # (m,) int32, rising
     "never",  # (m,) int32, limits that no sum passes
     "asked",  # (ASKED,) float32
+    "chosen_next",  # the same of the list that comes next
+    "asked_next",
     "bias",  # (2, TILE_ROWS) int32
     "sums",  # (RUN, TILE_ROWS) int32
     "masks",  # (RUN, PARTS) uint16, rows that pass, by bits; and 8 more

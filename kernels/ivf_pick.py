@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuvec.kernels.int8_ir import I32, I64, load, loop, splat, store, vector
-from gpuvec.kernels.int8_tile import FAR, MARGIN, int8_lanes
+from gpuvec.kernels.int8_tile import FAR, MARGIN, TILE_ROWS, WORD, int8_lanes
 from gpuvec.kernels.ivf_ir import F32, LANES, LEAST, LOWEST, REALS, call, spread
 
 # Rows of facts.
@@ -63,6 +63,12 @@ def _reach(builder: Any, flat: bool, score: Any, facts: Any, gain: Any) -> tuple
         far = call(builder, "llvm.sqrt.v16f32", REALS, [far])
         rise = builder.fmul(rise, far)
     return rise, far
+
+
+def _any(builder: Any, flags: Any) -> Any:
+    """Emit whether any lane is flagged."""
+    some = builder.bitcast(flags, ir.IntType(LANES))
+    return builder.icmp_unsigned("!=", some, ir.IntType(LANES)(0))
 
 
 def _flags(builder: Any, score: Any, level: Any, rise: Any, floor: Any) -> Any:
@@ -134,17 +140,22 @@ def _make_choose(flat: bool) -> Any:
             read = _reader(builder, facts, stride, index)
             own = builder.add(scores, builder.mul(index, I64(4)))
             score = load(builder, own, REALS)
-            rise, far = _reach(builder, flat, score, read, gain)
-            flags = _flags(builder, score, read(level), rise, read(floor))
-            some = builder.bitcast(flags, ir.IntType(LANES))
-            with builder.if_then(builder.icmp_unsigned("!=", some, ir.IntType(LANES)(0))):
-                store(builder, builder.select(flags, LEAST, score), own)
-                steps = ir.Constant(vector(LANES), list(range(LANES)))
-                names = builder.add(splat(builder, builder.trunc(index, I32), LANES), steps)
-                values = [names, *lines(builder, score, far, read, ask)]
-                total = builder.load(found)
-                builder.store(_append(builder, flags, values, out, width, total), found)
+            high = builder.fcmp_ordered(">=", score, read(level))
+            with builder.if_then(_any(builder, high)):
+                rise, far = _reach(builder, flat, score, read, gain)
+                near = builder.fcmp_ordered(">=", builder.fadd(score, rise), read(floor))
+                flags = builder.and_(high, near)
+                with builder.if_then(_any(builder, flags)):
+                    choose(index, own, score, far, flags, read)
             return []
+
+        def choose(index: Any, own: Any, score: Any, far: Any, flags: Any, read: Any) -> None:
+            store(builder, builder.select(flags, LEAST, score), own)
+            steps = ir.Constant(vector(LANES), list(range(LANES)))
+            names = builder.add(splat(builder, builder.trunc(index, I32), LANES), steps)
+            values = [names, *lines(builder, score, far, read, ask)]
+            total = builder.load(found)
+            builder.store(_append(builder, flags, values, out, width, total), found)
 
         loop(builder, I64(0), count, LANES, [], step)
         return builder.load(found)
@@ -276,22 +287,28 @@ def set_limits(typingctx: Any, lines: Any, slopes: Any, tail: Any, count: Any, o
     return types.void(types.int64, types.int64, types.float64, types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def fetch_ahead(typingctx: Any, address: Any, size: Any) -> Any:
-    """Ask the memory for `size` bytes that will be read soon."""
-
+def _make_fetch(stride: int, nearness: int) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address, size = args
+        address, stop = args
         byte = ir.IntType(8).as_pointer()
 
         def step(index: Any, carried: list[Any]) -> list[Any]:
-            place = builder.inttoptr(builder.add(address, index), byte)
             kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
             fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            builder.call(fetch, [place, I32(0), I32(2), I32(1)])
+            builder.call(fetch, [builder.inttoptr(index, byte), I32(0), I32(nearness), I32(1)])
             return []
 
-        loop(builder, I64(0), size, 64, [], step)
+        loop(builder, address, stop, stride, [], step)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), codegen
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fetch(typingctx: Any, address: Any, stop: Any) -> Any:
+        """Ask the memory for what will be read soon, from an address to another."""
+        return types.void(types.int64, types.int64), codegen
+
+    return fetch
+
+
+fetch_near = _make_fetch(64, 3)  # to the first cache
+fetch_tile = _make_fetch(64, 2)  # to the second
+fetch_part = _make_fetch(TILE_ROWS * WORD, 3)  # every step of 16 rows

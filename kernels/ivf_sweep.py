@@ -62,7 +62,9 @@ from gpuvec.kernels.ivf_pick import (
     UNIT,
     choose_flat,
     choose_round,
-    fetch_ahead,
+    fetch_near,
+    fetch_part,
+    fetch_tile,
     seek_flat,
     seek_round,
     set_limits,
@@ -109,28 +111,24 @@ def _score_centers(job: Any) -> None:
         pick_level(tops, job.near, _facts(job, LEVEL_NEAR) + 4 * first)
 
 
-@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
-def _ask(job: Any, at: int, reach: float, patience: float) -> None:
-    """Write what is asked of a list."""
-    put_f32(job.asked, GAIN, np.float32(reach) * get_f32(job.spreads, at))
-    put_f32(job.asked, STEPS, np.float32(1.0 / get_f64(job.units, at)))
-    put_f32(job.asked, DOUBT_STEPS, np.float32(job.doubt * get_f64(job.steps, at)))
-    put_f32(job.asked, DOUBT_UNITS, np.float32(job.doubt * get_f64(job.losses, at)))
-    put_f32(job.asked, DOUBT_NORMS, np.float32(job.doubt * get_f64(job.norms, at)))
-    put_f32(job.asked, PATIENCE, np.float32(patience))
-
-
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
-def _choose(job: Any, at: int, level: int, floor: int) -> Any:
-    """Choose the queries that a list is scanned for; return how many there are."""
+def _choose_next(job: Any, at: int, level: int, floor: int, reach: float, patience: float) -> Any:
+    """Choose the queries that a list is scanned for next; return how many there are."""
+    if at >= job.lists:
+        return 0
+    asked, out, width = job.asked_next, job.chosen_next, job.chosen_bytes
+    put_f32(asked, GAIN, np.float32(reach) * get_f32(job.spreads, at))
+    put_f32(asked, STEPS, np.float32(1.0 / get_f64(job.units, at)))
+    put_f32(asked, DOUBT_STEPS, np.float32(job.doubt * get_f64(job.steps, at)))
+    put_f32(asked, DOUBT_UNITS, np.float32(job.doubt * get_f64(job.losses, at)))
+    put_f32(asked, DOUBT_NORMS, np.float32(job.doubt * get_f64(job.norms, at)))
+    put_f32(asked, PATIENCE, np.float32(patience))
     scores, facts, stride = job.scores + at * job.row_bytes, _facts(job, 0), job.fact_bytes
+    if job.size > FEW:
+        fetch_near(scores + job.row_bytes, scores + 2 * job.row_bytes)
     if job.flat:
-        return choose_flat(
-            scores, job.size, facts, stride, level, floor, job.asked, job.chosen, job.chosen_bytes
-        )
-    return choose_round(
-        scores, job.size, facts, stride, level, floor, job.asked, job.chosen, job.chosen_bytes
-    )
+        return choose_flat(scores, job.size, facts, stride, level, floor, asked, out, width)
+    return choose_round(scores, job.size, facts, stride, level, floor, asked, out, width)
 
 
 @njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
@@ -213,6 +211,11 @@ def _finish_hits(job: Any, at: int, tile: int, first: int, count: int, stop: int
         put_u16(job.masks, count * PARTS + i, np.uint16(0))
     hits = list_parts(job.masks, (count * PARTS + 7) // 8 * 8, job.parts)
     passed = 0
+    if stop < steps:
+        for p in range(hits):
+            v = np.int64(get_i32(job.parts, p)) % PARTS
+            rows = tile_codes + v * PART * WORD
+            fetch_part(rows + stop * _TILE, rows + steps * _TILE)
     for p in range(hits):
         part: Any = np.int64(get_i32(job.parts, p))
         i, v = first + part // PARTS, part % PARTS
@@ -259,6 +262,17 @@ def _scan_tile(job: Any, at: int, tile: int, keep: int, count: int, whole: bool)
         _finish_hits(job, at, tile, first, some, stop)
 
 
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _scan_list(job: Any, at: int, count: int, whole: bool) -> None:
+    """Scan a list for the chosen queries."""
+    for tile in range(get_i64(job.list_tiles, at), get_i64(job.list_tiles, at + 1)):
+        keep = get_i64(job.keep, tile)
+        if keep == UNKNOWN:
+            keep = _mask_tile(job, tile)
+        if keep != 0:
+            _scan_tile(job, at, tile, keep, count, whole)
+
+
 @njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sweep(job: Any, level: int, floor: int, reach: float, patience: float, whole: bool) -> None:
     """Scan lists for the queries whose center's score reaches a level, and may reach a floor.
@@ -274,21 +288,22 @@ def _sweep(job: Any, level: int, floor: int, reach: float, patience: float, whol
     size = job.row_steps * _TILE
     ahead = size if whole else job.edge * _TILE
     following = _seek(job, 0, level, floor, reach)
+    coming = _choose_next(job, following, level, floor, reach, patience)
     while following < job.lists:
-        at = following
+        at, count = following, coming
+        job.chosen, job.chosen_next = job.chosen_next, job.chosen
+        job.asked, job.asked_next = job.asked_next, job.asked
         following = _seek(job, at + 1, level, floor, reach)
-        if following < job.lists:
-            fetch_ahead(job.codes + get_i64(job.list_tiles, following) * size, ahead)
-        _ask(job, at, reach, patience)
-        count = _choose(job, at, level, floor)
-        if count == 0:
-            continue
-        for tile in range(get_i64(job.list_tiles, at), get_i64(job.list_tiles, at + 1)):
-            keep = get_i64(job.keep, tile)
-            if keep == UNKNOWN:
-                keep = _mask_tile(job, tile)
-            if keep != 0:
-                _scan_tile(job, at, tile, keep, count, whole)
+        adjoins = following == at + 1
+        if adjoins:  # as it would be if all lists were looked at
+            coming = _choose_next(job, following, level, floor, reach, patience)
+        if following < job.lists and (coming > 0 or not adjoins):
+            begin = job.codes + get_i64(job.list_tiles, following) * size
+            fetch_tile(begin, begin + ahead)
+        if count > 0:
+            _scan_list(job, at, count, whole)
+        if not adjoins:
+            coming = _choose_next(job, following, level, floor, reach, patience)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -57,9 +57,11 @@ class Work:
         self._held: dict[str, NDArray[Any]] = {
             "facts": np.zeros((FACTS, size), np.float32),
             "chosen": aligned_zeros((CHOSEN, size + LANES), np.float32),
+            "chosen_next": aligned_zeros((CHOSEN, size + LANES), np.float32),
             "scores": aligned_zeros((score_words(size, lists),), np.float32),
             "tops": aligned_zeros((size, TILE_ROWS), np.float32),
             "asked": np.zeros(ASKED, np.float32),
+            "asked_next": np.zeros(ASKED, np.float32),
             "bias": aligned_zeros((2, TILE_ROWS), np.int32),
             "parts": np.zeros(RUN * PARTS + 16, np.int32),
             "filled": np.zeros(size, np.int64),
@@ -123,7 +125,7 @@ def score_words(size: int, lists: int) -> int:
 def work_bytes(pack: IvfPack, room: int) -> int:
     """Return about what each query of a `Work` takes, with room for so many candidates."""
     lists, dim = len(pack.arrays.units) + TILE_ROWS, pack.origin.size
-    return 4 * lists + 16 * room + 8 * dim + 4 * (FACTS + CHOSEN + TILE_ROWS)
+    return 4 * lists + 16 * room + 8 * dim + 4 * (FACTS + 2 * CHOSEN + TILE_ROWS)
 
 
 class WorkPool:

@@ -38,7 +38,7 @@ _NAME = "sweep of lists"
 _FEW = 4  # queries that are answered before compiled code is loaded
 _DEFAULT = 0.5
 _EVERY = 1 << 30  # queries that ask without a mask, in time
-_SETTINGS = (0.0, 0.08, 0.16, 0.25, 0.32, 0.38, 0.44, 0.5, 0.57, 0.65, 0.78, 1.0)
+_SETTINGS = (0.0, 0.12, 0.22, 0.3, 0.36, 0.4, 0.44, 0.49, 0.54, 0.6, 0.7, 0.82, 1.0)
 
 
 def effort_of(knob: float) -> Effort:
