@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gpuvec.clock import LOGICAL_BITS, pack_timestamp
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes_versions import Forget
+from gpuvec.storage import keys
 from gpuvec.types import RowMask, Timestamp
 
 ALIVE = 2**63 - 1  # when a row was deleted that was not
@@ -67,10 +68,18 @@ def needed(state: CollectionState, now_ms: int, *, retention_s: float) -> Needed
     kept_s = retention_s if state.retention_s is None else state.retention_s
     outlived = pack_timestamp(max(0, now_ms - int(kept_s * 1000)))
     begun = [write.ts for write in state.history if write.ts <= outlived][-1:]  # it held then
+    if not begun and outlived < _created(state):
+        begun = [0]
     since = max(min(*begun, outlived, newest_version(state)), state.past.forgotten)
     pins = {pin.version for pin in state.pins.values() if pin.expires_ms > now_ms}
     points = {version for version in pins.union(state.tags.values()) if version < since}
     return Needed(since, tuple(sorted(points)), outlived, now_ms)
+
+
+def _created(state: CollectionState) -> Timestamp:
+    """Return when a collection was made, as its id tells; 0 for ids of other kinds."""
+    ulid = state.collection_id.rpartition("-")[2]
+    return pack_timestamp(keys.ulid_time_ms(ulid)) if keys.is_ulid(ulid) else 0
 
 
 def newest_version(state: CollectionState) -> Timestamp:

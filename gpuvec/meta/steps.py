@@ -1,6 +1,6 @@
 """What each change does to a collection's state, and what must hold for it to be done."""
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import attrgetter
@@ -188,8 +188,8 @@ def _newest(writes: tuple[WriteSummary, ...], state: "CollectionState") -> tuple
     newest_ms, _ = unpack_timestamp(ordered[-1].ts if ordered else 0)
     listed_ms = max(HISTORY_MS, int((state.retention_s or 0) * 1000))
     oldest = pack_timestamp(max(0, newest_ms - listed_ms))
-    cut = bisect_left(ordered, oldest, key=_write_ts)
-    cut = max(cut, len(ordered) - HISTORY_LINES)
+    cut = bisect_right(ordered, oldest, key=_write_ts) - 1  # what held at that time stays too
+    cut = max(cut, len(ordered) - HISTORY_LINES, 0)
     tagged = set(state.tags.values())
     return (*(write for write in ordered[:cut] if write.ts in tagged), *ordered[cut:])
 

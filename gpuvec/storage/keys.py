@@ -247,6 +247,11 @@ def ulid(now_ms: int, randomness: str) -> str:
     return "".join(_ULID_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def is_ulid(text: str) -> bool:
+    """Return whether `ulid` may have made a text."""
+    return len(text) == 26 and set(text) <= set(_ULID_ALPHABET)
+
+
 def ulid_time_ms(name: str) -> int:
     """Return the time of birth in a ULID."""
     number = 0

@@ -86,6 +86,18 @@ class ModelCollection:
         for row in self.rows.values():
             row.pop(name)
 
+    def copy(self) -> "ModelCollection":
+        """Return the collection as it is now, for later."""
+        found = ModelCollection(self.key, self.defaults)
+        found.rows = {key: dict(row) for key, row in self.rows.items()}
+        found.partition_of = dict(self.partition_of)
+        return found
+
+    def restore(self, then: "ModelCollection") -> None:
+        """Have the rows of a copy, with the fields of now."""
+        self.rows = {key: {**self.defaults, **row} for key, row in then.rows.items()}
+        self.partition_of = dict(then.partition_of)
+
     def table(self) -> list[Row]:
         """Return all rows by key, vectors as lists."""
         return [self.rows[key] for key in sorted(self.rows)]

@@ -23,6 +23,7 @@ from gpuvec.meta.changes_versions import DropPin, DropTag, Forget, Pin, SetReten
 from gpuvec.meta.past import definition_for_rows, state_at
 from gpuvec.meta.retention import ALIVE, Needed, ends, needed, newest_version, readable
 from gpuvec.schema import Int64, Schema, String
+from gpuvec.storage.keys import ulid
 
 HOUR = 3_600_000
 SCHEMA = Schema({"id": Int64(), "a": String(nullable=True)}, "id")
@@ -316,8 +317,9 @@ def test_changes_written_before_they_had_a_time_hold_for_all_versions():
 
 
 def test_tagged_versions_stay_listed():
-    state = after(SetTag(name="t", version=at_hour(100)), written(101), written(300), state=OWNED)
-    assert [write.ts for write in state.history] == [at_hour(100), at_hour(300)]
+    tagged = SetTag(name="t", version=at_hour(100))
+    state = after(tagged, written(101), written(102), written(300), state=OWNED)
+    assert [write.ts for write in state.history] == [at_hour(100), at_hour(102), at_hour(300)]
 
 
 def test_versions_are_listed_as_long_as_they_are_kept():
@@ -337,3 +339,21 @@ def test_rows_are_rewritten_under_the_newest_schema_that_loses_nothing_needed():
     assert [definition_for_rows(state, v).schema_version for v in range(1, 6)] == [5] * 5
     state = after(Forget(since=30, points=(5,), time_ms=0), state=wide)
     assert [definition_for_rows(state, v).schema_version for v in range(1, 6)] == [1, 5, 5, 5, 5]
+
+
+def test_a_collection_younger_than_its_retention_forgets_nothing():
+    name = f"c-{ulid(100 * HOUR, '0' * 32)}"
+    first = InitCollection(collection_id=name, schema=SCHEMA, channels=("s000",))
+    state = after(
+        SetEpoch(channel="s000", epoch=1), written(100), state=CollectionState().apply(first)
+    )
+    assert needed(state, 100 * HOUR, retention_s=3600).since == 0
+    assert needed(state, 102 * HOUR, retention_s=3600).since == at_hour(100)
+
+
+def test_the_version_that_held_when_retention_began_is_needed_by_its_number():
+    state = after(written(98), written(102), state=OWNED)
+    need = needed(state, 101 * HOUR, retention_s=3600 * 2)
+    assert need.since == at_hour(98)
+    state = after(written(150), state=OWNED)
+    assert [write.ts for write in state.history] == [at_hour(100), at_hour(150)]

@@ -213,6 +213,10 @@ class History:
         if age == "0s":
             self.doubtful |= self.past.keys() - {*self.tags.values(), self.items.version}
 
+    def rename(self):
+        self.db.rename("items", "other")
+        self.db.rename("other", "items")
+
     def tag(self):
         version, name = self.random.choice(list(self.past)), f"t{len(self.tags)}"
         if version not in self.doubtful:
