@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpuvec.errors import CorruptError, damaged_log, log_undecided
+from gpuvec.errors import CorruptError, damaged_log, log_of_another_kind, log_undecided
 from gpuvec.storage import keys
 from gpuvec.storage.checksum import crc32c
 from gpuvec.storage.object_store import Get, GetRange, List, Procedure, Size, Sleep, Sync
@@ -124,6 +124,9 @@ def read_chain(
     known = cursor or FileCursor()
     after = max(at.flushed_lsn, known.lsn)
     if newest is None:
+        found = yield List(f"{channel.folder}/")
+        if any((keys.parse_number(key) or 0) > at.flushed_lsn for key in found):
+            raise log_of_another_kind(channel.folder, in_files=False)
         if at.flushed_lsn:
             raise damaged_log(channel.folder, "all its files are missing")
         return Chain(groups=(), cursor=known)

@@ -10,6 +10,9 @@ else it went into a collected range; 3. read the slots from the flushed position
 list the marks again: above the flushed position they mean that slots were collected, perhaps
 created again, while they were read: from 2 again.
 
+A log that was copied from a local directory has files beside; writes in them that are in no segment
+are refused, GV-562: no slot could come after them.
+
 Truncation creates a mark, deletes the slots below it, then older marks. Fences stay: an owner that
 slept must find its next slot taken, whenever it wakes. The slot of the mark stays too: so the
 newest slot there is tells every reader in one listing whether any was written since it looked.
@@ -24,10 +27,12 @@ from gpuvec.errors import (
     channel_fenced,
     claim_lost,
     damaged_log,
+    log_of_another_kind,
 )
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Delete, Get, List, Nonce, Procedure, PutIfAbsent
 from gpuvec.types import Timestamp
+from gpuvec.wal import files
 from gpuvec.wal.channel import (
     Channel,
     ChannelPosition,
@@ -58,7 +63,7 @@ def read_tail(
 
     def attempt(at: ChannelPosition) -> Procedure[tuple[tuple[Group, ...], SlotCursor]]:
         after = max(at.flushed_lsn, cursor.lsn if cursor else 0)
-        last = yield from _last_slot(channel, after)
+        last = yield from _last_slot(channel, after, at if cursor is None else None)
         frames = yield from _read(channel, after, last)
         yield from _check_marks(channel, at)
         groups = tuple(group_of(frame) for frame in frames if frame.kind.has_records)
@@ -175,7 +180,7 @@ class SlotLog:
 
 def _fence(channel: Channel, epoch: int, at: ChannelPosition) -> Procedure[int]:
     """Create a fence in the first free slot; return its number."""
-    lsn = yield from _last_slot(channel, at.flushed_lsn)
+    lsn = yield from _last_slot(channel, at.flushed_lsn, at)
     if lsn > at.flushed_lsn:
         (frame,) = yield from _read(channel, lsn - 1, lsn)
         if frame.epoch > epoch:
@@ -192,14 +197,38 @@ def _fence(channel: Channel, epoch: int, at: ChannelPosition) -> Procedure[int]:
             raise claim_lost(channel.name, mine=epoch, newest=other)
 
 
-def _last_slot(channel: Channel, after: int) -> Procedure[int]:
-    """Return the last of the consecutive slots after a number, or that number."""
+def _last_slot(channel: Channel, after: int, at: ChannelPosition | None) -> Procedure[int]:
+    """Return the last of the consecutive slots after a number, or that number.
+
+    Args:
+        channel: whose log it is.
+        after: a number at or above the flushed one.
+        at: set to look also for files of a local directory, from which the log was copied.
+    """
     found = yield List(f"{channel.folder}/", _key(channel, after))
+    if at is not None and any(keys.parse_wal_file(key) for key in found):
+        yield from _check_files(channel, at)
     numbers = [number for key in found if (number := keys.parse_number(key))]
     for expected, number in enumerate(numbers, after + 1):
         if number != expected:
             raise damaged_log(channel.folder, f"slot {expected} is missing")
     return after + len(numbers)
+
+
+def _check_files(channel: Channel, at: ChannelPosition) -> Procedure[None]:
+    """Refuse to go on without writes that lie in files; those that are in segments do no harm."""
+    found = yield List(f"{channel.folder}/")
+    newest_file = max(first for key in found for _, first in [keys.parse_wal_file(key) or (0, 0)])
+    if newest_file <= max(keys.parse_number(key) or 0 for key in found):
+        return  # slots came after them
+
+    def known() -> Procedure[ChannelPosition]:
+        yield from ()
+        return at
+
+    groups, _ = yield from files.read_tail(channel, known, None)
+    if groups:
+        raise log_of_another_kind(channel.folder, in_files=True)
 
 
 def _read(channel: Channel, after: int, last: int) -> Procedure[list[Frame]]:
