@@ -234,13 +234,11 @@ class Database:
             made = infer_schema(data, primary_key)
         elif primary_key is not None and primary_key != made.primary_key:
             raise errors.two_primary_keys(made.primary_key, primary_key)
-        collection = self._collection(self._engine.create(name, made))
-        if data is not None:
-            try:
-                collection.insert(data)
-            except BaseException:
-                self._engine.drop(name)
-                raise
+        if data is None:
+            return self._collection(self._engine.create(name, made))
+        with self._engine.creating(name, made) as collection_id:
+            collection = self._collection(collection_id)
+            collection.insert(data)
         return collection
 
     def _create_external(

@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from gpuvec import errors
@@ -96,6 +96,7 @@ class Engine:
         )
         self._oracle = TimestampOracle(self._clock)
         self._channels: dict[str, Channels] = {}
+        self._unnamed: dict[str, str] = {}  # collections that are being filled, and their names
         self._names: dict[str, str] = {}  # for messages about collections that are gone
         self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
         self._lock = threading.RLock()
@@ -196,7 +197,7 @@ class Engine:
         return self._known_name(collection_id)
 
     def _known_name(self, collection_id: str) -> str:
-        name = self._root.name_of(collection_id)
+        name = self._root.name_of(collection_id) or self._unnamed.get(collection_id)
         if name is None:
             raise errors.collection_gone(self._names.get(collection_id, collection_id))
         self._names[collection_id] = name
@@ -221,29 +222,71 @@ class Engine:
             channels: how many.
         """
         with self._writing():
-            collection_id = f"{ID_PREFIX}{self.mint()}"
-            change = self._root.create(name, collection_id)
-            log = ManifestLog(keys.collection(collection_id), CollectionState())
-            first = InitCollection(
-                collection_id=collection_id, schema=schema, channels=channel_names(channels)
-            )
-            view = self.run(log.read())
-            then = [] if more is None else more(self.stamp())
-            self.run(log.commit(view, [first, *then], **self._signed()))
-            self._commit(change)
+            collection_id = self._begin(name, schema, more, channels)
+            self._commit(self._root.create(name, collection_id))
             return collection_id
+
+    @contextmanager
+    def creating(self, name: str, schema: Schema, *, channels: int = 1) -> Iterator[str]:
+        """Yield the id of a new collection, which gets its name only if the block succeeds.
+
+        Until then nobody else can find it, and what dies before leaves files without a name, which
+        the next process that writes deletes.
+
+        Args:
+            name: must be free, at the end too.
+            schema: the fields.
+            channels: how many.
+        """
+        with self._writing():
+            collection_id = self._begin(name, schema, None, channels)
+            self._unnamed[collection_id] = name
+        try:
+            yield collection_id
+            with self._writing():
+                self._commit(self._root.create(name, collection_id))
+        except BaseException:
+            with suppress(errors.GpuvecError), self._writing():
+                if self._root.name_of(collection_id) is None:
+                    self._discard(collection_id, name)
+            raise
+        finally:
+            del self._unnamed[collection_id]
+
+    def _begin(
+        self,
+        name: str,
+        schema: Schema,
+        more: Callable[[Timestamp], Sequence[Change]] | None,
+        channels: int,
+    ) -> str:
+        """Begin the log of a collection without a name; return its id."""
+        collection_id = f"{ID_PREFIX}{self.mint()}"
+        self._root.create(name, collection_id)  # checks the name
+        log = ManifestLog(keys.collection(collection_id), CollectionState())
+        first = InitCollection(
+            collection_id=collection_id, schema=schema, channels=channel_names(channels)
+        )
+        view = self.run(log.read())
+        then = [] if more is None else more(self.stamp())
+        self.run(log.commit(view, [first, *then], **self._signed()))
+        return collection_id
 
     def drop(self, name: str) -> None:
         """Forget a collection, then delete its files: now, or after reads that are under way."""
         with self._writing():
             _, collection_id = self._root.resolve(name)
             self._commit(self._root.drop(name))
-            channel = self._channels.pop(collection_id, None)
-            if channel is not None:
-                channel.retire(name)
-            self.builds.forget(collection_id)
-            self._dropped.add([collection_id])
-            self._dropped.delete()
+            self._discard(collection_id, name)
+
+    def _discard(self, collection_id: str, name: str) -> None:
+        """Delete the files of a collection without a name: now, or after reads under way."""
+        channel = self._channels.pop(collection_id, None)
+        if channel is not None:
+            channel.retire(name)
+        self.builds.forget(collection_id)
+        self._dropped.add([collection_id])
+        self._dropped.delete()
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name."""

@@ -49,6 +49,9 @@ _FILLED: Sequence[Step] = (
 
 PROCEDURES: Mapping[str, Procedure] = {
     "create a collection": Procedure(steps=[_create]),
+    "create a collection with its rows": Procedure(
+        steps=[lambda db: db.create_collection("items", SCHEMA, data=rows(*range(10)))]
+    ),
     "drop a collection": Procedure(before=_FILLED, steps=[lambda db: db.drop_collection("items")]),
     "create one of a dropped one's name": Procedure(
         before=(*_FILLED, lambda db: db.drop_collection("items")), steps=[_create]
