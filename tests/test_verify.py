@@ -7,6 +7,8 @@ import sys
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import gpuvec as gv
@@ -414,6 +416,40 @@ def test_a_file_that_was_collected_meanwhile_is_no_finding(original, tmp_path):
     report = Walk(Scan(Slow(copy), lambda _: None), "here").report()
     assert not old.exists()
     assert report.is_sound, report.findings
+
+
+# Copies and external collections
+
+
+def test_a_copy_that_was_cut_is_not_repaired_into_a_whole_one(original, tmp_path):
+    copy = tmp_path / "db"
+    shutil.copytree(original, copy)
+    (copy / "copy.json").write_text('{"format": 1, "made_by": "gpuvec copy"}')
+    remove(copy / "gpuvec.json")
+    report = verify(copy, repair=True)
+    assert not report.is_sound
+    assert [finding.kind for finding in report.findings] == ["copy"]
+    assert not (copy / "gpuvec.json").exists()
+
+
+def test_vectors_decoded_from_files_of_others_are_compared_and_forgotten(tmp_path):
+    table = pa.table({"id": np.arange(30), "v": pa.array(list(rows(range(30))["v"]))})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with gv.connect(tmp_path / "db") as db:
+        items = db.create_collection(
+            "items", external=str(tmp_path / "rows.parquet"), primary_key="id"
+        )
+        items.search(np.zeros(8, np.float32), k=3).to_arrow()
+    assert verify(tmp_path / "db").is_sound
+    (decoded,) = (tmp_path / "db").rglob("vec-v.arrow")
+    flip(decoded)
+    (finding,) = verify(tmp_path / "db").findings
+    assert (finding.kind, finding.code, finding.rows) == ("decoded vectors", "GV-503", 0)
+    assert verify(tmp_path / "db", repair=True).is_sound
+    assert verify(tmp_path / "db").is_sound
+    with gv.connect(tmp_path / "db") as db:
+        found = db["items"].search(np.full(8, 7.1, np.float32), k=1, metric="l2").to_arrow()
+        assert found["id"].to_pylist() == [7]
 
 
 # Where databases lie, and the command

@@ -43,6 +43,10 @@ class ChannelCheck:
                 self._check_fence(key)
         for lsn in state.fences:
             self._check_flushed_fence(keys.wal_slot(self._channel.folder, lsn))
+        for key in found:
+            lsn = keys.parse_number(key) if key.endswith(".wal") else None
+            if lsn is not None and lsn <= state.flushed_lsn and lsn not in state.fences:
+                self._check_flushed(key)
         if keys.wal_hint(self._channel.folder) in found:
             self._check_hint()
         if tail is not None and isinstance(tail.cursor, FileCursor) and tail.cursor.spans:
@@ -113,6 +117,26 @@ class ChannelCheck:
                 decode_frame(key, data)
         except (StorageError, UnsupportedError) as error:
             self._add_fence(key, *problem_of(error))
+
+    def _check_flushed(self, key: str) -> None:
+        """Check a slot whose writes are in segments: nobody reads it again."""
+        try:
+            data = self._scan.get(key)
+            if data is not None:
+                decode_frame(key, data)
+        except (StorageError, UnsupportedError) as error:
+            code, problem = problem_of(error)
+            self._scan.add(
+                Finding(
+                    level=Level.HARMLESS,
+                    key=key,
+                    kind="log",
+                    problem=problem,
+                    code=code,
+                    collection=self._collection,
+                    remedy="none needed: what it held is in segments, and a later flush deletes it",
+                )
+            )
 
     def _add_fence(self, key: str, code: str, problem: str) -> None:
         self._scan.add(

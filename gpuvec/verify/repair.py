@@ -4,7 +4,7 @@
   the log was read without the broken one.
 * The hint of a log says how long the newest file is, and that is read from the file.
 * The format file says one thing, which everything else that was read says too.
-* An index is made of rows that are whole.
+* An index is made of rows that are whole, and vectors decoded from an external file of that file.
 
 Nothing else is repaired: not an entry, a log, or a file of rows. Orphans are left to collection,
 and the torn end of a log to the next writer, who knows whether others are still writing.
@@ -29,6 +29,7 @@ from gpuvec.storage.open import Store
 from gpuvec.types import ChannelName
 from gpuvec.verify.manifests import repair_log
 from gpuvec.verify.report import Finding, Level
+from gpuvec.verify.segments import DECODED
 from gpuvec.wal.channel import Channel, ChannelPosition
 from gpuvec.wal.files import FileCursor, Hint
 from gpuvec.wal.log import read_tail
@@ -54,6 +55,9 @@ def _repaired(store: Store, finding: Finding, findings: Sequence[Finding]) -> bo
             return False
         store.delete([keys.FORMAT])
         create_format(store)
+        return True
+    if finding.kind == DECODED:
+        store.delete([f"{finding.key.rpartition('.')[0]}.json"])  # what says that they are there
         return True
     if finding.level is not Level.HARMLESS:
         return False

@@ -1,5 +1,6 @@
 """Checks of a collection's segment, deletion and index files against its manifest."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,18 @@ import numpy as np
 from gpuvec.errors import StorageError, UnsupportedError
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import SegmentRecord
+from gpuvec.storage import keys
 from gpuvec.storage.records import FileRecord, SegmentFiles
 from gpuvec.storage.segment_files import read_deletes
 from gpuvec.verify.report import Finding, Level, when
 from gpuvec.verify.scan import Scan, file_problem, parquet_rows, problem_of
 
+DECODED = "decoded vectors"
 _RESTORE = "restore this file from a copy of the database"
-_REBUILD = "repair builds it anew; so does create_index with the arguments of then"
+_REMEDIES = {  # of what is made of rows that are elsewhere
+    "index": "repair builds it anew; so does create_index with the arguments of then",
+    "decoded": "repair forgets it; it is decoded again when it is needed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +31,7 @@ class NamedFile:
     record: FileRecord
     kind: str
     segment: SegmentRecord
-    part: str  # scalars, vectors, deletes or index
+    part: str  # scalars, vectors, deletes, index or decoded
     field: str = ""
 
 
@@ -60,6 +66,22 @@ def _additions_of(segment: SegmentRecord) -> Iterator[NamedFile]:
             )
 
 
+def decoded_files(scan: Scan, prefix: str, state: CollectionState) -> Iterator[NamedFile]:
+    """Yield what was decoded of the files of an external collection; they can be decoded again."""
+    for segment in state.segments.values():
+        if "external" not in segment.files:
+            continue
+        for key in scan.store.list(f"{keys.segment_folder(prefix, segment.segment_id)}/"):
+            data = scan.get(key) if key.endswith(".json") else None
+            for record in json.loads(data).values() if data else ():
+                yield NamedFile(
+                    record=FileRecord.from_json(record),
+                    kind=DECODED,
+                    segment=segment,
+                    part="decoded",
+                )
+
+
 def check_file(scan: Scan, file: NamedFile, collection: str) -> Finding | None:
     """Compare one file with its record: length, checksum, and how many rows it tells of."""
     found = file_problem(scan.store, file.record) or _contents_problem(scan, file)
@@ -67,7 +89,7 @@ def check_file(scan: Scan, file: NamedFile, collection: str) -> Finding | None:
     if found is None:
         return None
     code, problem = found
-    rows = 0 if file.part == "index" else file.segment.row_count
+    derived = file.part in _REMEDIES
     return Finding(
         level=Level.DAMAGE,
         key=file.record.key,
@@ -77,9 +99,9 @@ def check_file(scan: Scan, file: NamedFile, collection: str) -> Finding | None:
         collection=collection,
         field=file.field if file.part == "index" else "",
         affected=_affected(file),
-        rows=rows,
-        since=None if file.part == "index" else file.segment.first_ts,
-        remedy=_REBUILD if file.part == "index" else _RESTORE,
+        rows=0 if derived else file.segment.row_count,
+        since=None if derived else file.segment.first_ts,
+        remedy=_REMEDIES.get(file.part, _RESTORE),
     )
 
 
@@ -92,6 +114,8 @@ def _affected(file: NamedFile) -> str:
             return f'the field "{file.field}" of {rows}; {times}'
         case "deletes":
             return f"{rows}: which of them are deleted; {times}"
+        case "decoded":
+            return f"no row; searches of {rows}, until it is forgotten"
         case "index":
             return f'no row; searches of "{file.field}" that use the index of {rows}'
     return f"all fields of {rows}; {times}"

@@ -24,7 +24,7 @@ from gpuvec.verify.logs import ChannelCheck
 from gpuvec.verify.manifests import LogCheck
 from gpuvec.verify.report import Finding, Level, Report
 from gpuvec.verify.scan import Scan, problem_of
-from gpuvec.verify.segments import NamedFile, check_file, named_files
+from gpuvec.verify.segments import DECODED, NamedFile, check_file, decoded_files, named_files
 from gpuvec.wal.channel import Channel, ChannelPosition, Position
 
 _ORDER = list(Level)
@@ -98,16 +98,20 @@ class Walk:
             code, problem = "GV-605", "it is missing"
         except (StorageError, UnsupportedError) as error:
             code, problem = problem_of(error)
+        remedy = "repair writes it anew, if all else can be read"
+        kind = "format file"
+        if self._scan.store.size(keys.COPY) is not None:
+            kind, remedy = "copy", "run `gpuvec copy` again: it goes on where it was"
         self._scan.add(
             Finding(
                 level=Level.DAMAGE,
                 key=keys.FORMAT,
-                kind="format file",
+                kind=kind,
                 problem=problem,
                 code=code,
                 affected="the database: it cannot be opened",
                 rows=None,
-                remedy="repair writes it anew, if all else can be read",
+                remedy=remedy,
             )
         )
 
@@ -131,7 +135,7 @@ class Walk:
             words = Channel(prefix=prefix, name=channel)
             check = ChannelCheck(self._scan, words, name, _position(prefix, channel))
             check.check(state)
-        self._check_files(view.state, name)
+        self._check_files(prefix, view.state, name)
         self._note_orphans(prefix, view.state, name)
 
     def _add_empty(self, prefix: str, name: str) -> None:
@@ -149,10 +153,11 @@ class Walk:
             )
         )
 
-    def _check_files(self, state: CollectionState, name: str) -> None:
+    def _check_files(self, prefix: str, state: CollectionState, name: str) -> None:
         self._found.rows += sum(segment.row_count for segment in state.segments.values())
         try:
             files = _distinct(named_files(state))
+            files += decoded_files(self._scan, prefix, state)
         except UnsupportedError as error:
             code, problem = problem_of(error)
             key = str(error.details.get("path", ""))
@@ -225,8 +230,9 @@ class Walk:
 
     def _still_named(self, finding: Finding) -> bool:
         before = self._found.views.get(_id_in(finding.key))
-        data_file = "/seg/" in finding.key or "/dv/" in finding.key or "/idx/" in finding.key
-        if before is None or not data_file or finding.level is not Level.DAMAGE:
+        parts = finding.key.split("/")
+        named = len(parts) > 2 and parts[2] in ("seg", "dv", "idx") and finding.kind != DECODED
+        if before is None or not named or finding.level is not Level.DAMAGE:
             return True
         return finding.key in self._named_now(_id_in(finding.key), finding.key)
 
