@@ -73,16 +73,22 @@ class Hits:
     @property
     def query(self) -> IntArray:
         """(hits,) which query each hit answers."""
-        if self.num_queries == 1:
-            return np.zeros(len(self), np.int64)
-        return np.repeat(np.arange(self.num_queries), np.diff(self.offsets))
+        counts = np.diff(self.offsets)
+        if self._even(counts):
+            return np.repeat(np.arange(self.num_queries), counts[0])
+        return np.repeat(np.arange(self.num_queries), counts)
 
     @property
     def rank(self) -> IntArray:
         """(hits,) place of each hit among those of its query, from 0."""
-        if self.num_queries == 1:
-            return np.arange(len(self))
-        return np.arange(len(self)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        counts = np.diff(self.offsets)
+        if self._even(counts):
+            return np.tile(np.arange(counts[0]), self.num_queries)
+        return np.arange(len(self)) - np.repeat(self.offsets[:-1], counts)
+
+    def _even(self, counts: IntArray) -> bool:
+        """Return whether all queries have as many hits, which most searches find."""
+        return len(counts) > 0 and bool((counts == counts[0]).all())
 
     def where(self, keep: NDArray[np.bool_]) -> "Hits":
         """Return the hits whose bit is set."""
