@@ -186,8 +186,12 @@ def _is_whole(weight: SegmentWeight, wanted: Wanted) -> bool:
 
 
 def _dropped(weights: Iterable[SegmentWeight]) -> list[Rewrite]:
-    names = tuple(sorted(weight.segment_id for weight in weights if not weight.kept))
-    return [Rewrite(inputs=names, reads_bytes=0)] if names else []
+    """Return the segments of which nothing is needed, those of a channel together."""
+    names: dict[str, list[SegmentId]] = {}
+    for weight in sorted(weights, key=lambda w: w.segment_id):
+        if not weight.kept:
+            names.setdefault(weight.channel, []).append(weight.segment_id)
+    return [Rewrite(inputs=tuple(found), reads_bytes=0) for _, found in sorted(names.items())]
 
 
 def _alone(weights: Iterable[SegmentWeight]) -> list[Rewrite]:

@@ -84,6 +84,11 @@ def test_what_no_version_needs_goes_first_and_together():
     assert found[0].reads_bytes == 0
 
 
+def test_what_is_dropped_together_is_of_one_channel():
+    segments = [weight(n, kept=0, channel=f"s00{n % 2}") for n in range(4)]
+    assert inputs(plan_compaction(segments, WANTED)) == [{"0", "2"}, {"1", "3"}]
+
+
 def test_what_sheds_most_comes_before_merges_and_those_before_the_rest():
     segments = [weight("x", 900, live=0.3), weight("y", 900, live=0.7), *map(weight, "abcd")]
     assert inputs(plan_compaction(segments, WANTED)) == [{"x"}, set("abcd"), {"y"}]

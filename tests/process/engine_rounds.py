@@ -1,4 +1,4 @@
-"""Rounds of: open a database, write, flush and index with threads, die by kill -9; then look.
+"""Rounds of: write, flush, index, compact and vacuum with threads, die by kill -9; then look.
 
 Each round is a fork of this process, which itself never opens the database. Prints how many
 writes were acknowledged. Arguments: a folder, how many rounds, a seed; and the endpoint of an S3
@@ -54,11 +54,6 @@ def write_until_killed(path, first_batch):
                 note(f"gone {batch}")
             batch += WRITERS
 
-    def flush():
-        while True:
-            items.flush()
-            time.sleep(0.01)
-
     def index():
         while True:
             items.create_index("key", gv.index.Sorted())
@@ -68,9 +63,21 @@ def write_until_killed(path, first_batch):
                 items.drop_index("key")
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(WRITERS)]
-    for thread in [*threads, threading.Thread(target=flush), threading.Thread(target=index)]:
+    threads += [
+        threading.Thread(target=for_ever, args=(items.flush, 0.01)),
+        threading.Thread(target=for_ever, args=(items.compact, 0.02)),
+        threading.Thread(target=for_ever, args=(lambda: items.vacuum("0s"), 0.05)),
+        threading.Thread(target=index),
+    ]
+    for thread in threads:
         thread.start()
     threads[0].join()
+
+
+def for_ever(work, pause_s):
+    while True:
+        work()
+        time.sleep(pause_s)
 
 
 def look(path):
@@ -93,7 +100,24 @@ def look(path):
             wanted = {"try": (0, ROWS), "done": (ROWS,), "kill": (0, ROWS), "gone": (0,)}[word]
             assert counts.get(batch, 0) in wanted, f"batch {batch}: {counts.get(batch, 0)} {word}"
         look_at_indexes(items, keys)
+        look_at_files(items)
     return len(notes)
+
+
+def look_at_files(items):
+    """After a vacuum, the store holds the files that the manifest names, and no others."""
+    items.vacuum("0s")
+    engine = items._engine
+    state, prefix = engine.state(items._id), f"collections/{items._id}"
+    named = {file for record in state.segments.values() for file in files_of(record)}
+    there = {key for part in ("seg", "dv", "idx") for key in engine.store.list(f"{prefix}/{part}/")}
+    assert there == named, f"{len(there - named)} files for nothing, {len(named - there)} missing"
+
+
+def files_of(record):
+    found = [record.files["scalar"]["key"], *(f["key"] for f in record.files["vectors"].values())]
+    found += [record.deletes["key"]] if record.deletes else []
+    return found + [f["key"] for index in record.indexes.values() for f in index.files.values()]
 
 
 def look_at_indexes(items, keys):
@@ -162,4 +186,5 @@ def main(folder, rounds, seed):
 if __name__ == "__main__":
     for name in gv.__all__:
         getattr(gv, name)  # imported once, before the forks
+    gv.config.set(store__grace_s=0.1)
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
