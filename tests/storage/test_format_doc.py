@@ -16,6 +16,7 @@ from gpuvec.clock import SystemClock
 from gpuvec.meta import changes
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, SegmentRecord
+from gpuvec.segment.routing import channel_of
 from gpuvec.storage import keys
 from gpuvec.storage.checksum import crc32c
 from gpuvec.storage.local import LocalStore
@@ -36,6 +37,7 @@ def code_below(heading):
 
 reader = code_below("A reader")
 others = code_below("DuckDB and polars")
+routing = code_below("The channel of a key")
 
 SCHEMA = gv.Schema(
     {
@@ -240,6 +242,23 @@ def test_the_checksums_of_the_page_are_those_of_the_files(database):
     unpacked = reader.HEADER.unpack_from(frame)
     assert unpacked[-2:] == (crc32c([b"body"]), crc32c([frame[:68]]))
     assert len(frame) % 16 == 0
+
+
+def test_the_channel_of_a_key_is_that_of_the_page():
+    keys_ = [
+        0,
+        1,
+        -1,
+        2**63 - 1,
+        -(2**63),
+        *np.random.default_rng(5).integers(-1 << 62, 1 << 62, 50),
+    ]
+    numbers = pa.array([int(key) for key in keys_], pa.int64())
+    texts = pa.array(["", "a", "größe", "x" * 300, *(f"key-{n}" for n in range(50))])
+    for listed in (numbers, texts):
+        for count in (1, 3, 64):
+            wanted = [routing.channel_of(key, count) for key in listed.to_pylist()]
+            assert channel_of(listed, count).tolist() == wanted
 
 
 # The tables name all there is
