@@ -2,8 +2,8 @@
 
 Files that nobody names any more are deleted a grace after they were marked, and old versions are
 forgotten after the retention. A read that lasts longer than half the grace, and a `Collection.at`
-of a version that is not kept otherwise, therefore commit a `Pin`, and renew it each quarter of the
-grace until they end. Pins of a process that died expire.
+of a version older than half the retention, therefore commit a `Pin`, and renew it each quarter of
+the grace until they end. Pins of a process that died expire.
 
 | died after | left behind | cured by |
 |---|---|---|
@@ -24,6 +24,7 @@ from gpuvec.clock import LOGICAL_BITS, Clock
 from gpuvec.meta.catalog import CollectionState, file_ulids
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_versions import DropPin, Pin
+from gpuvec.meta.retention import newest_version
 from gpuvec.settings import config
 from gpuvec.types import Timestamp
 
@@ -70,6 +71,7 @@ class Leases:
         self._leases: set[_Lease] = set()
         self._crowd = _CROWD  # so many leases, and those that are over go at once
         self._lock = threading.Lock()
+        self._tending = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -87,26 +89,30 @@ class Leases:
         lease = self._add(collection_id, version)
         weakref.finalize(handle, lease.end).atexit = False
 
-    def tend(self) -> None:
-        """Pin what needs it, renew pins, drop those that are over. One thread at a time."""
-        now_ms, grace_ms = self._clock.now_ms(), int(config["store.grace_s"] * 1000)
-        by_collection: dict[str, list[_Lease]] = {}
-        with self._lock:
-            for lease in self._leases:
-                by_collection.setdefault(lease.collection_id, []).append(lease)
-            self._leases = {lease for lease in self._leases if not lease.over}
-        for collection_id, leases in by_collection.items():
-            changes = self._changes(collection_id, leases, now_ms, grace_ms)
-            if changes:
-                try:
-                    self._host.pin(collection_id, changes)
-                except errors.GpuvecError as error:  # a read that needed it says so itself
-                    _log.warning("cannot pin a version that is read: %s", error)
+    def tend(self, *, at_once: bool = False) -> None:
+        """Pin what needs it, renew pins, drop those that are over.
 
-    def _changes(
-        self, collection_id: str, leases: list[_Lease], now_ms: int, grace_ms: int
-    ) -> list[Change]:
+        Args:
+            at_once: pin every version that a handle has, since old ones are about to be forgotten.
+        """
+        by_collection: dict[str, list[_Lease]] = {}
+        with self._tending:
+            with self._lock:
+                for lease in self._leases:
+                    if lease.pin_id or not lease.over:
+                        by_collection.setdefault(lease.collection_id, []).append(lease)
+                self._leases = {lease for lease in self._leases if not lease.over}
+            for collection_id, leases in by_collection.items():
+                changes = self._changes(collection_id, leases, at_once)
+                if changes:
+                    try:
+                        self._host.pin(collection_id, changes)
+                    except errors.GpuvecError as error:  # a read that needed it says so itself
+                        _log.warning("cannot pin a version that is read: %s", error)
+
+    def _changes(self, collection_id: str, leases: list[_Lease], at_once: bool) -> list[Change]:
         """Return the pins to set, renew and drop for one collection."""
+        now_ms, grace_ms = self._clock.now_ms(), int(config["store.grace_s"] * 1000)
         changes: list[Change] = []
         try:
             state = self._host.state(collection_id)
@@ -115,7 +121,7 @@ class Leases:
         for lease in leases:
             if lease.over:
                 changes += [DropPin(pin_id=lease.pin_id)] if lease.pin_id else []
-            elif self._needs_pin(state, lease, now_ms, grace_ms):
+            elif self._needs_pin(state, lease, now_ms - lease.since_ms >= grace_ms // 2, at_once):
                 lease.pin_id = lease.pin_id or secrets.token_hex(8)
                 newest = max((w.ts for w in state.history), default=state.past.forgotten)
                 changes.append(
@@ -128,13 +134,16 @@ class Leases:
                 )
         return changes
 
-    def _needs_pin(self, state: CollectionState, lease: _Lease, now_ms: int, grace_ms: int) -> bool:
+    def _needs_pin(
+        self, state: CollectionState, lease: _Lease, is_long: bool, at_once: bool
+    ) -> bool:
         if lease.version is None:
-            return now_ms - lease.since_ms >= grace_ms // 2
-        if lease.version in state.tags.values():
+            return is_long
+        if lease.version in state.tags.values() or lease.version >= newest_version(state):
             return False
         kept_s = config["store.retention_s"] if state.retention_s is None else state.retention_s
-        return now_ms - (lease.version >> LOGICAL_BITS) >= int(kept_s * 500)
+        age_ms = self._clock.now_ms() - (lease.version >> LOGICAL_BITS)
+        return at_once or age_ms >= int(kept_s * 500)
 
     def oldest_read_ms(self, collection_id: str) -> int | None:
         """Return when the oldest read of a collection began that runs now; None when none does."""

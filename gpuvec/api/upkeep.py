@@ -155,6 +155,7 @@ class Maintained:
             planned = {name for rewrite in plan for name in rewrite.inputs}
             removed = sum(w.rows - w.kept for w in weights if w.segment_id in planned)
             if not dry_run:
+                engine.leases.tend(at_once=True)  # this process's `at` handles stay readable
                 maintenance.forget_versions(channel, age_s)
                 removed = maintenance.compact(channel, plan_vacuum, age_s).removed_rows
             return _collected(maintenance, channel, grace_s, removed, len(planned), dry_run=dry_run)

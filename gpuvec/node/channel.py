@@ -149,6 +149,11 @@ class Channel:
         assert self._owner is not None
         return self._owner
 
+    def _own_newest(self, generation: int) -> None:
+        """Own the channel, and know what readers have pinned meanwhile; under the lock."""
+        self._own(generation)
+        self._view = self._run(self._manifest.read(self._view))
+
     def _check_there(self) -> None:
         if self._gone:
             raise collection_gone(self._gone)
@@ -404,7 +409,7 @@ class Channel:
             generation: of this process as the coordinator.
         """
         with self._lock:
-            self._own(generation)
+            self._own_newest(generation)
             ts = self._stamps.next()
             changes = decide(self.state, ts)
             if not changes:
@@ -546,7 +551,7 @@ class Channel:
     def peek(self, look: Callable[[CollectionState, ShardDelegator], T], generation: int) -> T:
         """Return what a look at manifest and memory tells, between two writes."""
         with self._lock:
-            self._own(generation)
+            self._own_newest(generation)
             return look(self.state, self.shard)
 
     @contextmanager
@@ -569,7 +574,7 @@ class Channel:
             generation: of this process as the coordinator.
         """
         with self._lock:
-            self._own(generation)
+            self._own_newest(generation)
             changes = decide(self.state, self.shard)
             if not changes:
                 return False
