@@ -47,6 +47,7 @@ from gpuvec.types import NodeId, SegmentId, Timestamp
 T = TypeVar("T")
 NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
+_WORTH_COLLECTING = 100  # entries of the database's log
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -383,6 +384,7 @@ class Engine:
     def _become_writer(self) -> None:
         self._view, folders = self._writer.take(self._view, self._committer_name)
         self._root.note(self._view.state)
+        self.run(self._catalog.collect(self._view, worth=_WORTH_COLLECTING))
         if isinstance(self._store, LocalStore):
             self._store.sweep(self.now_ms() / 1000 - _SWEEP_AGE_S)
         self._dropped.add(unnamed_collections(folders, self._root.name_of))

@@ -187,13 +187,21 @@ class ManifestLog(Generic[S]):
         )
         yield Put(keys.checkpoint(self._prefix, view.entry_id), [data])
 
-    def collect(self, view: LogView[S], *, keep: int = 100) -> Procedure[None]:
+    def collect(self, view: LogView[S], *, keep: int = 100, worth: int = 1) -> Procedure[None]:
         """Delete entries but the newest `keep`, after a checkpoint and a mark that stand for them.
 
         Any process may collect, several at once too.
+
+        Args:
+            view: the log as it is.
+            keep: entries that stay.
+            worth: do nothing unless so many can go.
         """
         last = view.entry_id - max(keep, 1)
-        if last < 1:
+        if last < worth:
+            return
+        folder = keys.manifest_folder(self._prefix)
+        if worth > 1 and len((yield from self._numbered(folder, last + 1))) < worth:
             return
         yield from self.checkpoint(view)
         yield PutIfAbsent(keys.manifest_mark(self._prefix, last), b"collected\n")

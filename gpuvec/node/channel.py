@@ -33,6 +33,7 @@ from gpuvec.wal.log import Cursor, Group, Tail, WriteAheadLog, claim, newest_log
 
 T = TypeVar("T")
 CHANNEL = ChannelName("s000")
+_WORTH_COLLECTING = 100  # entries of a manifest
 
 
 class Channel:
@@ -539,7 +540,8 @@ class Channel:
             )
         )
         if not dry_run:
-            self._run(self._manifest.collect(self._run(self._manifest.read(self._known))))
+            view = self._run(self._manifest.read(self._known))
+            self._run(self._manifest.collect(view, worth=_WORTH_COLLECTING))
         return collected
 
     @property

@@ -181,6 +181,26 @@ def test_dropped_collections_and_closed_databases_refuse(db):
         other.vacuum()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compaction_and_vacuum_go_through_all_channels_and_partitions(db, channels):
+    items = db.create_collection("items", SCHEMA, channels=channels)
+    for number in range(3):
+        items.insert(rows(*range(number * 20, number * 20 + 10)))
+        items.insert(rows(*range(number * 20 + 10, number * 20 + 20)), partition="p")
+        items.flush()
+    items.delete(ids=list(range(0, 60, 5)))
+    with gv.config.set(store__grace_s=0.001):
+        items.compact()
+        items.vacuum("0s")
+    left = [number for number in range(60) if number % 5]
+    assert ids_of(items) == left
+    found = items.segments().to_arrow()
+    assert len(found) == 2 * channels, "one per channel and partition"
+    assert sum(found["rows"].to_pylist()) == len(left)
+    there, named = on_disk(items)
+    assert there == named
+
+
 # By itself
 
 

@@ -413,3 +413,16 @@ def test_after_a_collection_only_files_in_use_are_left(case):
     left = {key for name in folders for key in case.store.list(f"collections/c-1/{name}/")}
     assert left == {record.files["scalar"]["key"], record.files["vectors"]["v"]["key"]}
     case.check(set(range(30)) - {0, 10, 20})
+
+
+def test_a_collection_shortens_a_long_manifest(case):
+    for number in range(250):
+        change(lambda ts: Truncate(ts=ts))(case.channel)
+        if number == 120:
+            case.channel.collect(GENERATION)
+            assert len(case.store.list("collections/c-1/manifest/0")) > 100, "not worth it yet"
+    case.channel.collect(GENERATION)
+    assert len(case.store.list("collections/c-1/manifest/0")) == 100
+    case.insert(1)
+    case.flush()
+    case.check([1])
