@@ -539,3 +539,82 @@ def test_deletes_from_before_a_truncation_are_replayed(items, db, tmp_path, wher
         assert {version: read(found.at(version=version)) for version in told} == told
         found.insert(rows([50]))
         assert {version: read(found.at(version=version)) for version in told} == told
+
+
+# Beside compaction and vacuum
+
+
+def test_every_tagged_version_survives_upserts_compactions_and_vacuums(items):
+    told, random = {}, np.random.default_rng(11)
+    with gv.config.set(store__grace_s=0.001):
+        for number in range(24):
+            keys = random.choice(400, size=120, replace=False)
+            items.upsert(rows(keys, f"w{number}", seed=number))
+            if number % 3 == 0:
+                items.delete(ids=random.choice(400, size=40).tolist())
+            if number % 7 == 6:
+                items.truncate()
+            if number % 4 == 1:
+                items.tag(f"t{number}")
+                told[f"t{number}"] = read(items)
+            if number % 2:
+                items.flush()
+            if number % 5 == 4:
+                items.compact()
+            if number % 6 == 5:
+                items.vacuum(older_than="0s")
+            assert {tag: read(items.at(tag=tag)) for tag in told} == told
+        items.compact()
+        items.vacuum(older_than="0s")
+        assert {tag: read(items.at(tag=tag)) for tag in told} == told
+        gone = items.tags["t5"]
+        items.untag("t5")
+        items.vacuum(older_than="0s")
+        with pytest.raises(gv.SnapshotExpiredError, match=r"GV-640.*\n.*tags: \"t1\", \"t13\""):
+            items.at(version=gone)
+        items.restore(tag="t9")
+        assert read(items) == told["t9"]
+
+
+def test_a_version_within_retention_survives_compaction_and_vacuum(items):
+    first = items.insert(rows(range(50))).version
+    items.flush()
+    wanted = read(items)
+    items.upsert(rows(range(40), "b", seed=1))
+    items.delete(ids=[45])
+    items.flush()
+    with gv.config.set(store__grace_s=0.001):
+        items.compact()
+        items.vacuum()
+        items.vacuum(older_than="1h")
+        assert read(items.at(version=first)) == wanted
+        items.vacuum(older_than="0s")
+        with pytest.raises(gv.SnapshotExpiredError):
+            items.at(version=first)
+
+
+def test_searches_of_an_old_version_keep_the_promise_of_their_index(items):
+    random = np.random.default_rng(5)
+    centers = random.standard_normal((40, 8))
+    vectors = (centers[random.integers(40, size=4000)] + random.normal(0, 0.2, (4000, 8))).astype(
+        "f4"
+    )
+    items.insert({"id": range(4000), "v": vectors})
+    items.flush()
+    items.create_index("v", gv.index.HNSW(m=8, ef_construction=40), recall=0.9)
+    old = items.at(version=items.version)
+    items.delete(filter="id < 2000")
+    items.upsert({"id": range(3500, 5000), "v": random.standard_normal((1500, 8))})
+    middle = items.at(version=items.version)
+    items.truncate()
+    items.flush()
+    queries = vectors[:100] + np.float32(0.01)
+    assert "HNSW" in str(old.search(queries, k=10, recall=0.9).explain())
+    for version in (old, middle):
+        report = version.search(queries, k=10, recall=0.9).evaluate(sample=100)
+        assert report.ci95[1] >= 0.9
+    knob = dict.fromkeys(gv.index.HNSW.SEARCH, 200)
+    through = middle.search(queries, k=10, params=knob)
+    assert "HNSW" in str(through.explain())
+    assert through.evaluate(sample=100).recall >= 0.9
+    assert min(through.to_arrow()["id"].to_pylist()) >= 2000
