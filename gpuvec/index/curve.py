@@ -4,7 +4,9 @@ How a promise is read off a curve. A search asks for `k` neighbours of which a s
 of the rows may answer. Measured cells lie on a grid; the search is held to
 
 * the next larger measured `k` (one that exceeds it by a tenth still counts as it),
-* the measured selectivities on both sides of its own; below the smallest, nothing is promised,
+* the measured selectivities on both sides of its own; below the smallest, nothing is promised;
+  from `NEARLY_ALL` on to what lies on a line between them, as few rows that are hidden, by deletes
+  most of all, are missed by few queries,
 * every case measured there: filters that ignore the queries and filters that follow them.
 
 A setting reaches a target when the lower end of its interval does in all of these. The interval is
@@ -31,6 +33,7 @@ from gpuvec.kernels.neighbors import Neighbors
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal
+NEARLY_ALL = 0.8  # of the rows
 _STEPS = 8  # from one measured setting to the next
 
 ParamsKey = tuple[tuple[str, float], ...]
@@ -190,7 +193,8 @@ class RecallCurve:
         low = below[-1]
         high = above[0] if above else low
         weight = 0.0 if high == low else (selectivity - low) / (high - low)
-        settings, exact = _merge(measured[low], measured[high], weight)
+        lines = low >= NEARLY_ALL and high == 1.0
+        settings, exact = _merge(measured[low], measured[high], weight, lines=lines)
         return Cell(k=known, asked=selectivity, selectivity=low, settings=settings, exact=exact)
 
     def best(self, k: int, recall: float, *, queries: int = 1000) -> CurvePoint | None:
@@ -254,7 +258,9 @@ def _between(one: CurvePoint, other: CurvePoint) -> Iterator[Setting]:
         )
 
 
-def _on_line(one: CurvePoint, other: CurvePoint, weight: float, params: Params) -> CurvePoint:
+def _on_line(
+    one: CurvePoint, other: CurvePoint, weight: float, params: Params | None
+) -> CurvePoint:
     def at(name: str) -> float:
         first, last = float(getattr(one, name)), float(getattr(other, name))
         return first + weight * (last - first)
@@ -269,19 +275,26 @@ def _merge(
     sparse: Mapping[ParamsKey | None, CurvePoint],
     dense: Mapping[ParamsKey | None, CurvePoint],
     weight: float,
+    *,
+    lines: bool,
 ) -> tuple[tuple[CurvePoint, ...], CurvePoint | None]:
-    """Join settings and scan of two selectivities; `weight` is that of the denser one's times."""
+    """Join settings and scan of two selectivities.
+
+    Args:
+        sparse: those where fewer rows pass.
+        dense: those where more pass.
+        weight: of the denser one's times.
+        lines: whether recalls lie on lines as times do; else the lower one counts.
+    """
     settings, exact = [], None
     for key, point in sparse.items():
         other = dense.get(key, point if key is None else None)
         if other is None:
             continue
-        joined = replace(
-            point if point.low <= other.low else other,
-            queries=min(point.queries, other.queries),
-            batch_s=point.batch_s + weight * (other.batch_s - point.batch_s),
-            single_s=point.single_s + weight * (other.single_s - point.single_s),
-        )
+        joined = _on_line(point, other, weight, point.params)
+        if not lines:
+            worse = point if point.low <= other.low else other
+            joined = replace(joined, recall=worse.recall, low=worse.low, high=worse.high)
         if key is None:
             exact = joined
         else:

@@ -22,7 +22,8 @@ FORGETS = 2048
 WINDOW = 32  # queries that show whether they are of a kind
 KINDS = 8  # of one region
 _SPREAD = 0.03  # of recalls, until more than `STEP` show it to be less
-_CHANGED = 3.0  # errors by which the last recalls differ from those before: the queries changed
+_TAIL = 0.5  # of the spread of queries that find all or nothing: few may be very hard, and unseen
+_CHANGED = 2.5  # errors by which the last recalls differ from those before: the queries changed
 _Z95 = 1.645  # errors that one sample in twenty lies above the truth
 _SIDE = 0.1  # of a kind's queries lie below, and as many above, what is kept of it
 _ODD = 0.3  # of some queries beyond one side makes them another kind
@@ -37,7 +38,8 @@ class Live:
     Attributes:
         count: queries checked; of more than `FORGETS`, older ones count half.
         mean: of their recalls; 1 before any query was checked.
-        error: its standard error, of few queries as if they spread by `_SPREAD` at least.
+        error: its standard error; of few queries as if they spread by `_SPREAD` and `_TAIL` at
+            least.
     """
 
     count: float
@@ -83,8 +85,9 @@ class _Sums:
         if not self.count:
             return Live(0.0, 1.0, 1.0)
         mean = self.total / self.count
-        least = _SPREAD**2 * min(1.0, STEP / self.count)
-        spread = max(self.squares / self.count - mean**2, least)
+        few = min(1.0, STEP / self.count)
+        tail = _TAIL**2 * mean * (1 - mean) * min(1.0, MOST / self.count)
+        spread = max(self.squares / self.count - mean**2, _SPREAD**2 * few, tail)
         return Live(self.count, mean, math.sqrt(spread / self.count))
 
 

@@ -116,14 +116,16 @@ def _cheapest(ask: Ask, cell: Cell, target: float, share: float, failed: Failed 
         if out is None:
             best = setting
             break
-        why_not = f"; {out}"
+        why_not = out
     if best is None:
         at = "" if share >= 1.0 else f" at selectivity {share:.2g}"
-        reason = f"no setting reaches {target:g}{at}: exact scan{why_not}"
+        reason = f"no setting reaches {target:g}{at}: exact scan"
+        reason += f"; {why_not}" if why_not else ""
         return _exact(ask, reason, exact_s, cell)
     point, best_s = best.point, best.point.seconds(ask.queries)
     if exact_s is not None and exact_s <= best_s:
         return _exact(ask, _faster(ask, share), exact_s, cell)
+    less = f"; with less effort {why_not}" if why_not else ""
     at = "" if cell.selectivity == 1.0 else f" at selectivity {cell.selectivity:g} and above"
     return Way(
         kind="index",
@@ -132,7 +134,7 @@ def _cheapest(ask: Ask, cell: Cell, target: float, share: float, failed: Failed 
         recall=point.recall,
         low=point.low,
         seconds=best_s,
-        reason=f"curve: recall {point.recall:.3f} [{point.low:.3f}]{at}{why_not}",
+        reason=f"curve: recall {point.recall:.3f} [{point.low:.3f}]{at}{less}",
         cell=cell,
         setting=best,
     )

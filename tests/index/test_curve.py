@@ -97,6 +97,14 @@ def test_selectivity_is_held_to_those_measured_on_both_sides():
     assert lows(found.at(10, 0.1)) == {1.0: 0.94}
 
 
+def test_where_nearly_all_rows_pass_recall_lies_on_a_line():
+    found = curve(point(0.99, share=1.0), point(0.91, share=0.9), point(0.8, share=0.5))
+    assert lows(found.at(10, 0.999)) == {1.0: 0.98 - 0.08 * 0.01}
+    assert lows(found.at(10, 0.95)) == {1.0: 0.94}
+    assert lows(found.at(10, 0.9)) == {1.0: 0.90}
+    assert lows(found.at(10, 0.89)) == {1.0: 0.79}
+
+
 def test_below_the_smallest_selectivity_nothing_is_promised():
     assert curve(point(1.0), point(1.0, share=0.01)).at(10, 0.009) is None
 

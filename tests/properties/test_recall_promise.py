@@ -86,13 +86,13 @@ def built(kind, spec):
     return index, IndexInfo(spec=index.spec, target=0.95, curve=slow_scan), exact
 
 
-def masks(kind):
+def masks(kind, shares=SHARES):
     """Yield the name, the share and the rows of filters; half of them follow some queries."""
     rows, queries, metric = data(kind)
     rng = np.random.default_rng(7)
     luck = rng.random(len(rows))
     near = pairwise_distances(queries[rng.choice(len(queries), 3)], rows, metric).min(axis=0)
-    for share in SHARES:
+    for share in shares:
         if share == 1.0:
             yield "all", 1.0, None
             continue
@@ -179,6 +179,22 @@ def test_a_recall_asked_for_is_reached(kind, spec):
 def test_every_recall_is_reached_on_every_kind_of_data(kind, spec):
     _needs(spec)
     assert holds(kind, spec, (0.9, 0.95, 0.99)) >= (0 if kind == "noise" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [IVFInt8(), HNSW()], ids=str)
+@pytest.mark.parametrize("kind", ["text", "clustered"])
+def test_deletes_of_few_rows_do_no_harm_to_recall(kind, spec):
+    _needs(spec)
+    index, info, exact = built(kind, spec)
+    queries = data(kind).queries
+    for name, share, keep in masks(kind, (0.99, 0.95, 0.91)):
+        truth = exact.search(queries, K, keep=keep)
+        for target in (0.9, 0.95, 0.99):
+            way, found = answer(index, exact, Calibrator(info), queries, keep, target)
+            values = recalls(found, truth)
+            said = f"{name} {share}: {values.mean():.4f} of {target} by {way}"
+            assert interval(values)[1] >= target, said
 
 
 FILTERS = (None, "architecture == 'all'", "n_depends >= 10", "section == 'science'")

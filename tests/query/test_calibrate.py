@@ -315,7 +315,7 @@ def test_the_more_queries_were_checked_the_nearer_to_the_target_a_setting_comes(
     assert np.mean(late) < np.mean(early)
     recalls_late = [1 - 2.0 * misses({"ef_search": ef}) for ef in late]
     assert min(recalls_late) >= 0.949
-    assert max(recalls_late) <= 0.96
+    assert max(recalls_late) <= 0.965
 
 
 def test_checks_take_a_twentieth_of_the_time_at_first_and_half_of_that_later():
@@ -336,9 +336,9 @@ def test_recalls_that_change_are_believed_at_once_and_others_forgotten():
     assert checks.live.count == 20 * 64
     assert checks.live.mean == pytest.approx(0.99, abs=0.003)
     for _ in range(2):
-        checks.add(1 - 0.1 * rng.binomial(10, 0.06, 32))
+        checks.add(1 - 0.1 * rng.binomial(10, 0.08, 32))
     assert checks.live.count == 64
-    assert checks.live.mean == pytest.approx(0.94, abs=0.02)
+    assert checks.live.mean == pytest.approx(0.92, abs=0.02)
 
 
 def test_a_few_perfect_answers_do_not_prove_a_perfect_setting():

@@ -144,7 +144,7 @@ def test_settings_that_failed_are_left_out(info):
 
     way = choose_way(ask(target=0.95, queries=1), info, failed)
     assert way.params == {"ef_search": 256}
-    assert way.reason.endswith("; it failed")
+    assert way.reason.endswith("; with less effort it failed")
 
 
 SHARES = (1.0, 0.5, 0.1, 0.01)
