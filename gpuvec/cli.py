@@ -184,6 +184,7 @@ def inspect(
     indexes: Annotated[bool, typer.Option("--indexes", help="list indexes")] = False,
     as_json: AsJson = False,
 ) -> None:
+    versions: Annotated[bool, typer.Option("--versions", help="list versions")] = False,
     """Show what a database or collection holds, from metadata."""
     import gpuvec as gv
 
@@ -198,6 +199,7 @@ def inspect(
         lists |= {"indexes": items.indexes} if indexes else {}
         listed = {name: rows().to_arrow().to_pylist() for name, rows in lists.items()}
         if as_json:
+        lists |= {"versions": items.versions} if versions else {}
             shown = {"schema": items.schema.to_json(), **items.stats(), **listed}
             print(json.dumps(shown, indent=2, default=str))
             return

@@ -3,13 +3,16 @@
 import datetime
 import inspect
 import itertools
+import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import gpuvec as gv
 from gpuvec.api.collection import Collection
 from gpuvec.api.past import READS, CollectionAt
+from gpuvec.cli import app
 
 SCHEMA = gv.Schema(
     {
@@ -618,3 +621,14 @@ def test_searches_of_an_old_version_keep_the_promise_of_their_index(items):
     assert "HNSW" in str(through.explain())
     assert through.evaluate(sample=100).recall >= 0.9
     assert min(through.to_arrow()["id"].to_pylist()) >= 2000
+
+
+def test_inspect_lists_versions(items, db):
+    items.insert(rows([1]))
+    items.tag("one")
+    path = db.path
+    db.close()
+    result = CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions", "--json"])
+    (told,) = json.loads(result.stdout)["versions"]
+    assert (told["operation"], told["inserted"], told["tags"]) == ("insert", 1, ["one"])
+    assert "insert" in CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions"]).stdout
