@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +56,7 @@ class Loader:
         self._files = files_of(store)
         self._neighbours = Neighbours(self._files)
         self._open: dict[SegmentId, SealedRows] = {}
-        self._deletes: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._deletes: dict[SegmentId, tuple[str, NDArray[np.int64], NDArray[np.int64]]] = {}
         self._indexes: dict[SegmentId, dict[str, StoredIndex]] = {}
         self._lock = threading.Lock()
 
@@ -68,7 +67,8 @@ class Loader:
         known = list(records)
         inside = [SegmentFiles.from_json(r.files) for r in known if "scalar" in r.files]
         self._neighbours.put(inside)
-        deletes = [r.deletes for r in known if r.deletes and r.deletes["key"] not in self._deletes]
+        held = {deletes[0] for deletes in self._deletes.values()}
+        deletes = [r.deletes for r in known if r.deletes and r.deletes["key"] not in held]
         self._files.ahead([FileRecord.from_json(record) for record in deletes], len(deletes))
 
     def load(self, record: SegmentRecord) -> SealedSegment:
@@ -77,7 +77,7 @@ class Loader:
             rows = self._open.get(record.segment_id)
             if rows is None:
                 rows = self._open[record.segment_id] = self._rows(record)
-        return SealedSegment(rows, DeleteLog(*self._deleted(record.deletes)))
+        return SealedSegment(rows, DeleteLog(*self._deleted(record)))
 
     def indexes(
         self, record: SegmentRecord, wanted: Mapping[str, IndexDefinition]
@@ -106,6 +106,7 @@ class Loader:
         with self._lock:
             self._open = {name: rows for name, rows in self._open.items() if name in segments}
             self._indexes = {n: found for n, found in self._indexes.items() if n in segments}
+            self._deletes = {n: found for n, found in self._deletes.items() if n in segments}
 
     def _rows(self, record: SegmentRecord) -> SealedRows:
         files: _Files | ExternalReader
@@ -128,16 +129,15 @@ class Loader:
             keys=KeyIndex(),
         )
 
-    def _deleted(
-        self, record: Mapping[str, Any] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if record is None:
+    def _deleted(self, record: SegmentRecord) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if record.deletes is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        key = str(record["key"])
-        if key not in self._deletes:
-            rows, timestamps = read_deletes(self._store, FileRecord.from_json(record))
-            self._deletes[key] = rows.astype(np.int64), timestamps
-        return self._deletes[key]
+        key = str(record.deletes["key"])
+        known = self._deletes.get(record.segment_id)
+        if known is None or known[0] != key:
+            rows, timestamps = read_deletes(self._store, FileRecord.from_json(record.deletes))
+            known = self._deletes[record.segment_id] = key, rows.astype(np.int64), timestamps
+        return known[1], known[2]
 
 
 class StoredIndex:
