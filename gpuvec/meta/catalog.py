@@ -58,6 +58,7 @@ class CollectionState:
     indexes: Mapping[str, IndexDefinition] = field(default_factory=dict)  # by field
     history: tuple[WriteSummary, ...] = ()  # the newest flushed writes, by timestamp
     dead: Mapping[str, int] = field(default_factory=dict)  # ULIDs no entry may name: since when
+    last_id: int = -1  # the highest integer key among rows that compaction removed
     changed_ts: Timestamp = 0  # of the newest change of schema or time to live
     past: Past = field(default_factory=Past)
     tags: Mapping[str, Timestamp] = field(default_factory=dict)  # name to version
@@ -90,6 +91,7 @@ class CollectionState:
             "indexes": [definition.to_json() for definition in self.indexes.values()],
             "history": [write.to_json() for write in self.history],
             "dead": dict(self.dead),
+            "last_id": self.last_id,
             "changed_ts": self.changed_ts,
             "past": self.past.to_json(),
             "tags": dict(self.tags),

@@ -36,7 +36,15 @@ def _replace_segments(state: "CollectionState", change: ReplaceSegments) -> _Cha
             continue
         segments.update((output.segment_id, output) for output in waiting)
         waiting = []
-    return {"segments": segments}
+    highest = [_highest_key(state, state.segments[name]) for name in change.inputs]
+    return {"segments": segments, "last_id": max([state.last_id, *highest])}
+
+
+def _highest_key(state: "CollectionState", segment: SegmentRecord) -> int:
+    """Return the highest integer key of a segment: automatic ones are never used again."""
+    bounds = segment.files.get("statistics", {}).get(state.schema.primary_key, {})
+    high = bounds.get("high")
+    return high if type(high) is int else -1
 
 
 def _with_wanted_indexes(state: "CollectionState", segment: SegmentRecord) -> SegmentRecord:

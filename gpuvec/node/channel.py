@@ -351,6 +351,7 @@ class Channel:
             beside=self._beside,
             groups=groups,
             flushed=[write for write in history[-_REMEMBERED:] if write.request_id],
+            last_id=lambda: self.state.last_id,
         )
         return version
 

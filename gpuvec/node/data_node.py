@@ -81,6 +81,7 @@ class ChannelOwner:
         beside: runs work while this thread goes on; returns what waits for its end.
         groups: what the log held beyond the flushed position, for retries.
         flushed: writes before that, newest last.
+        last_id: tells the highest integer key of rows that are in no segment any more.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class ChannelOwner:
         beside: Beside,
         groups: Iterable[Group] = (),
         flushed: Iterable[WriteSummary] = (),
+        last_id: Callable[[], int] = lambda: -1,
     ) -> None:
         self.log = log
         self.shard = shard
         self._stamp = stamp
         self._beside = beside
+        self._last_id = last_id
         self._answers: OrderedDict[RequestId, WriteReply] = OrderedDict()
         self._unflushed: list[WriteSummary] = []
         self._commits: list[tuple[Timestamp, tuple[ChannelName, ...]]] = []
@@ -245,7 +248,9 @@ class ChannelOwner:
     def take_ids(self, count: int) -> int:
         """Return the first of `count` ids above all that any row has, or had."""
         if self._next_id is None:
-            self._next_id = 1 + max(map(self._highest_id, self.shard.segments()), default=-1)
+            known = map(self._highest_id, self.shard.segments())
+            self._next_id = 1 + max(known, default=-1)
+            self._next_id = max(self._next_id, 1 + self._last_id())
         first = self._next_id
         if first + count - 1 > _LAST_ID:
             raise no_ids_left(self.shard.layout.schema.primary_key, count)

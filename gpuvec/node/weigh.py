@@ -13,7 +13,9 @@ from gpuvec.segment.sealed import SealedSegment
 
 
 def weigh(state: CollectionState, shard: Segments, need: Needed) -> tuple[SegmentWeight, ...]:
-    """Return the weights of all segments in files."""
+    """Return the weights of all segments whose files are ours."""
+    if state.external is not None:
+        return ()
     state = remembering(state, need)
     layouts: dict[int, int] = {}
     found = []

@@ -201,6 +201,18 @@ def test_compaction_and_vacuum_go_through_all_channels_and_partitions(db, channe
     assert there == named
 
 
+def test_automatic_keys_are_never_used_again(db):
+    items = db.create_collection(
+        "items", gv.Schema({"id": gv.Int64(auto=True), "n": gv.Int64()}, "id")
+    )
+    ids = items.insert({"n": [1, 2, 3]}).ids.to_pylist()
+    items.delete(ids=ids)
+    items.vacuum("0s")
+    assert items.stats()["stored_rows"] == 0
+    items._engine.channel(items._id).close()  # the next write claims it again
+    assert items.insert({"n": [4]}).ids.to_pylist() == [max(ids) + 1]
+
+
 # By itself
 
 
