@@ -52,10 +52,11 @@ bench: .venv/ready                 ## the speed table of the docs, beside FAISS 
 	$(FAIR) $(BIN)/python benchmarks/bench_engine.py
 	$(MAKE) --no-print-directory peers
 	$(FAIR) $(BIN)/python benchmarks/ann.py --plot docs/recall.png
+	$(FAIR) $(BIN)/python benchmarks/storage.py
 
 peers: .venv/ready                 ## other libraries to compare with, each if it can be had
 	@$(PYTHON) -m venv .venv-peers
-	@for package in hnswlib usearch scann scalable-vs; do \
+	@for package in hnswlib usearch scann scalable-vs lancedb "milvus-lite pymilvus"; do \
 	    .venv-peers/bin/pip install --quiet --disable-pip-version-check $$package 2>.venv-peers/log \
 	    || echo "left out: $$package: $$(grep -m1 -i error .venv-peers/log)"; done
 

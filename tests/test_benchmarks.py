@@ -1,11 +1,14 @@
-"""The benchmark of approximate search runs from data to verdict and picture, on few rows."""
+"""The benchmarks run from data to verdict, on few rows."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ANN = Path(__file__).resolve().parents[1] / "benchmarks" / "ann.py"
+STORAGE = ANN.with_name("storage.py")
 
 
 def test_recall_is_measured_beside_faiss(tmp_path):
@@ -25,3 +28,22 @@ def test_recall_is_measured_beside_faiss(tmp_path):
     assert recalls == sorted(recalls)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "recall@10 >= 0.99, queries in batches of 1,000" in done.stdout
+
+
+@pytest.mark.slow
+def test_storage_is_measured_in_a_folder_and_in_a_bucket(tmp_path):
+    report = tmp_path / "storage.json"
+    line = "--rows 600 --bucket-rows 200 --batch 100 --tail-rows 50 --queries 5 --rounds 1"
+    told = [*line.split(), "--latency-ms", "0", "--peers", "/no/python", "--out", str(report)]
+    done = subprocess.run(
+        [sys.executable, str(STORAGE), *told], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left out: lancedb" in done.stderr
+    found = json.loads(report.read_text())
+    local, bucket = found["local"]["gpuvec"], found["bucket"]["gpuvec"]
+    assert local["recall"] == bucket["recall"] == 1.0
+    assert local["lost_rows"] == 0
+    assert 1 < local["write_amplification"] < 5
+    assert local["syncs_per_write"] >= 1 or local["syncs_per_write"] != local["syncs_per_write"]
+    assert bucket["cached_requests"] <= bucket["cold_requests"]
