@@ -90,6 +90,7 @@ def copy_database(
     version: int | None = None,
     tag: str | None = None,
     collections: Sequence[str] = (),
+    source_options: Mapping[str, Any] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> CopyReport:
@@ -101,6 +102,7 @@ def copy_database(
         version: of all collections that were there then; by default each at its newest.
         tag: instead: only collections that have it, each at its version.
         collections: names; by default all.
+        source_options: `storage_options` of the source.
         storage_options: of the destination.
         advance: is told of bytes that are there.
 
@@ -113,7 +115,7 @@ def copy_database(
 
     Memory: of a bucket's files, four at a time; nothing of local ones.
     """
-    with connect(source) as db:
+    with connect(source, storage_options=source_options) as db:
         found = [db[name] for name in (collections or db.collections())]
         chosen = _chosen(found, version, tag)
         store = open_store(destination, storage_options)

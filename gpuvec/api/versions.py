@@ -1,8 +1,10 @@
 """What a `Collection` does with versions: list, read, name, compare and bring them back."""
 
 import datetime
+from bisect import bisect_right
 from collections.abc import Mapping
 from numbers import Integral
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,8 +244,11 @@ class Versioned:
             raise self._expired(state, wanted_ts)
         if wanted_ts in state.tags.values():
             return wanted_ts
-        written = [w.ts for w in engine.channel(collection_id).writes() if w.ts <= wanted_ts]
-        last = max(written, default=wanted_ts)
+        unsaved = engine.channel(collection_id).unsaved_writes()
+        state = engine.state(collection_id)  # after: writes go from there to here
+        before = bisect_right(state.history, wanted_ts, key=attrgetter("ts"))
+        lines = (*state.history[max(0, before - 1) : before], *unsaved)
+        last = max((line.ts for line in lines if line.ts <= wanted_ts), default=wanted_ts)
         return last if readable(state, last) else wanted_ts
 
     def _expired(self, state: "CollectionState", version: Version) -> errors.SnapshotExpiredError:

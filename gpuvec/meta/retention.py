@@ -1,7 +1,9 @@
 """Which versions are needed, and so which rows: what compaction may forget."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,8 @@ def needed(state: CollectionState, now_ms: int, *, retention_s: float) -> Needed
     """
     kept_s = retention_s if state.retention_s is None else state.retention_s
     outlived = pack_timestamp(max(0, now_ms - int(kept_s * 1000)))
-    begun = [write.ts for write in state.history if write.ts <= outlived][-1:]  # it held then
+    before = bisect_right(state.history, outlived, key=attrgetter("ts"))
+    begun = [write.ts for write in state.history[:before][-1:]]  # it held then
     if not begun and outlived < _created(state):
         begun = [0]
     since = max(min(*begun, outlived, newest_version(state)), state.past.forgotten)

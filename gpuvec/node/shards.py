@@ -157,8 +157,11 @@ class Shards:
         """Return the writes that can be told of, oldest first: one line for all parts of each."""
         self.refresh()
         with self.lock:
-            later = [line for channel in self.channels for line in channel.unsaved_writes()]
-            return merged([*self.state.history, *later])
+            return merged([*self.state.history, *self.unsaved_writes()])
+
+    def unsaved_writes(self) -> tuple[WriteSummary, ...]:
+        """See `Channel.unsaved_writes`; one line per channel of each."""
+        return tuple(line for channel in self.channels for line in channel.unsaved_writes())
 
     def publish(self, version: Timestamp) -> None:
         """Let reads see what was applied in all channels, at once."""

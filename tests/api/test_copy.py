@@ -278,3 +278,18 @@ def test_the_command_copies_and_tells_what(shop, tmp_path):
     (told_of,) = json.loads(result.stdout)["collections"]
     assert told_of["rows"] == len(told["second"])
     assert LocalStore(tmp_path / "copy").size("gpuvec.json")
+
+
+def test_a_copy_goes_to_a_bucket_and_back(shop, tmp_path, s3):
+    path, told = shop
+    bucket = s3.new_url()
+    there = copy_database(path, bucket, tag="third", storage_options=s3.options)
+    again = copy_database(path, bucket, tag="third", storage_options=s3.options)
+    assert again.collections[0].copied < there.collections[0].copied
+    with gv.connect(bucket, storage_options=s3.options) as db:
+        assert read(db["items"]) == told["third"]
+    copy_database(bucket, str(tmp_path / "back"), source_options=s3.options)
+    with gv.connect(tmp_path / "back") as db:
+        assert read(db["items"]) == told["third"]
+        db["items"].delete(ids=[11])
+        assert db["items"].count() == len(told["third"]) - 1
