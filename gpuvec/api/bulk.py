@@ -85,6 +85,9 @@ class BulkImport:
         self._engine = engine
         self._session = session
         self._wish = wish
+        channels = len(engine.state(wish.collection_id).channels)
+        if channels > 1:
+            raise errors.not_with_channels("bulk_import", channels)
         self._source = find_files(engine, wish.pattern, wish.options)
         self.job = _job_name(wish, self._source)
         self._prefix = keys.collection(wish.collection_id)

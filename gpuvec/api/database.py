@@ -12,6 +12,7 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
 from gpuvec.api.inputs import readable_twice
 from gpuvec.api.source import CollectionSource
+from gpuvec.node.shards import check_channel_count
 from gpuvec.schema import Schema
 
 _engines: dict[
@@ -200,6 +201,7 @@ class Database:
         external: str | None = None,
         primary_key: str | None = None,
         exist_ok: bool = False,
+        channels: int = 1,
     ) -> Collection:
         """Create a collection, from a schema, or from data that tell it and become its first rows.
 
@@ -211,18 +213,28 @@ class Database:
                 `refresh()` follows the files, writes are refused.
             primary_key: the key's field, where the schema is inferred.
             exist_ok: return a collection of that name, if its schema is this one or none is given.
+            channels: logs that the rows are spread over by their keys, for good, 1 to 64. Each
+                write is still one atomic version. In one process one channel is fastest.
 
         Raises:
+            QueryError: `GV-651` a number of channels that cannot be; `GV-653` `exist_ok`, and the
+                collection has another number.
             AlreadyExistsError: `GV-151` the name is taken, `GV-162` by one with another schema.
             SchemaError: rows that do not fit; the collection is not created then.
         """
         self._check_open()
+        check_channel_count(channels)
         if external is not None:
+            if channels > 1:
+                raise errors.not_with_channels("external", channels)
             return self._create_external(name, external, schema, data, primary_key, exist_ok)
-        if exist_ok and self._engine.root().id_of(name) is not None:
+        if exist_ok and (known := self._engine.root().id_of(name)) is not None:
             found = self[name]
             if schema is not None and schema != found.schema:
                 raise errors.another_schema(name)
+            there = len(self._engine.state(known).channels)
+            if channels not in (1, there):
+                raise errors.another_channel_count(name, wanted=channels, got=there)
             return found
         made = schema
         if made is None:
@@ -235,8 +247,8 @@ class Database:
         elif primary_key is not None and primary_key != made.primary_key:
             raise errors.two_primary_keys(made.primary_key, primary_key)
         if data is None:
-            return self._collection(self._engine.create(name, made))
-        with self._engine.creating(name, made) as collection_id:
+            return self._collection(self._engine.create(name, made, channels=channels))
+        with self._engine.creating(name, made, channels=channels) as collection_id:
             collection = self._collection(collection_id)
             collection.insert(data)
         return collection

@@ -19,6 +19,7 @@ SEGMENT_SCHEMA = pa.schema(
     [
         ("segment_id", pa.string()),
         ("state", pa.string()),
+        ("channel", pa.string()),
         ("partition", pa.string()),
         ("rows", pa.int64()),
         ("deleted", pa.int64()),
@@ -109,6 +110,7 @@ def segment_table(engine: Engine, collection_id: str) -> dict[str, list[Any]]:
     return {
         "segment_id": [info.segment_id for info in infos],
         "state": [str(info.state) for info in infos],
+        "channel": [info.channel for info in infos],
         "partition": [info.partition for info in infos],
         "rows": [info.row_count for info in infos],
         "deleted": [info.deleted_count for info in infos],

@@ -23,6 +23,16 @@ def bad_channel_count(got: object, most: int) -> QueryError:
     )
 
 
+def another_channel_count(name: str, *, wanted: int, got: int) -> QueryError:
+    """Return the error for `exist_ok=True` where the collection has another number of channels."""
+    return QueryError(
+        "GV-653",
+        f'collection "{name}" exists and has {got} channels, not {wanted}',
+        hint="leave channels out: their number is fixed when a collection is created",
+        details={"collection": name, "wanted": wanted, "got": got},
+    )
+
+
 def not_with_channels(what: str, channels: int) -> UnsupportedError:
     """Return the error for what a collection with several channels cannot do."""
     return UnsupportedError(

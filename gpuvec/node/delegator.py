@@ -140,6 +140,7 @@ class ShardDelegator:
             SegmentInfo(
                 segment_id=segment.segment_id,
                 state=state,
+                channel=self._channel,
                 partition=segment.partition,
                 row_count=len(segment),
                 deleted_count=len(segment.deletes),

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from gpuvec.errors import collection_gone, not_with_channels
+from gpuvec.errors import bad_channel_count, collection_gone, not_with_channels
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, WriteSummary
@@ -19,6 +19,7 @@ from gpuvec.node.ports import Runner, Stamps
 from gpuvec.node.spanning import SpanningWriter
 from gpuvec.node.transaction import Followed, Sight, claim_all, follow
 from gpuvec.segment.info import SegmentInfo
+from gpuvec.segment.routing import MOST_CHANNELS
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
@@ -353,6 +354,12 @@ def _sum(one: WriteSummary, other: WriteSummary) -> WriteSummary:
 
 
 Channels = Channel | Shards
+
+
+def check_channel_count(count: object) -> None:
+    """Raise `QueryError` GV-651 when a collection cannot have so many channels."""
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_CHANNELS:
+        raise bad_channel_count(count, MOST_CHANNELS)
 
 
 def channel_names(count: int) -> tuple[ChannelName, ...]:

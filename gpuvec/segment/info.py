@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpuvec.types import SegmentId, SegmentState, Timestamp
+from gpuvec.types import ChannelName, SegmentId, SegmentState, Timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +11,7 @@ class SegmentInfo:
 
     segment_id: SegmentId
     state: SegmentState
+    channel: ChannelName
     partition: str
     row_count: int  # deleted rows count until compaction
     deleted_count: int

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,9 @@ from gpuvec.messages import DeleteRows, InsertRows, OnConflict, WriteReply, Writ
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import InitCollection
 from gpuvec.meta.manifest import ManifestLog
-from gpuvec.node.channel import CHANNEL, Channel
+from gpuvec.node.channel import Channel
+from gpuvec.node.shards import channel_names, open_channels
+from gpuvec.node.transaction import Sight
 from gpuvec.rows import DenseVectors, Rows
 from gpuvec.schema import Int64, Schema, Vector
 from gpuvec.storage import keys
@@ -27,24 +29,25 @@ GENERATION = 1
 _NUMBERS = itertools.count()  # names are never reused
 
 
-def new_store(*, appendable: bool = True) -> MemoryStore:
+def new_store(*, appendable: bool = True, channels: int = 1) -> MemoryStore:
     """Return a store in memory with one empty collection."""
     store = MemoryStore(appendable=appendable)
-    make_collection(store)
+    make_collection(store, channels=channels)
     return store
 
 
-def make_collection(store: ObjectStore) -> None:
+def make_collection(store: ObjectStore, *, channels: int = 1) -> None:
     """Make the one empty collection of a store."""
     clock = ManualClock()
     log = ManifestLog(keys.collection("c-1"), CollectionState())
-    first = InitCollection(collection_id="c-1", schema=SCHEMA, channels=(CHANNEL,))
+    names = channel_names(channels)
+    first = InitCollection(collection_id="c-1", schema=SCHEMA, channels=names)
     view = run(log.read(), store, clock)
     run(log.commit(view, [first], generation=GENERATION, committer="test"), store, clock)
 
 
 def open_channel(store: ObjectStore, clock: Clock | None = None) -> Channel:
-    """Return the collection's channel as a new process sees it."""
+    """Return the collection's channel, or channels, as a new process sees them."""
     now = clock or ManualClock()
 
     def mint() -> SegmentId:
@@ -54,7 +57,10 @@ def open_channel(store: ObjectStore, clock: Clock | None = None) -> Channel:
         work()
         return lambda: None
 
-    channel = Channel(
+    log = ManifestLog(keys.collection("c-1"), CollectionState())
+    sight = Sight(log, run(log.read(), store, now))
+    found = open_channels(
+        sight,
         "c-1",
         store=store,
         run=lambda procedure: run(procedure, store, now),
@@ -64,8 +70,7 @@ def open_channel(store: ObjectStore, clock: Clock | None = None) -> Channel:
         committer="test",
         beside=at_once,
     )
-    channel.refresh()
-    return channel
+    return cast(Channel, found)  # the same face
 
 
 def insert(

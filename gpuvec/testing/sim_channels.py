@@ -163,7 +163,8 @@ class ChannelsSimulation:
                 known.update(batch)
             if self.world.chance.random() < 0.6:
                 continue
-            before, _ = sight.known, (yield from sight.read())
+            before = sight.known
+            yield from sight.read()
             channels = sight.known.state.channels
             if any(channels[name].epoch != log.epoch for name, log in claimed.logs.items()):
                 break

@@ -59,8 +59,8 @@ def take_steps(store):
     return possible, channel
 
 
-def check(fault, number, *, appendable):
-    inner = new_store(appendable=appendable)
+def check(fault, number, *, appendable, channels=1):
+    inner = new_store(appendable=appendable, channels=channels)
     store = FaultStore(inner, {number: fault})
     possible, channel = take_steps(store)
     note = f"{fault.name} at {number}: {store.operations[number]}"
@@ -79,8 +79,8 @@ def check(fault, number, *, appendable):
         raise
 
 
-def operations(appendable):
-    store = FaultStore(new_store(appendable=appendable))
+def operations(appendable, channels=1):
+    store = FaultStore(new_store(appendable=appendable, channels=channels))
     possible, channel = take_steps(store)
     assert possible == {frozenset({40})}
     assert visible(channel) == {40}
@@ -100,3 +100,19 @@ def test_a_fault_at_some_operations_loses_nothing_acknowledged(fault, appendable
 def test_a_fault_at_any_operation_loses_nothing_acknowledged(fault, appendable):
     for number in range(operations(appendable)):
         check(fault, number, appendable=appendable)
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("appendable", [True, False], ids=["files", "objects"])
+def test_nor_does_a_write_that_spans_channels(fault, appendable):
+    first = list(Fault).index(fault) % 16
+    for number in range(first, operations(appendable, channels=3), 16):
+        check(fault, number, appendable=appendable, channels=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("appendable", [True, False], ids=["files", "objects"])
+def test_nor_does_a_write_that_spans_channels_whichever_operation_it_is(fault, appendable):
+    for number in range(operations(appendable, channels=3)):
+        check(fault, number, appendable=appendable, channels=3)
