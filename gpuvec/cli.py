@@ -196,10 +196,10 @@ def inspect(
     with _database(target, must_exist=True) as (db, name):
         items = db[name]
         lists = {"segments": items.segments} if segments else {}
+        lists |= {"versions": items.versions} if versions else {}
         lists |= {"indexes": items.indexes} if indexes else {}
         listed = {name: rows().to_arrow().to_pylist() for name, rows in lists.items()}
         if as_json:
-        lists |= {"versions": items.versions} if versions else {}
             shown = {"schema": items.schema.to_json(), **items.stats(), **listed}
             print(json.dumps(shown, indent=2, default=str))
             return
