@@ -1,11 +1,18 @@
 """The procedures of the engine that are tried out with every fault; see `testing.every_fault`."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import gpuvec as gv
 from gpuvec.api.database import Database
 from gpuvec.meta.changes import SetIndex
+from gpuvec.meta.changes_versions import DropPin, Pin
 from gpuvec.meta.indexes import IndexDefinition
 from gpuvec.node.build import build_index
 from gpuvec.testing.every_fault import SCHEMA, Procedure, Step, rows
@@ -32,6 +39,33 @@ def _build(db: Database) -> None:
     channel = engine.channel(name)
     for segment in channel.state.segments:
         build_index(channel, segment, "n", wish.index_id, host=engine, threads=1)
+
+
+@lru_cache
+def _file(*ids: int) -> str:
+    """Return the path of a Parquet file with some rows."""
+    folder = Path(_folder().name)
+    path = folder / f"{'-'.join(map(str, ids))}.parquet"
+    found = rows(*ids)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(found["v"].ravel()), 2)
+    pq.write_table(pa.table({"id": found["id"], "n": found["n"], "v": vectors}), path)
+    return str(path)
+
+
+@lru_cache
+def _folder() -> "TemporaryDirectory[str]":
+    return TemporaryDirectory(prefix="gpuvec-files-")
+
+
+def _pin(db: Database) -> None:
+    items = _items(db)
+    pin = Pin(pin_id="a", version=items.version, since_ms=0, expires_ms=1 << 50)
+    items._engine.pin(items._id, [pin])
+
+
+def _unpin(db: Database) -> None:
+    items = _items(db)
+    items._engine.pin(items._id, [DropPin(pin_id="a")])
 
 
 _EMPTY: Sequence[Step] = (_create,)
@@ -126,6 +160,18 @@ PROCEDURES: Mapping[str, Procedure] = {
     "tag and untag": Procedure(
         before=_FILLED,
         steps=[lambda db: _items(db).tag("a"), lambda db: _items(db).untag("a")],
+    ),
+    "pin and unpin": Procedure(before=(*_FILLED, _flush), steps=[_pin, _unpin]),
+    "keep for longer": Procedure(before=_FILLED, steps=[lambda db: _items(db).set_retention("9d")]),
+    "import": Procedure(
+        before=_FILLED,
+        steps=[lambda db: _items(db).bulk_import(_file(90, 91, 3), on_conflict="replace")],
+        crashes=False,
+    ),
+    "read files of others": Procedure(
+        steps=[
+            lambda db: db.create_collection("files", external=_file(1, 2), primary_key="id"),
+        ]
     ),
     "restore": Procedure(
         before=(

@@ -44,8 +44,8 @@ class ChannelCheck:
         for lsn in state.fences:
             self._check_flushed_fence(keys.wal_slot(self._channel.folder, lsn))
         for key in found:
-            lsn = keys.parse_number(key) if key.endswith(".wal") else None
-            if lsn is not None and lsn <= state.flushed_lsn and lsn not in state.fences:
+            number = keys.parse_number(key) or 0  # 0: an append file or the hint
+            if 0 < number <= state.flushed_lsn and number not in state.fences:
                 self._check_flushed(key)
         if keys.wal_hint(self._channel.folder) in found:
             self._check_hint()
