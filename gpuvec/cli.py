@@ -20,7 +20,6 @@ from gpuvec.errors import (
     GpuvecError,
     bad_recall_list,
     bad_rename,
-    no_key_given,
     no_such_file,
     not_a_collection_path,
 )
@@ -104,39 +103,43 @@ def doctor(
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="Parquet, CSV or Arrow files: 'emb/*.parquet'")],
+    source: Annotated[
+        str, typer.Argument(help="Parquet, Arrow, NumPy or CSV files: 'emb/*.parquet'")
+    ],
     to: Annotated[str, typer.Option(help="database path and collection: ./shop/items")],
     primary_key: Annotated[str | None, typer.Option(help="needed for a new collection")] = None,
-    columns: Annotated[str, typer.Option(help="renames: 'emb=embedding,t=title'")] = "",
+    columns: Annotated[
+        str, typer.Option(help="renames: 'emb=embedding,t=title'; 'x=' leaves x out")
+    ] = "",
     on_conflict: Annotated[str, typer.Option(help="error, skip or replace")] = "error",
-    batch_rows: Annotated[int, typer.Option(min=1, help="rows of an atomic batch")] = 20_000,
+    partition: Annotated[str | None, typer.Option(help="where to put the rows")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be")] = False,
 ) -> None:
-    """Insert files into a collection, in atomic batches; the collection is made when missing."""
-    from gpuvec.api.files import count_rows, read_batches
-    from gpuvec.api.interop import infer_schema
-    from gpuvec.api.progress import progress
+    """Copy files into a collection, as one write; the collection is made when missing.
+
+    The same command after a failure or a kill goes on where it was.
+    """
+    from gpuvec.api.file_schema import FileImport
 
     renames = _renames(columns)
-    total = count_rows(source)
-    with _database(to) as (db, name), progress("import", total, "rows") as advance:
-        items = db[name] if name in db.collections() else None
-        seen = stored = 0
-        for batch in read_batches(source, batch_rows, renames):
-            if items is None:
-                if primary_key is None:
-                    raise no_key_given(name, batch.column_names)
-                items = db.create_collection(name, infer_schema(batch, primary_key=primary_key))
-            try:
-                result = items.insert(batch, on_conflict=on_conflict)
-            except GpuvecError as error:
-                if seen:
-                    error.hint += f"\n  the {seen:,} rows before this batch are done"
-                raise
-            seen += batch.num_rows
-            stored += result.inserted + result.updated
-            advance(batch.num_rows)
-    skipped = f", {seen - stored:,} skipped" if stored < seen else ""
-    out.print(f"{stored:,} of {total:,} rows stored in {to}{skipped}", highlight=False)
+    with _database(to) as (db, name):
+        wish = FileImport(db, name, source, primary_key, renames)
+        total = wish.row_count
+        rows = "rows" if total is None else f"{total:,} rows"
+        if dry_run:
+            print_rows(out, wish.mapping())
+            made = "a new collection" if wish.is_new else "the collection"
+            text = f"{rows} of {wish.files:,} files would go to {made} {to}; nothing was done"
+            out.print(text, highlight=False)
+            return
+        with wish.collection() as items:
+            result = items.bulk_import(
+                source, columns=renames, partition=partition, on_conflict=on_conflict
+            )
+    stored = result.inserted + result.updated
+    of = "" if total is None else f" of {total:,}"
+    skipped = f", {total - stored:,} skipped" if total is not None and stored < total else ""
+    out.print(f"{stored:,}{of} rows stored in {to}{skipped}", highlight=False)
 
 
 @app.command()
@@ -181,10 +184,10 @@ def search(
 def inspect(
     target: Annotated[str, typer.Argument(help="a database, or one of its collections")],
     segments: Annotated[bool, typer.Option("--segments", help="list segments")] = False,
+    versions: Annotated[bool, typer.Option("--versions", help="list versions")] = False,
     indexes: Annotated[bool, typer.Option("--indexes", help="list indexes")] = False,
     as_json: AsJson = False,
 ) -> None:
-    versions: Annotated[bool, typer.Option("--versions", help="list versions")] = False,
     """Show what a database or collection holds, from metadata."""
     import gpuvec as gv
 
@@ -343,12 +346,12 @@ def _targets(text: str) -> list[float]:
     return found
 
 
-def _renames(text: str) -> dict[str, str]:
+def _renames(text: str) -> dict[str, str | None]:
     pairs = [pair.strip().split("=") for pair in text.split(",") if pair.strip()]
     for pair in pairs:
-        if len(pair) != 2 or not all(pair):
+        if len(pair) != 2 or not pair[0]:
             raise bad_rename("=".join(pair))
-    return dict(pairs)
+    return {column: field or None for column, field in pairs}
 
 
 if __name__ == "__main__":

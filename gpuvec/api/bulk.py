@@ -113,6 +113,10 @@ class BulkImport:
             SchemaError: rows that do not fit, with file and row; `GV-663`, `GV-664` keys.
             CorruptError, StorageError, ConflictError: of the files.
         """
+        with self._engine.maintenance.at_work():  # whose files no collection takes meanwhile
+            return self._run(tell, begin)
+
+    def _run(self, tell: Tell, begin: Callable[[int], None]) -> WriteResult:
         engine, wish = self._engine, self._wish
         state = engine.state(wish.collection_id)
         earlier = self._earlier(state)

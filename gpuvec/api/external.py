@@ -10,14 +10,13 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from gpuvec import errors
-from gpuvec.api import interop
 from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
 from gpuvec.api.external_files import ExternalFiles, group_statistics, options_for
+from gpuvec.api.file_schema import infer_files
 from gpuvec.api.import_rows import ImportRows
 from gpuvec.api.source import CollectionSource, WriteResult
 from gpuvec.api.source_files import Piece, SourceFiles
-from gpuvec.api.tables import key_type
 from gpuvec.meta.catalog import CollectionState, SegmentRecord, WriteSummary
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_import import FollowFiles
@@ -26,13 +25,11 @@ from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.external import EXTERNAL
 from gpuvec.node.import_keys import ImportedKeys
 from gpuvec.node.loader import Loader
-from gpuvec.query import build
-from gpuvec.schema import FieldType, Schema
+from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage.outside import open_outside
 from gpuvec.types import RequestId, Timestamp, Version
 
-HEAD_ROWS = 1000  # of the first file that has a column: its field type follows
 SEGMENT_BYTES = 1 << 30  # of rows that one index covers
 _KEY_BYTES = 1 << 30  # of keys compared at once
 
@@ -138,7 +135,7 @@ def create_external(engine: Engine, name: str, pattern: str, primary_key: str) -
         UnsupportedError: `GV-673`, files that are not Parquet.
     """
     source = _find(engine, pattern)
-    schema = _infer(source, primary_key)
+    schema = infer_files(source, loose=True).schema(primary_key)
     numbers = range(len(source.files))
     added = list(_segments(engine, source, numbers, schema, 1))
     _check_keys(added, engine, name, schema, source)
@@ -154,45 +151,6 @@ def _find(engine: Engine, pattern: str) -> SourceFiles:
         if not file.path.lower().endswith((".parquet", ".pq")):
             raise errors.external_needs_parquet(file.path)
     return SourceFiles(outside, files)
-
-
-def _infer(source: SourceFiles, primary_key: str) -> Schema:
-    """Return the schema of all files: each column's widest type; what a file lacks is null."""
-    widest: pa.Schema | None = None
-    heads: dict[str, Any] = {}
-    for number, file in enumerate(source.files):
-        found = source.schema(number)
-        try:
-            parts = [pa.schema([f]) for f in found] if widest is None else [widest, found]
-            widest = pa.unify_schemas(parts, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise errors.drifted_file(file.path, "?", "of one type in all files", error) from error
-        if fresh := [name for name in found.names if name not in heads]:
-            heads |= _head(source, number, fresh)
-    assert widest is not None
-    columns = {
-        name: column if pa.types.is_nested(column.type) else column.cast(widest.field(name).type)
-        for name, column in heads.items()
-    }
-    rows = {name: interop.to_rows({name: column}) for name, column in columns.items()}
-    fields: dict[str, FieldType] = {}
-    for name, found_rows in rows.items():
-        column = found_rows.vectors.get(name)
-        kinds = interop.infer_fields({name: found_rows.table[name] if column is None else column})
-        fields[name] = build.nullable(kinds[name])
-    if primary_key not in fields:
-        raise errors.needs_primary_key(fields, primary_key)
-    fields[primary_key] = key_type(fields[primary_key])
-    return Schema(fields, primary_key)
-
-
-def _head(source: SourceFiles, number: int, names: Sequence[str]) -> dict[str, Any]:
-    """Return the first rows of some columns of a file; none where it has no rows."""
-    for piece in source.pieces(number):
-        for table in source.read(piece, names):
-            return {name: table[name].slice(0, HEAD_ROWS) for name in names}
-    schema = source.schema(number)
-    return {name: pa.chunked_array([], schema.field(name).type) for name in names}
 
 
 def _segments(

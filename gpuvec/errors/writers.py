@@ -162,12 +162,3 @@ def no_cluster_yet() -> UnsupportedError:
         "this version runs in one process; cluster= is not available",
         hint="leave cluster out: the same files can be opened by a cluster later",
     )
-
-
-def no_external_yet() -> UnsupportedError:
-    """Return the error for an external collection, which this version cannot make."""
-    return UnsupportedError(
-        "GV-641",
-        "external collections are not available",
-        hint='gv.frame("…/*.parquet") reads files in place; create_collection(data=…) copies them',
-    )

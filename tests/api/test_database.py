@@ -187,7 +187,7 @@ def test_create_from_data_infers_the_schema(tmp_path):
         assert items.schema["v"] == gv.Vector(3)
         with pytest.raises(gv.QueryError, match="GV-161"):
             db.create_collection("more", data=data)
-        with pytest.raises(gv.UnsupportedError, match="GV-641"):
+        with pytest.raises(gv.NotFoundError, match="GV-703"):
             db.create_collection("more", external="x/*.parquet", primary_key="id")
 
 
