@@ -163,6 +163,19 @@ PROCEDURES: Mapping[str, Procedure] = {
     ),
     "pin and unpin": Procedure(before=(*_FILLED, _flush), steps=[_pin, _unpin]),
     "keep for longer": Procedure(before=_FILLED, steps=[lambda db: _items(db).set_retention("9d")]),
+    "write to several channels": Procedure(
+        before=(
+            lambda db: db.create_collection("items", SCHEMA, channels=3),
+            lambda db: _items(db).insert(rows(*range(12))),
+            _flush,
+            lambda db: _items(db).upsert(rows(*range(6, 18), n=1)),
+        ),
+        steps=[
+            lambda db: _items(db).insert(rows(*range(20, 32), n=2)),
+            _flush,
+            lambda db: _items(db).delete(ids=[0, 1, 2, 3, 4, 25]),
+        ],
+    ),
     "import": Procedure(
         before=_FILLED,
         steps=[lambda db: _items(db).bulk_import(_file(90, 91, 3), on_conflict="replace")],

@@ -20,6 +20,7 @@ from gpuvec.segment.routing import channel_of
 from gpuvec.storage import keys
 from gpuvec.storage.checksum import crc32c
 from gpuvec.storage.local import LocalStore
+from gpuvec.storage.open import open_store
 from gpuvec.wal.frame import FORMAT, FrameKind, encode_frame
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -187,6 +188,30 @@ def test_rows_older_than_the_time_to_live_are_gone(tmp_path):
     assert not reader.read_collection(tmp_path / "db", "plain", NOW() + 3_700_000)
 
 
+@pytest.mark.parametrize("appendable", [True, False], ids=["folder", "bucket"])
+def test_writes_that_span_channels_are_read_whole(tmp_path, appendable, request):
+    place, options = str(tmp_path / "db"), None
+    if not appendable:
+        server = request.getfixturevalue("s3")
+        place, options = server.new_url(), server.options
+    with gv.connect(place, storage_options=options) as db:
+        items = db.create_collection("plain", PLAIN, channels=3)
+        items.insert(some(range(30)))
+        items.flush()
+        items.delete(ids=[1, 2, 3])
+        items.flush()
+        items.insert(some(range(100, 130)))
+        items.upsert(some([5, 6, 7, 110, 200]))
+        items.delete(ids=[8, 9, 10, 120])
+        wanted = {row["id"] for row in items.select("id").to_arrow().to_pylist()}
+    if not appendable:
+        store = open_store(place, options)
+        for key in store.list(""):
+            (tmp_path / "db" / key).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "db" / key).write_bytes(store.get(key))
+    assert reader.read_collection(tmp_path / "db", "plain", NOW()).keys() == wanted
+
+
 def test_a_bucket_reads_as_a_folder_does(tmp_path, s3):
     url = s3.new_url()
     with gv.connect(url, storage_options=s3.options) as db:
@@ -196,8 +221,6 @@ def test_a_bucket_reads_as_a_folder_does(tmp_path, s3):
         items.upsert(rows([5, 30]))
         items.delete(ids=[2, 30])
         wanted = {row["id"] for row in items.select("id").to_arrow().to_pylist()}
-    from gpuvec.storage.open import open_store
-
     store = open_store(url, s3.options)
     for key in store.list(""):
         (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
