@@ -106,10 +106,15 @@ class Maintained:
 
         Args:
             dry_run: change nothing, tell what would be done.
+
+        Raises:
+            QueryError: `GV-631`, the collection reads files of others in place.
         """
         engine = self._source.engine
         with engine.owning(self._source.collection_id) as (channel, generation):
             maintenance = engine.maintenance
+            if channel.state.external is not None:
+                raise errors.read_only_files("compact()", self._source.name)
             if not dry_run:
                 channel.flush(generation)
             before = maintenance.weights(channel)
