@@ -629,6 +629,7 @@ def test_inspect_lists_versions(items, db):
     path = db.path
     db.close()
     result = CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions", "--json"])
+    assert result.exit_code == 0, result.output
     (told,) = json.loads(result.stdout)["versions"]
     assert (told["operation"], told["inserted"], told["tags"]) == ("insert", 1, ["one"])
     assert "insert" in CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions"]).stdout
