@@ -70,7 +70,7 @@ def _rank_lists(shard: Any, batch: Any, list_rows: Any, least: int, w: Any) -> N
             w.done[w.seeds[j], j] = True
 
 
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _choose_edges(shard: Any, batch: Any, found: Any, at: int, turn: float, w: Any) -> None:
     """Choose each query's first edge in list `at`; -1: not now, or no row of it can matter."""
     size, last = len(w.edge), len(batch.edges) - 1
@@ -94,7 +94,7 @@ def _choose_edges(shard: Any, batch: Any, found: Any, at: int, turn: float, w: A
         w.done[at, j] |= not later
 
 
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _order_by_edge(w: Any) -> Any:
     """List the queries by falling edge, without those at -1; return how many."""
     edges = len(w.counts) - 1
@@ -114,7 +114,7 @@ def _order_by_edge(w: Any) -> Any:
     return total
 
 
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _draw_lines(shard: Any, batch: Any, found: Any, at: int, count: int, w: Any) -> None:
     """Write the lines of the first `count` places; what fills the last group never passes.
 
@@ -178,7 +178,7 @@ def _add_rows(
         add_candidate(found, j, shard.rows[tile, lane], score - error, score + error)
 
 
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _finish_hits(
     shard: Any, batch: Any, found: Any, at: int, tile: int, first: int, groups: int, raised: float,
     w: Any,
@@ -214,7 +214,7 @@ def _finish_hits(
     return taken
 
 
-@njit(nogil=True, _nrt=False, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sweep_tile(
     shard: Any, batch: Any, found: Any, keep: int, at: int, tile: int, count: int, w: Any
 ) -> int:
@@ -253,7 +253,7 @@ def _sweep_tile(
     return products
 
 
-@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, _nrt=False, forceinline=True)  # type: ignore[untyped-decorator]
 def _sweep_list(
     shard: Any, batch: Any, found: Any, keep: Any, at: int, count: int, fresh: bool, w: Any
 ) -> int:
