@@ -487,13 +487,17 @@ class Engine:
             mint=self.mint,
             flush_bytes=self._flush_bytes,
             committer=self._committer_name,
-            beside=beside,
+            beside=self.beside,
             outside=ExternalFiles(
                 self,
                 lambda: self._channel(collection_id).state.schema,
                 lambda: self.name_of(collection_id),
             ),
         )
+
+    def beside(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Run `work` on a thread of its own; return what waits for its end."""
+        return beside(work)
 
     def run(self, procedure: Procedure[T]) -> T:
         """Run a procedure on the store."""

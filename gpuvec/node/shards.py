@@ -192,6 +192,7 @@ class Shards:
             self._writer = SpanningWriter(
                 {channel.name: channel.owner for channel in self.channels},
                 self._stamps.next,
+                run=self._run,
                 beside=self._beside,
                 publish=self.publish,
             )
@@ -246,7 +247,7 @@ class Shards:
         with self.lock, self._whole():
             writer = self._own(generation)
             try:
-                return list(self._run(writer.write(name, requests)))
+                return writer.write(name, requests)
             except ChannelLostError as lost:
                 self.let_go()
                 return answers_after(lost.cause, lambda: self._own(generation), name, requests)

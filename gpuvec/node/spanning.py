@@ -8,6 +8,7 @@ group is one transaction, or one frame where it stays in one channel (`node.tran
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,11 @@ from gpuvec.errors import GpuvecError, SchemaError, key_exists, no_ids_left
 from gpuvec.ingest import with_auto_ids
 from gpuvec.messages import InsertRows, OnConflict, WriteReply, WriteRequest
 from gpuvec.node.data_node import Applied, Beside, ChannelLostError, ChannelOwner, reply_of
+from gpuvec.node.ports import Runner
 from gpuvec.node.prepare import prepare, taken_keys
 from gpuvec.node.small_inserts import Merged, merge
 from gpuvec.node.split import Parts, joined_keys, split
-from gpuvec.node.transaction import append_across, marks
+from gpuvec.node.transaction import commit_part, marks, prepare_parts
 from gpuvec.node.writing import Context, Prepared
 from gpuvec.schema import Schema
 from gpuvec.segment.keys import one_array
@@ -65,6 +67,7 @@ class SpanningWriter:
     Args:
         owners: of all channels, the lowest first.
         stamp: hands out timestamps above all others.
+        run: runs procedures on the store.
         beside: see `ChannelOwner`.
         publish: makes all that was applied visible in all channels, at once.
     """
@@ -74,11 +77,13 @@ class SpanningWriter:
         owners: Mapping[ChannelName, ChannelOwner],
         stamp: Callable[[], Timestamp],
         *,
+        run: Runner,
         beside: Beside,
         publish: Callable[[Timestamp], None],
     ) -> None:
         self._owners = owners
         self._stamp = stamp
+        self._run = run
         self._beside = beside
         self._publish = publish
         self._next_id: int | None = None
@@ -103,15 +108,13 @@ class SpanningWriter:
             keys=keys,
         )
 
-    def write(
-        self, name: str, requests: Sequence[WriteRequest]
-    ) -> Procedure[list[WriteReply | Exception]]:
+    def write(self, name: str, requests: Sequence[WriteRequest]) -> list[WriteReply | Exception]:
         """Do a group of writes; see `ChannelOwner.write`.
 
         Raises:
             ChannelLostError: a log could not take its part: all channels must be claimed again.
         """
-        now_ms = yield Now()
+        now_ms = self._run(_now())
         done: dict[RequestId, WriteReply | Exception] = {}
         fresh: dict[RequestId, WriteRequest] = {}
         for request in requests:
@@ -125,22 +128,22 @@ class SpanningWriter:
         if group.brought_keys:
             self._next_id = None
         if group.applied:
-            yield from self._make_durable(group.applied)
+            self._make_durable(group.applied)
         return [done[request.request_id] for request in requests]
 
-    def _make_durable(self, applied: Mapping[ChannelName, list[Applied]]) -> Procedure[None]:
+    def _make_durable(self, applied: Mapping[ChannelName, list[Applied]]) -> None:
         """Log a group, then show it to reads."""
         parts = {
             channel: [record for write in writes for record in write.records]
             for channel, writes in applied.items()
         }
         ts = max(records[-1].ts for records in parts.values())
+        logs = {channel: owner.log for channel, owner in self._owners.items()}
         wait = self._settle(applied)
         try:
             try:
-                yield from append_across(
-                    {channel: owner.log for channel, owner in self._owners.items()}, parts, ts
-                )
+                self._at_once(prepare_parts(logs, parts, ts))
+                self._run(commit_part(logs, parts, ts))
             finally:
                 if wait is not None:
                     wait()
@@ -150,6 +153,21 @@ class SpanningWriter:
         found = marks(parts, ts)
         for channel, writes in applied.items():
             self._owners[channel].note(writes, found[channel])
+
+    def _at_once(self, procedures: Sequence[Procedure[None]]) -> None:
+        """Run procedures on several threads, all to their end; raise what the first of them met."""
+        if not procedures:
+            return
+        *others, last = (partial(self._run, procedure) for procedure in procedures)
+        works = [*map(self._beside, others), last]
+        failures = []
+        for work in reversed(works):
+            try:
+                work()
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[-1]
 
     def _settle(self, applied: Mapping[ChannelName, list[Applied]]) -> Callable[[], None] | None:
         """Begin to copy a large group into its place, on a second thread."""
@@ -312,6 +330,11 @@ class _Group:
             )
             for request, ts in zip(requests, given, strict=True)
         }
+
+
+def _now() -> Procedure[int]:
+    now_ms: int = yield Now()
+    return now_ms
 
 
 def _numbered(prepared: Prepared, first_id: int | None) -> Prepared:

@@ -113,14 +113,36 @@ def append_across(
         UnavailableError: `GV-650`, a part could not be logged: nothing was written; else see
             `WriteAheadLog.append`.
     """
-    home, *others = sorted(parts)
+    for procedure in prepare_parts(logs, parts, ts):
+        yield from procedure
+    yield from commit_part(logs, parts, ts)
+
+
+def prepare_parts(
+    logs: Mapping[ChannelName, WriteAheadLog],
+    parts: Mapping[ChannelName, Sequence[WriteRecord]],
+    ts: Timestamp,
+) -> list[Procedure[None]]:
+    """Return step 1 for each channel but the home: in any order, or at once."""
     found = marks(parts, ts)
-    for channel in others:
+
+    def prepare(channel: ChannelName) -> Procedure[None]:
         try:
-            yield from logs[channel].append(parts[channel], found[channel])  # 1
+            yield from logs[channel].append(parts[channel], found[channel])
         except UnavailableError as error:
             raise part_not_logged(channel, error) from error
-    yield from logs[home].append(parts[home], found[home])  # 2
+
+    return [prepare(channel) for channel in sorted(parts)[1:]]
+
+
+def commit_part(
+    logs: Mapping[ChannelName, WriteAheadLog],
+    parts: Mapping[ChannelName, Sequence[WriteRecord]],
+    ts: Timestamp,
+) -> Procedure[None]:
+    """Do step 2, when all of step 1 is done."""
+    home = min(parts)
+    yield from logs[home].append(parts[home], marks(parts, ts)[home])
 
 
 def marks(channels: Iterable[ChannelName], ts: Timestamp) -> dict[ChannelName, Mark | None]:

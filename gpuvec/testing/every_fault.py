@@ -66,6 +66,11 @@ class PlannedEngine(Engine):
             raise answer
         return answer
 
+    def beside(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Run `work` here and now, so that operations have one order."""
+        work()
+        return lambda: None
+
 
 @dataclass(frozen=True, slots=True)
 class Procedure:

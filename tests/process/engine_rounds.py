@@ -1,8 +1,8 @@
 """Rounds of: write, flush, index, compact and vacuum with threads, die by kill -9; then look.
 
 Each round is a fork of this process, which itself never opens the database. Prints how many
-writes were acknowledged. Arguments: a folder, how many rounds, a seed; and the endpoint of an S3
-server, if the databases shall lie there.
+writes were acknowledged. Arguments: a folder, how many rounds, a seed, the number of channels; and
+the endpoint of an S3 server, if the databases shall lie there.
 """
 
 import os
@@ -27,9 +27,9 @@ ROUNDS_OF_ONE = 20  # on one database
 
 def connect(path):
     """Open the database of a path: there, or in the bucket of the server that the command names."""
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 6:
         return gv.connect(path / "db")
-    server = Server(sys.argv[4])
+    server = Server(sys.argv[5])
     return gv.connect(f"s3://{BUCKET}{path.resolve()}", storage_options=server.options)
 
 
@@ -94,6 +94,7 @@ def look(path):
         assert len(np.unique(keys)) == len(keys), "a key is there twice"
         values = np.stack(table["v"].to_numpy()) if len(keys) else np.zeros((0, DIM))
         assert (values == (keys // ROWS % 1000)[:, None]).all(), "a vector is another row's"
+        assert_writes_are_whole(items)
         counts = dict(zip(*np.unique(keys // ROWS, return_counts=True), strict=True))
         assert set(counts) <= set(notes), "rows that nobody wrote"
         for batch, word in notes.items():
@@ -118,6 +119,13 @@ def files_of(record):
     found = [record.files["scalar"]["key"], *(f["key"] for f in record.files["vectors"].values())]
     found += [record.deletes["key"]] if record.deletes else []
     return found + [f["key"] for index in record.indexes.values() for f in index.files.values()]
+
+
+def assert_writes_are_whole(items):
+    """Compare what the history tells of each write with the rows of a batch."""
+    for line in items.versions().to_arrow().to_pylist():
+        if line["operation"] == "insert":
+            assert line["inserted"] == ROWS, f"a write of {line['inserted']} rows"
 
 
 def look_at_indexes(items, keys):
@@ -154,20 +162,20 @@ def wait_for(file, text):
         time.sleep(0.005)
 
 
-def create(path):
+def create(path, channels):
     schema = gv.Schema({"key": gv.Int64(), "v": gv.Vector(DIM)}, "key")
     with connect(path) as db:
-        db.create_collection("items", schema)
+        db.create_collection("items", schema, channels=channels)
 
 
-def main(folder, rounds, seed):
+def main(folder, rounds, seed, channels):
     chance = random.Random(seed)
     acknowledged = 0
     for number in range(rounds):
         path = Path(folder) / str(number // ROUNDS_OF_ONE)
         if number % ROUNDS_OF_ONE == 0:
             path.mkdir()
-            assert os.waitpid(in_child(lambda path=path: create(path)), 0)[1] == 0
+            assert os.waitpid(in_child(lambda path=path: create(path, channels)), 0)[1] == 0
         child = in_child(lambda path=path, n=number: write_until_killed(path, n * 10**6))
         if number % 4:  # else it may die while it opens
             wait_for(path / "notes", f"done {number * 10**6}")
@@ -187,4 +195,4 @@ if __name__ == "__main__":
     for name in gv.__all__:
         getattr(gv, name)  # imported once, before the forks
     gv.config.set(store__grace_s=0.1)
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:5]))

@@ -56,7 +56,7 @@ def _or(left, right):
 class History:
     """One database, its model, a reader in another engine, and a seeded stream of steps."""
 
-    def __init__(self, place, seed, key_kind):
+    def __init__(self, place, seed, key_kind, channels=1):
         self.random = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.place = place
@@ -74,7 +74,7 @@ class History:
         )
         self.dynamic = schema.dynamic
         self.db = gv.connect(**place)
-        self.items = self.db.create_collection("items", schema)
+        self.items = self.db.create_collection("items", schema, channels=channels)
         self.model = ModelCollection("key", {"n": None, "word": "a", "v": None})
         self.extra = None
         self.reader = None
@@ -381,6 +381,28 @@ def test_a_history_leaves_what_its_model_says(tmp_path, where, seed, key_kind):
     history = History(where(tmp_path / "db"), seed, key_kind)
     try:
         history.run(60)
+        history.check_recall()
+    finally:
+        history.close()
+
+
+@pytest.mark.parametrize("key_kind", ["int64", "string"])
+def test_a_history_over_several_channels_leaves_what_its_model_says(tmp_path, where, key_kind):
+    history = History(where(tmp_path / "db"), 11, key_kind, channels=3)
+    try:
+        history.run(60)
+        history.check_recall()
+    finally:
+        history.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key_kind", ["int64", "string"])
+@pytest.mark.parametrize("seed", range(200, 212))
+def test_a_long_history_over_several_channels_does_too(tmp_path, where, seed, key_kind):
+    history = History(where(tmp_path / "db"), seed, key_kind, channels=2 + seed % 4)
+    try:
+        history.run(250)
         history.check_recall()
     finally:
         history.close()
