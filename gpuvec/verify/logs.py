@@ -81,14 +81,16 @@ class ChannelCheck:
                 )
             )
         else:
-            self._count(tail)
+            self._count(tail, state.flushed_lsn)
             return tail
         return None
 
-    def _count(self, tail: Tail) -> None:
+    def _count(self, tail: Tail, flushed_lsn: int) -> None:
+        """Note what was read: the newest file, and older ones with groups that are not flushed."""
         if isinstance(tail.cursor, FileCursor):
             for span in tail.cursor.spans:
-                self._scan.count(span.end)
+                if span.last > flushed_lsn or span == tail.cursor.spans[-1]:
+                    self._scan.count(span.end)
             return
         for group in tail.groups:
             self._scan.count(sum(record.nbytes for record in group.records))
