@@ -327,8 +327,7 @@ def _batches(
         tell(part.size_bytes)
         return
     waiting: list[Future[list[Rows]]] = [
-        readers.submit(lambda piece, first_id: list(rows.read(piece, first_id)), *pair)
-        for pair in pairs
+        readers.submit(_read_all, rows, piece, first_id) for piece, first_id in pairs
     ]
     waiting.reverse()
     try:
@@ -339,6 +338,10 @@ def _batches(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _read_all(rows: ImportRows, piece: Piece, first_id: int | None) -> list[Rows]:
+    return list(rows.read(piece, first_id))
 
 
 def _result(write: WriteSummary, state: CollectionState) -> WriteResult:

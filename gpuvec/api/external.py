@@ -203,6 +203,7 @@ def _segment(
 def _check_fields(source: SourceFiles, number: int, schema: Schema) -> None:
     """Refuse a file with other columns than the collection's."""
     path, found = source.files[number].path, source.schema(number)
+    assert found is not None, "only Parquet files get here"
     for name in found.names:
         if name not in schema.fields:
             raise errors.drifted_file(path, name, "absent", found.field(name).type)

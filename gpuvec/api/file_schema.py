@@ -110,6 +110,8 @@ def _head(source: SourceFiles, number: int, names: Sequence[str] | None) -> dict
             have = table.column_names if isinstance(table, pa.Table) else list(table)
             return {name: table[name][:HEAD_ROWS] for name in names or have}
     schema = source.schema(number)
+    if schema is None:
+        return {}
     return {name: pa.chunked_array([], schema.field(name).type) for name in names or ()}
 
 
