@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from gpuvec.errors import UnavailableError
+from gpuvec.errors import UnavailableError, channel_fenced
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Change, SetEpoch, WriteSummary
@@ -60,7 +60,7 @@ class Channel(Follower):
         assert self._owner is not None
         return self._owner
 
-    def _own_newest(self, generation: int) -> None:
+    def own_newest(self, generation: int) -> None:
         """Own the channel, and know what readers have pinned meanwhile; under the lock."""
         mine = self._own(generation).log.epoch
         self._view = self._run(self._manifest.read(self._view))
@@ -175,7 +175,7 @@ class Channel(Follower):
             generation: of this process as the coordinator.
         """
         with self._lock:
-            self._own_newest(generation)
+            self.own_newest(generation)
             ts = self._stamps.next()
             changes = decide(self.state, ts)
             if not changes:
@@ -312,7 +312,7 @@ class Channel(Follower):
     def peek(self, look: Callable[[CollectionState, ShardDelegator], T], generation: int) -> T:
         """Return what a look at manifest and memory tells, between two writes."""
         with self._lock:
-            self._own_newest(generation)
+            self.own_newest(generation)
             return look(self.state, self.shard)
 
     @contextmanager
@@ -335,7 +335,7 @@ class Channel(Follower):
             generation: of this process as the coordinator.
         """
         with self._lock:
-            self._own_newest(generation)
+            self.own_newest(generation)
             changes = decide(self.state, self.shard)
             if not changes:
                 return False

@@ -263,6 +263,7 @@ class Shards:
         """Commit changes of schema, partitions or time to live; see `Channel.change`."""
         with self.lock:
             self._own(generation)
+            self.channels[0].own_newest(generation)
             changes = decide(self.state, self._stamps.next())
             if not changes:
                 return
