@@ -260,6 +260,18 @@ def test_a_checkpoint_that_is_not_what_its_entries_say_is_found(original, tmp_pa
     assert "not what its entries say" in finding.problem
 
 
+def test_a_collection_whose_folder_is_gone_is_an_error_and_a_finding(original, tmp_path):
+    copy = tmp_path / "db"
+    shutil.copytree(original, copy)
+    (folder,) = copy.glob("collections/*")
+    shutil.rmtree(folder)
+    for use in (lambda items: items.to_arrow(), lambda items: items.insert(rows([500]))):
+        with gv.connect(copy) as db, pytest.raises(gv.CorruptError, match="GV-520"):
+            use(db["items"])
+    (finding,) = verify(copy).findings
+    assert (finding.level, finding.code, finding.collection) == (Level.DAMAGE, "GV-520", "items")
+
+
 # Repair
 
 

@@ -105,6 +105,11 @@ class ManifestLog(Generic[S]):
         self._empty = empty
         self._checkpoint_every = checkpoint_every
 
+    @property
+    def first_key(self) -> str:
+        """The key of the entry with which the log began."""
+        return keys.manifest_entry(self._prefix, 1)
+
     def read(self, known: LogView[S] | None = None) -> Procedure[LogView[S]]:
         """Return the newest view; one listing when nothing is newer than `known`.
 

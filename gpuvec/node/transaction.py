@@ -30,7 +30,7 @@ of it (`ChannelState.commits`), and `flushed_ts` tells how far a channel was clo
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuvec.errors import UnavailableError, part_not_logged
+from gpuvec.errors import UnavailableError, missing_entry, part_not_logged
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import SetEpoch
 from gpuvec.meta.manifest import LogView, ManifestLog
@@ -80,8 +80,10 @@ class Sight:
         return tuple(sorted(self.known.state.channels))
 
     def read(self) -> Procedure[None]:
-        """Read on to the log's end."""
+        """Read on to the log's end; `CorruptError` GV-520 when nothing is there at all."""
         self.view = yield from self.log.read(self.view)
+        if not self.view.state.collection_id:
+            raise missing_entry(self.log.first_key)
 
     def position(self, channel: ChannelName) -> Position:
         """Return the procedure that reads on and tells how far a channel is flushed."""

@@ -8,6 +8,9 @@ from collections import Counter
 
 import pytest
 
+from gpuvec.errors import GpuvecError
+from gpuvec.messages import WriteReply
+from gpuvec.testing import every_fault
 from gpuvec.testing.every_fault import FAULTS, Trial
 from gpuvec.testing.faults import Fault
 from gpuvec.testing.procedures import PROCEDURES
@@ -54,6 +57,41 @@ def test_some_faults_lose_nothing_acknowledged(name, medium):
 @pytest.mark.parametrize("name", PROCEDURES)
 def test_no_fault_loses_anything_acknowledged(name, medium):
     run(name, medium, 0, 1)
+
+
+class Boaster(every_fault.PlannedEngine):
+    """Acknowledges writes that failed."""
+
+    def _submit(self, request, deadline_s):
+        try:
+            return super()._submit(request, deadline_s)
+        except GpuvecError:
+            return WriteReply(version=1, inserted=0, updated=0, deleted=0, keys=None)
+
+
+class Hasty(every_fault.PlannedEngine):
+    """Deletes a dropped collection before it is committed that it is dropped."""
+
+    def drop(self, name):
+        _, collection_id = self.root().resolve(name)
+        self._dropped.add([collection_id])
+        self._dropped.delete()
+        super().drop(name)
+
+
+def check_all(trial):
+    for number, fault in trial.cases():
+        trial.check(number, fault)
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [(Boaster, "claim, replay and insert"), (Hasty, "drop a collection")]
+)
+def test_an_engine_that_breaks_the_rules_is_found_out(engine, name, monkeypatch):
+    monkeypatch.setattr(every_fault, "PlannedEngine", engine)
+    trial = Trial(PROCEDURES[name], appendable=True)
+    with pytest.raises((AssertionError, GpuvecError)):
+        check_all(trial)
 
 
 def test_every_kind_of_fault_is_tried():
