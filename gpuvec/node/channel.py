@@ -126,7 +126,7 @@ class Channel(Follower):
             log: of this channel.
             groups: that count, after what is flushed.
         """
-        history = self.state.history
+        history = () if self._together else self.state.history[-_REMEMBERED:]
         self._install()
         version = self._replay(groups)
         self._cursor = None
@@ -136,7 +136,7 @@ class Channel(Follower):
             self._stamps.next,
             beside=self._beside,
             groups=groups,
-            flushed=[write for write in history[-_REMEMBERED:] if write.request_id],
+            flushed=[write for write in history if write.request_id],
             last_id=lambda: self.state.last_id,
         )
         return version

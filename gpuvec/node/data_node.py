@@ -231,17 +231,7 @@ class ChannelOwner:
             self._remember(summary)
 
     def _remember(self, summary: WriteSummary) -> None:
-        keys = None
-        if summary.first_auto_id is not None:
-            first = summary.first_auto_id
-            keys = pa.array(np.arange(first, first + summary.inserted, dtype=np.int64))
-        self._answers[summary.request_id] = WriteReply(
-            version=summary.ts,
-            inserted=summary.inserted,
-            updated=summary.updated,
-            deleted=summary.deleted,
-            keys=keys,
-        )
+        self._answers[summary.request_id] = answer_of(summary)
         if len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
 
@@ -311,6 +301,21 @@ def _from_log(group: Group) -> Iterator[Applied]:
         records = list(found)
         size = sum(0 if r.rows is None else r.rows.nbytes for r in records)
         yield Applied(request_id, records, size)
+
+
+def answer_of(summary: WriteSummary) -> WriteReply:
+    """Return what whoever made a write was told."""
+    keys = None
+    if summary.first_auto_id is not None:
+        first = summary.first_auto_id
+        keys = pa.array(np.arange(first, first + summary.inserted, dtype=np.int64))
+    return WriteReply(
+        version=summary.ts,
+        inserted=summary.inserted,
+        updated=summary.updated,
+        deleted=summary.deleted,
+        keys=keys,
+    )
 
 
 def reply_of(prepared: Prepared, version: Timestamp) -> WriteReply:

@@ -192,6 +192,7 @@ class Shards:
             self._writer = SpanningWriter(
                 {channel.name: channel.owner for channel in self.channels},
                 self._stamps.next,
+                flushed=merged([line for line in self.state.history if line.request_id]),
                 run=self._run,
                 beside=self._beside,
                 publish=self.publish,

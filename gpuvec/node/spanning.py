@@ -6,7 +6,7 @@ group is one transaction, or one frame where it stays in one channel (`node.tran
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,15 @@ import pyarrow as pa
 from gpuvec.errors import GpuvecError, SchemaError, key_exists, no_ids_left
 from gpuvec.ingest import with_auto_ids
 from gpuvec.messages import InsertRows, OnConflict, WriteReply, WriteRequest
-from gpuvec.node.data_node import Applied, Beside, ChannelLostError, ChannelOwner, reply_of
+from gpuvec.meta.changes import WriteSummary
+from gpuvec.node.data_node import (
+    Applied,
+    Beside,
+    ChannelLostError,
+    ChannelOwner,
+    answer_of,
+    reply_of,
+)
 from gpuvec.node.ports import Runner
 from gpuvec.node.prepare import prepare, taken_keys
 from gpuvec.node.small_inserts import Merged, merge
@@ -67,6 +75,7 @@ class SpanningWriter:
     Args:
         owners: of all channels, the lowest first.
         stamp: hands out timestamps above all others.
+        flushed: what is in files of writes before, one line for all parts of each.
         run: runs procedures on the store.
         beside: see `ChannelOwner`.
         publish: makes all that was applied visible in all channels, at once.
@@ -77,12 +86,14 @@ class SpanningWriter:
         owners: Mapping[ChannelName, ChannelOwner],
         stamp: Callable[[], Timestamp],
         *,
+        flushed: Iterable[WriteSummary],
         run: Runner,
         beside: Beside,
         publish: Callable[[Timestamp], None],
     ) -> None:
         self._owners = owners
         self._stamp = stamp
+        self._flushed = {line.request_id: answer_of(line) for line in flushed}
         self._run = run
         self._beside = beside
         self._publish = publish
@@ -91,6 +102,7 @@ class SpanningWriter:
     def answer_to(self, request_id: RequestId) -> WriteReply | None:
         """Return the answer that a request got before, if it is durable."""
         found = [owner.answer_to(request_id) for owner in self._owners.values()]
+        found.append(self._flushed.get(request_id))
         parts = [reply for reply in found if reply is not None]
         if not parts:
             return None
@@ -158,8 +170,8 @@ class SpanningWriter:
         """Run procedures on several threads, all to their end; raise what the first of them met."""
         if not procedures:
             return
-        *others, last = (partial(self._run, procedure) for procedure in procedures)
-        works = [*map(self._beside, others), last]
+        works: list[Callable[[], None]] = [partial(self._run, one) for one in procedures]
+        works[:-1] = map(self._beside, works[:-1])
         failures = []
         for work in reversed(works):
             try:
