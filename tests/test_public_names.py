@@ -13,7 +13,7 @@ SIGNATURES = {
     gv.connect: '(path, *, cluster=None, storage_options=None, device="auto", '
     "memory_limit=None, durability=…)",
     Database.create_collection: "(name, schema=None, *, data=None, external=None, "
-    "primary_key=None, exist_ok=False)",
+    "primary_key=None, exist_ok=False, channels=1)",
     Database.alias: "(name, collection)",
     Database.rename: "(old, new)",
     Collection.insert: '(data, *, partition=None, on_conflict="error", on_bad_vectors="error")',
