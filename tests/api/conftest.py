@@ -113,11 +113,15 @@ def nearest(df, stored) -> Nearest:
     return nearest
 
 
-@pytest.fixture(scope="module")
-def items(df, schema, tmp_path_factory, where):
+@pytest.fixture(
+    scope="module",
+    params=[1, pytest.param(3, marks=pytest.mark.slow)],
+    ids=["one_channel", "three_channels"],
+)
+def items(request, df, schema, tmp_path_factory, where):
     """The collection of the page's examples, to be read only: rows in files and rows in the log."""
     with gv.connect(**where(tmp_path_factory.mktemp("page") / "shop")) as db:
-        found = db.create_collection("items", schema)
+        found = db.create_collection("items", schema, channels=request.param)
         found.insert(df[:700])
         found.flush()
         found.insert(df[700:])
