@@ -85,8 +85,8 @@ def _engine(
     from gpuvec.settings import config
     from gpuvec.storage.disk_cache import disk_cache
     from gpuvec.storage.local import LocalStore
+    from gpuvec.storage.network import NetworkStore
     from gpuvec.storage.open import open_store
-    from gpuvec.storage.remote import RemoteStore
     from gpuvec.storage.remote_files import RemoteFiles
 
     text = os.fspath(path)
@@ -103,7 +103,7 @@ def _engine(
             return key, known[0]
         if known is not None:
             known[0].close()  # its directory was moved or removed
-        if isinstance(store, RemoteStore):
+        if isinstance(store, NetworkStore):
             store.files = RemoteFiles(store, disk_cache())
         engine = Engine(
             store,
@@ -247,8 +247,8 @@ class Database:
         elif primary_key is not None and primary_key != made.primary_key:
             raise errors.two_primary_keys(made.primary_key, primary_key)
         if data is None:
-            return self._collection(self._engine.create(name, made, channels=channels))
-        with self._engine.creating(name, made, channels=channels) as collection_id:
+            return self._collection(self._engine.collections.create(name, made, channels=channels))
+        with self._engine.collections.creating(name, made, channels=channels) as collection_id:
             collection = self._collection(collection_id)
             collection.insert(data)
         return collection
@@ -268,18 +268,18 @@ class Database:
     def drop_collection(self, name: str) -> None:
         """Delete a collection with its rows and its aliases."""
         self._check_open()
-        self._engine.drop(name)
+        self._engine.collections.drop(name)
 
     def alias(self, name: str, collection: str | Collection | None) -> None:
         """Let `name` stand for a collection, whatever it stood for; None forgets it."""
         self._check_open()
         target = collection.name if isinstance(collection, Collection) else collection
-        self._engine.alias(name, target)
+        self._engine.collections.alias(name, target)
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name; aliases follow."""
         self._check_open()
-        self._engine.rename(old, new)
+        self._engine.collections.rename(old, new)
 
     def stats(self) -> dict[str, Any]:
         """Return path, number of collections, and for a bucket what was read of its files.

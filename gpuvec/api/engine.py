@@ -9,38 +9,36 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors
+from gpuvec.api.channels import OpenChannels
+from gpuvec.api.collections import Collections
 from gpuvec.api.committer import Committer, beside
-from gpuvec.api.dropped import ID_PREFIX, DroppedFiles, delete_collection, unnamed_collections
-from gpuvec.api.external_files import ExternalFiles
+from gpuvec.api.dropped import DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
+from gpuvec.api.names import Names
 from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.compaction import Wanted
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
-from gpuvec.meta.catalog import CollectionState, DatabaseState
-from gpuvec.meta.changes import Change, InitCollection
-from gpuvec.meta.manifest import LogView, ManifestLog
-from gpuvec.node.shards import Channels, channel_names, open_channels
-from gpuvec.node.transaction import Sight
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.changes import Change
+from gpuvec.node.shards import Channels
 from gpuvec.proxy.proxy import Proxy
 from gpuvec.rpc import InProcessTransport
-from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
 from gpuvec.storage.remote_files import RemoteFiles
-from gpuvec.storage.stamps import LastRead
 from gpuvec.storage.verified import files_of
 from gpuvec.types import NodeId, SegmentId, Timestamp
 
@@ -62,6 +60,14 @@ class Engine:
         flush_bytes: the size at which growing rows are flushed.
         age_s: the age of the oldest growing row at which they are flushed, unless they are few.
         segment_bytes: the size that compaction brings segments to, at most.
+
+    Attributes:
+        names: which collections there are, as the database's log says.
+        channels: of the collections that are open here.
+        collections: creates, drops and renames them.
+        dropped: files of collections that are gone.
+        leases: versions that are read here.
+        maintenance: flushes, builds, compacts and collects.
     """
 
     def __init__(
@@ -83,24 +89,19 @@ class Engine:
         self._clock = clock or SystemClock()
         self._flush_bytes = flush_bytes
         self._pid = os.getpid()
-        self._committer_name = f"{socket.gethostname()}:{self._pid}"
+        self.committer_name = f"{socket.gethostname()}:{self._pid}"
         self._closed = False
-        self._catalog = ManifestLog(keys.CATALOG, DatabaseState())
-        self._writer = Writership(store, where, self._catalog, self.run)
-        self._view: LogView[DatabaseState] | None = None
-        self._followed = LastRead(store, keys.manifest_folder(keys.CATALOG))
-        self._root = RootCoord(where)
+        self.names = Names(store, where, self.run)
+        self._writer = Writership(store, where, self.names.log, self.run)
         self._place = Place(store, where)
-        self._stale = False  # the database's log may hold more than `_view`
         self._data = DataCoord(
             flush_bytes=flush_bytes, age_s=age_s, wanted=Wanted(size_bytes=segment_bytes)
         )
-        self._oracle = TimestampOracle(self._clock)
-        self._channels: dict[str, Channels] = {}
-        self._unnamed: dict[str, str] = {}  # collections that are being filled, and their names
-        self._names: dict[str, str] = {}  # for messages about collections that are gone
-        self._dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
+        self.oracle = TimestampOracle(self._clock)
+        self.dropped = DroppedFiles(lambda name: delete_collection(store, self.run, name))
         self._lock = threading.RLock()
+        self.channels = OpenChannels(self, flush_bytes, self._lock)
+        self.collections = Collections(self)
         self._committer: Committer | None = None
         self.leases = Leases(self, self._clock)
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
@@ -115,12 +116,12 @@ class Engine:
         """Return a collection at its newest version."""
         with self.glance(collection_id):
             name = self.name_of(collection_id)
-            return self._channel(collection_id).snapshot(name, self.now_ms())
+            return self.channels.of(collection_id).snapshot(name, self.now_ms())
 
     def glance(self, collection_id: str, *, rows: bool = True) -> AbstractContextManager[None]:
         """Return a block in which a bucket is asked for news once; see `gpuvec.api.glance`."""
-        catalog = self._writer.generation == 0 or self._stale
-        channel = self._channels.get(collection_id)
+        catalog = self._writer.generation == 0 or self.names.stale
+        channel = self.channels.peek(collection_id)
         return glance(self._store, channel, catalog=catalog, rows=rows)
 
     @contextmanager
@@ -141,11 +142,11 @@ class Engine:
         """Yield a collection at some versions, as views of the same segments; else as `reading`."""
         with self._kept(collection_id):
             name = self.name_of(collection_id)
-            yield self._channel(collection_id).snapshots_at(name, *versions)
+            yield self.channels.of(collection_id).snapshots_at(name, *versions)
 
     @contextmanager
     def _kept(self, collection_id: str) -> Iterator[None]:
-        with self._dropped.kept(collection_id), self.leases.reading(collection_id):
+        with self.dropped.kept(collection_id), self.leases.reading(collection_id):
             try:
                 yield
             except errors.CorruptError as error:
@@ -161,32 +162,15 @@ class Engine:
     def channel(self, collection_id: str) -> Channels:
         """Return the channels of a collection, following their logs."""
         self._check_usable()
-        return self._channel(collection_id)
-
-    def _channel(self, collection_id: str) -> Channels:
-        found = self._channels.get(collection_id)
-        if found is None:
-            with self._lock:
-                found = self._channels.get(collection_id)
-                if found is None:
-                    found = self._channels[collection_id] = self._open(collection_id)
-        return found
+        return self.channels.of(collection_id)
 
     def root(self) -> RootCoord:
         """Return the root coordinator, told of what other processes did."""
         self._check_usable()
-        if self._writer.generation == 0 or self._stale:
+        if self._writer.generation == 0 or self.names.stale:
             with self._lock:
-                self._follow()
-        return self._root
-
-    def _follow(self) -> None:
-        stamp = self._followed.stamp()
-        if self._stale or not self._followed.is_at(stamp):
-            self._view = self.run(self._catalog.read(self._view))
-            self._root.note(self._view.state)
-            self._stale = False
-            self._followed.note(stamp)
+                self.names.follow()
+        return self.names.root
 
     def name_of(self, collection_id: str) -> str:
         """Return the present name of a collection.
@@ -195,109 +179,9 @@ class Engine:
             NotFoundError: `GV-608`, it was dropped.
         """
         self.root()
-        return self._known_name(collection_id)
+        return self.names.name_of(collection_id)
 
-    def _known_name(self, collection_id: str) -> str:
-        name = self._root.name_of(collection_id) or self._unnamed.get(collection_id)
-        if name is None:
-            raise errors.collection_gone(self._names.get(collection_id, collection_id))
-        self._names[collection_id] = name
-        return name
-
-    # Collections
-
-    def create(
-        self,
-        name: str,
-        schema: Schema,
-        more: Callable[[Timestamp], Sequence[Change]] | None = None,
-        *,
-        channels: int = 1,
-    ) -> str:
-        """Create a collection; return its id.
-
-        Args:
-            name: must be free.
-            schema: the fields.
-            more: further changes that it begins with, from a new timestamp.
-            channels: how many.
-        """
-        with self._writing():
-            collection_id = self._begin(name, schema, more, channels)
-            self._commit(self._root.create(name, collection_id))
-            return collection_id
-
-    @contextmanager
-    def creating(self, name: str, schema: Schema, *, channels: int = 1) -> Iterator[str]:
-        """Yield the id of a new collection, which gets its name only if the block succeeds.
-
-        Until then nobody else can find it, and what dies before leaves files without a name, which
-        the next process that writes deletes.
-
-        Args:
-            name: must be free, at the end too.
-            schema: the fields.
-            channels: how many.
-        """
-        with self._writing():
-            collection_id = self._begin(name, schema, None, channels)
-            self._unnamed[collection_id] = name
-        try:
-            yield collection_id
-            with self._writing():
-                self._commit(self._root.create(name, collection_id))
-        except BaseException:
-            with suppress(errors.GpuvecError), self._writing():
-                if self._root.name_of(collection_id) is None:
-                    self._discard(collection_id, name)
-            raise
-        finally:
-            del self._unnamed[collection_id]
-
-    def _begin(
-        self,
-        name: str,
-        schema: Schema,
-        more: Callable[[Timestamp], Sequence[Change]] | None,
-        channels: int,
-    ) -> str:
-        """Begin the log of a collection without a name; return its id."""
-        collection_id = f"{ID_PREFIX}{self.mint()}"
-        self._root.create(name, collection_id)  # checks the name
-        log = ManifestLog(keys.collection(collection_id), CollectionState())
-        first = InitCollection(
-            collection_id=collection_id, schema=schema, channels=channel_names(channels)
-        )
-        view = self.run(log.read())
-        then = [] if more is None else more(self.stamp())
-        self.run(log.commit(view, [first, *then], **self._signed()))
-        return collection_id
-
-    def drop(self, name: str) -> None:
-        """Forget a collection, then delete its files: now, or after reads that are under way."""
-        with self._writing():
-            _, collection_id = self._root.resolve(name)
-            self._commit(self._root.drop(name))
-            self._discard(collection_id, name)
-
-    def _discard(self, collection_id: str, name: str) -> None:
-        """Delete the files of a collection without a name: now, or after reads under way."""
-        channel = self._channels.pop(collection_id, None)
-        if channel is not None:
-            channel.retire(name)
-        self.builds.forget(collection_id)
-        self._dropped.add([collection_id])
-        self._dropped.delete()
-
-    def rename(self, old: str, new: str) -> None:
-        """Give a collection another name."""
-        with self._writing():
-            self._commit(self._root.rename(old, new))
-
-    def alias(self, alias: str, name: str | None) -> None:
-        """Point an alias to a collection, or with None forget it."""
-        with self._writing():
-            self._commit(self._root.alias(alias, name))
+    # Changing a collection
 
     def change(
         self,
@@ -305,7 +189,7 @@ class Engine:
         decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
     ) -> None:
         """Commit changes of a collection's schema, partitions, truncation or time to live."""
-        with self._writing() as generation:
+        with self.writing() as generation:
             self.name_of(collection_id)
             self.channel(collection_id).change(decide, generation)
 
@@ -321,7 +205,7 @@ class Engine:
     @contextmanager
     def owning(self, collection_id: str) -> Iterator[tuple[Channels, int]]:
         """Yield a collection's channel and the generation, as the process that writes."""
-        with self._writing() as generation:
+        with self.writing() as generation:
             channel = self.channel(collection_id)
         with self._ruling():
             yield channel, generation
@@ -329,7 +213,7 @@ class Engine:
     # Writing
 
     def _submit(self, request: Any, deadline_s: float) -> Any:
-        with self._writing():
+        with self.writing():
             if self._committer is None:
                 self._committer = Committer(self._write_group, self._maintain, self.where)
             committer = self._committer
@@ -337,8 +221,8 @@ class Engine:
 
     def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
         self._place.check()
-        name = self._known_name(collection_id)
-        channel = self._channel(collection_id)
+        name = self.names.name_of(collection_id)
+        channel = self.channels.of(collection_id)
         with self._ruling():
             self.maintenance.admit(channel, self._flush_bytes)
             answers: Sequence[Any] = channel.write(name, requests, self._writer.generation)
@@ -357,7 +241,7 @@ class Engine:
             self._is_replaced()
         with self._lock:
             if not self._closed:
-                self._dropped.delete()
+                self.dropped.delete()
         self.maintenance.tend()
 
     @property
@@ -367,27 +251,27 @@ class Engine:
 
     def writable(self) -> Sequence[Channels]:
         """See `gpuvec.api.builds.Host`."""
-        return list(self._channels.values()) if self._writer.generation else []
+        return self.channels.all() if self._writer.generation else []
 
     @contextmanager
-    def _writing(self) -> Iterator[int]:
+    def writing(self) -> Iterator[int]:
         """Hold the engine's lock as the process that writes; yield the generation."""
         with self._lock:
             self._check_usable()
             if self._writer.generation == 0:
                 self._become_writer()
-            elif self._stale:
-                self._follow()
+            elif self.names.stale:
+                self.names.follow()
             with self._ruling():
                 yield self._writer.generation
 
     def _become_writer(self) -> None:
-        self._view, folders = self._writer.take(self._view, self._committer_name)
-        self._root.note(self._view.state)
-        self.run(self._catalog.collect(self._view, worth=_WORTH_COLLECTING))
+        view, folders = self._writer.take(self.names.view, self.committer_name)
+        self.names.note(view)
+        self.run(self.names.log.collect(view, worth=_WORTH_COLLECTING))
         if isinstance(self._store, LocalStore):
             self._store.sweep(self.now_ms() / 1000 - _SWEEP_AGE_S)
-        self._dropped.add(unnamed_collections(folders, self._root.name_of))
+        self.dropped.add(unnamed_collections(folders, self.names.root.name_of))
 
     @contextmanager
     def _ruling(self) -> Iterator[None]:
@@ -403,21 +287,15 @@ class Engine:
         """Look whether another process took over; if so, follow it, as any reader does."""
         with self._lock:
             wrote = self._writer.generation
-            if self._writer.look(self._view) and wrote:
-                self._stale = True
-                for channel in self._channels.values():
+            if self._writer.look(self.names.view) and wrote:
+                self.names.stale = True
+                for channel in self.channels.all():
                     channel.close()
             return self._writer.replaced
 
-    def _commit(self, change: Change) -> None:
-        assert self._view is not None
-        self._stale = True  # until it is known what became of it
-        self._view = self.run(self._catalog.commit(self._view, [change], **self._signed()))
-        self._root.note(self._view.state)
-        self._stale = False
-
-    def _signed(self) -> dict[str, Any]:
-        return {"generation": self._writer.generation, "committer": self._committer_name}
+    def signature(self) -> dict[str, Any]:
+        """Return what entries of this process in logs are signed with."""
+        return {"generation": self._writer.generation, "committer": self.committer_name}
 
     # Life
 
@@ -444,14 +322,14 @@ class Engine:
 
     def _save(self) -> None:
         """Flush what is worth a segment; delete what was dropped."""
-        for collection_id, channel in self._channels.items():
-            status = channel.status()
-            if is_worth_a_segment(status) and self._root.name_of(collection_id) is not None:
-                channel.flush(self._writer.generation)
-            if channel.owned and self._root.name_of(collection_id) is not None:
-                self.maintenance.finish(channel)
+        for channel in self.channels.all():
+            if self.names.root.name_of(channel.collection_id) is not None:
+                if is_worth_a_segment(channel.status()):
+                    channel.flush(self._writer.generation)
+                if channel.owned:
+                    self.maintenance.finish(channel)
             channel.close()
-        self._dropped.delete(read=True)
+        self.dropped.delete(read=True)
 
     @property
     def files(self) -> RemoteFiles | None:
@@ -474,27 +352,6 @@ class Engine:
             raise errors.forked(self.where)
         self._place.check()
 
-    def _open(self, collection_id: str) -> Channels:
-        self._known_name(collection_id)
-        sight = Sight(ManifestLog(keys.collection(collection_id), CollectionState()))
-        self.run(sight.read())
-        return open_channels(
-            sight,
-            collection_id,
-            store=self._store,
-            run=self.run,
-            stamps=self._oracle,
-            mint=self.mint,
-            flush_bytes=self._flush_bytes,
-            committer=self._committer_name,
-            beside=self.beside,
-            outside=ExternalFiles(
-                self,
-                lambda: self._channel(collection_id).state.schema,
-                lambda: self.name_of(collection_id),
-            ),
-        )
-
     def beside(self, work: Callable[[], None]) -> Callable[[], None]:
         """Run `work` on a thread of its own; return what waits for its end."""
         return beside(work)
@@ -505,7 +362,7 @@ class Engine:
 
     def stamp(self) -> Timestamp:
         """Return a timestamp above all others."""
-        return self._oracle.next()
+        return self.oracle.next()
 
     def mint(self) -> SegmentId:
         """Make a name that is never reused."""

@@ -139,7 +139,7 @@ def create_external(engine: Engine, name: str, pattern: str, primary_key: str) -
     numbers = range(len(source.files))
     added = list(_segments(engine, source, numbers, schema, 1))
     _check_keys(added, engine, name, schema, source)
-    return engine.create(name, schema, lambda ts: [_follow(pattern, added, [], ts)])
+    return engine.collections.create(name, schema, lambda ts: [_follow(pattern, added, [], ts)])
 
 
 def _find(engine: Engine, pattern: str) -> SourceFiles:

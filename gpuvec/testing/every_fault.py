@@ -59,7 +59,7 @@ class PlannedEngine(Engine):
     """An engine that writes on the calling thread and maintains nothing by itself."""
 
     def _submit(self, request: Any, deadline_s: float) -> Any:
-        with self._writing():
+        with self.writing():
             pass
         (answer,) = self._write_group(request.collection_id, [request])
         if isinstance(answer, BaseException):

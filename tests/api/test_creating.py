@@ -9,7 +9,7 @@ ROWS = [{"id": n, "v": [n, 1.0]} for n in range(50)]
 
 
 def test_nobody_sees_a_collection_before_its_rows(db):
-    with db._engine.creating("items", SCHEMA) as collection_id:
+    with db._engine.collections.creating("items", SCHEMA) as collection_id:
         db._collection(collection_id).insert(ROWS)
         assert "items" not in db
         assert db.collections() == []
@@ -28,7 +28,7 @@ def test_rows_that_do_not_fit_leave_nothing(db):
 
 
 def test_of_two_who_take_a_name_one_gets_it(db):
-    first = db._engine.creating("items", SCHEMA)
+    first = db._engine.collections.creating("items", SCHEMA)
     collection_id = first.__enter__()
     db._collection(collection_id).insert(ROWS)
     db.create_collection("items", SCHEMA)

@@ -46,7 +46,7 @@ def engines(tmp_path, clock):
 @pytest.fixture
 def writer(engines):
     engine = engines()
-    engine.create("items", SCHEMA)
+    engine.collections.create("items", SCHEMA)
     return engine
 
 

@@ -67,7 +67,7 @@ class Writers:
         self.takeovers = 0
         self.failures: list[BaseException] = []
         engine = open_engine(self.bucket)
-        engine.create("items", SCHEMA)
+        engine.collections.create("items", SCHEMA)
         engine.close()
         self.threads = [
             threading.Thread(target=self._guarded, args=(n, random.Random(f"{seed}-{n}")))
