@@ -28,9 +28,9 @@ from gpuvec.meta.catalog import DatabaseState
 from gpuvec.meta.changes import TakeGeneration
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.storage import keys
+from gpuvec.storage.network import NetworkStore
 from gpuvec.storage.open import Store
 from gpuvec.storage.probe import probe
-from gpuvec.storage.remote import RemoteStore
 
 Catalog = ManifestLog[DatabaseState]
 View = LogView[DatabaseState]
@@ -81,7 +81,7 @@ class Writership:
             name = "another process" if owner is None else f"process {owner}"
             raise errors.written_elsewhere(self._where, name) from None
         try:
-            if isinstance(self._store, RemoteStore):
+            if isinstance(self._store, NetworkStore):
                 probe(self._store, self._where)  # 2
             found = self._store.folders(keys.COLLECTIONS)  # 3
             create_format(self._store)  # 4
@@ -100,7 +100,7 @@ class Writership:
 
     def is_look_due(self, now_s: float) -> bool:
         """Return whether it is time to look again; where a lock holds others off, it never is."""
-        if not isinstance(self._store, RemoteStore) or now_s < self._looked_s + _LOOK_S:
+        if not isinstance(self._store, NetworkStore) or now_s < self._looked_s + _LOOK_S:
             return False
         self._looked_s = now_s
         return True

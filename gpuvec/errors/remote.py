@@ -71,6 +71,16 @@ def no_store_library(url: str, extra: str) -> UnsupportedError:
     )
 
 
+def no_fsspec_library(url: str, cause: ImportError) -> UnsupportedError:
+    """Return the error for a URL that fsspec knows and lacks the library for."""
+    return UnsupportedError(
+        "GV-534",
+        f"{url} needs a library that is not installed: {cause}",
+        hint="install the library that fsspec names",
+        details={"url": url, "cause": str(cause)},
+    )
+
+
 def no_bucket(where: str, cause: str) -> StorageError:
     """Return the error for a bucket or container that is not there."""
     return StorageError(

@@ -81,8 +81,8 @@ def unknown_store(url: str, scheme: str) -> UnsupportedError:
     """Return the error for a URL of a kind that gpuvec does not open."""
     return UnsupportedError(
         "GV-508",
-        f'"{url}" should be a path, file:// and a path, memory://, or s3://, gs:// or az:// and a '
-        f"bucket; got {scheme}://",
+        f'"{url}" should be a path, file:// and a path, memory://, s3://, gs:// or az:// and a '
+        f"bucket, or a folder in a file system that fsspec can list; got {scheme}://",
         hint="copy the data to one of these",
         details={"url": url, "scheme": scheme},
     )

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.storage.fsspec_open import open_fsspec
+from gpuvec.storage.fsspec_store import FsspecStore
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.remote import RemoteStore
 from gpuvec.storage.remote_open import SCHEMES, open_remote
 
-Store = LocalStore | MemoryStore | RemoteStore
+Store = LocalStore | MemoryStore | RemoteStore | FsspecStore
 
-_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+._-]*(?:::.*)?)://(.*)", re.DOTALL)
 _named: dict[str, MemoryStore] = {}
 
 
@@ -29,13 +31,15 @@ def open_store(
     Args:
         url: a path, in which `~` is the home; `file://` and a path; `memory://` for a new store in
             memory; `memory://name` for one that this process keeps under that name; `s3://`,
-            `gs://` or `az://`, a bucket and perhaps a folder in it.
-        storage_options: those of s3fs, gcsfs and adlfs; other stores have none.
+            `gs://` or `az://`, a bucket and perhaps a folder in it; `sftp://`; any other that
+            fsspec knows, for reading.
+        storage_options: those of s3fs, gcsfs, adlfs, or of the fsspec file system; paths and
+            memory have none.
         durability: see `LocalStore`; other stores know no difference.
 
     Raises:
         UnsupportedError: `GV-508`, another kind of store; `GV-511` and `GV-536`, an option that it
-            lacks; see also `open_remote`.
+            lacks; see also `open_remote` and `open_fsspec`.
         QueryError: `GV-512`, another durability.
     """
     text = os.fspath(url)
@@ -44,7 +48,7 @@ def open_store(
     if scheme in SCHEMES:
         return open_remote(text, scheme, rest, storage_options)
     if scheme not in ("file", "memory"):
-        raise errors.unknown_store(text, scheme)
+        return open_fsspec(text, scheme, rest, storage_options)
     if storage_options:
         raise errors.unknown_storage_options(scheme, storage_options)
     if scheme == "file":

@@ -24,6 +24,7 @@ from gpuvec.storage.object_store import ObjectStore
 
 RACERS = 4
 _TRIES = 3
+_UNSAFE = "GV-531"
 _LEFT_BEHIND_MS = 3_600_000
 
 
@@ -90,10 +91,16 @@ def _race(store: ObjectStore, where: str, key: str) -> None:
 
 
 def _try_to_create(store: ObjectStore, key: str, data: bytes) -> str:
-    """Return what the store said: "success", "exists", or why it failed."""
+    """Return what the store said: "success", "exists", or why it failed.
+
+    Raises:
+        StorageError: `GV-531`, nothing may be written through it.
+    """
     try:
         return "success" if store.put_if_absent(key, data) else "exists"
     except StorageError as error:
+        if error.code == _UNSAFE:
+            raise
         return error.message
 
 

@@ -8,23 +8,19 @@ pauses with jitter, `RETRIES` times at most. It may then meet its own first try 
 what a key holds is only known by reading it, as the procedures do.
 """
 
-import builtins
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from gpuvec import errors
 from gpuvec.storage.cache import Write
 from gpuvec.storage.checksum import as_bytes
 from gpuvec.storage.keys import check_key, check_prefix, is_key
+from gpuvec.storage.network import NetworkStore
 from gpuvec.storage.object_store import Buffer
-from gpuvec.storage.read_ahead import ReadAhead
-from gpuvec.storage.remote_files import RemoteFiles
-from gpuvec.storage.stamps import NewestKeys
 
 PART_BYTES = 16 << 20  # of uploads and downloads that go in parts
 RETRIES = 5  # about 3 s of pauses in all
@@ -45,37 +41,21 @@ _DENIED = re.compile(r"status code: 40[13]\b")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 
 
-class RemoteStore:
-    """See `ObjectStore`. Safe for use by several threads.
+class RemoteStore(NetworkStore):
+    """See `NetworkStore`.
 
     Args:
         backend: an obstore store, whose prefix is the database's.
         where: its URL, for messages.
         identity: the same for two stores of one place, whatever they were opened with.
-
-    Attributes:
-        files: reads files that a manifest names through caches; None: there are none.
     """
-
-    appendable = False
-    files: RemoteFiles | None = None
 
     def __init__(self, backend: Any, where: str, *, identity: str) -> None:
         import obstore
 
+        super().__init__(where, identity=identity)
         self._obstore = obstore
         self._backend = backend
-        self._where = where
-        self.identity = identity
-        self._ahead = ReadAhead(self._whole)
-        self._newest = NewestKeys(self._listed)
-
-    def close(self) -> None:
-        """Do nothing: connections end with the process. The store can be used again."""
-
-    def get(self, key: str) -> bytes:
-        """See `ObjectStore.get`. What was listed and is read in order is fetched ahead."""
-        return self._ahead.get(check_key(key))
 
     def _whole(self, key: str) -> bytes:
         """Fetch an object, a large one in parts, several at a time."""
@@ -154,21 +134,7 @@ class RemoteStore:
                 return False
             return True
 
-    def append(self, key: str, data: bytes) -> None:
-        """See `ObjectStore.append`: a bug here, since this store has no logs."""
-        raise AssertionError(f"{key}: this store has no logs")
-
-    def sync(self, key: str) -> None:
-        """See `ObjectStore.sync`: what can be read is durable."""
-        check_key(key)
-
-    def list(self, prefix: str, start_after: str = "") -> list[str]:
-        """See `ObjectStore.list`. Objects that no store could have written are passed over."""
-        keys = self._listed(prefix, start_after)
-        self._ahead.note(keys)
-        return keys
-
-    def _listed(self, prefix: str, start_after: str) -> builtins.list[str]:
+    def _listed(self, prefix: str, start_after: str) -> list[str]:
         folder = check_prefix(prefix).rpartition("/")[0] or None
         offset = start_after if start_after > (folder or "") else ""  # servers want it below
         with self._asked("list", prefix):
@@ -203,27 +169,6 @@ class RemoteStore:
             except FileNotFoundError:
                 continue
 
-    def stamp(self, folders: Sequence[str], logs: Sequence[str]) -> Hashable:
-        """See `ObjectStore.stamp`: the newest numbered key of each folder; logs count for nothing.
-
-        One short listing for each folder, all at once, or what `together` listed.
-        """
-        return self._newest.of(folders)
-
-    def together(self, folders: Sequence[str]) -> AbstractContextManager[None]:
-        """Take the stamps of folders now, at once, for all calls of this thread in the block."""
-        return self._newest.together(folders)
-
-    def local_path(self, key: str) -> Path | None:
-        """See `ObjectStore.local_path`: always None."""
-        check_key(key)
-        return None
-
-    def lock(self, key: str) -> AbstractContextManager[None]:
-        """Return a lock that holds nobody off: here generations and epochs alone decide."""
-        check_key(key)
-        return nullcontext()
-
     def peek(self) -> Sequence[str]:
         """Return some names at the top, whoever wrote them."""
         with self._asked("list", ""):
@@ -255,9 +200,6 @@ class RemoteStore:
             raise errors.missing_object(self._path(key))
         if size < wanted:
             raise errors.object_too_short(self._path(key), wanted=wanted, got=size)
-
-    def _path(self, key: str) -> str:
-        return f"{self._where}/{key}"
 
     @contextmanager
     def _asked(self, action: str, key: str) -> Iterator[None]:

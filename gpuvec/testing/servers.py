@@ -1,6 +1,7 @@
-"""Servers for tests, each in a process of its own: moto for S3, Azurite for Azure."""
+"""Servers for tests, each in a process of its own: moto, Azurite, and OpenSSH for SFTP."""
 
 import base64
+import getpass
 import hashlib
 import hmac
 import http.client
@@ -137,3 +138,34 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise AssertionError(f"no server on port {port} after {_START_S:g} s, or it ended")
+
+
+SSHD = "/usr/sbin/sshd"  # apt-get install --no-install-recommends openssh-server
+
+
+@contextmanager
+def sftp_server(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Start OpenSSH for this user in a folder; yield a URL of it and options; stop it at the end.
+
+    Everything it needs lies in `folder / "ssh"`; databases may lie in the rest.
+    """
+    own, port = folder / "ssh", free_port()
+    own.mkdir()
+    for name in ("host", "user"):
+        made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own / name)]
+        subprocess.run(made, check=True)
+    (own / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {own}/host\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {own}/user.pub\nStrictModes no\nMaxStartups 100\n"
+        "PermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, whatever its settings
+    command = [SSHD, "-D", "-f", str(own / "config"), "-E", str(own / "log")]
+    process = subprocess.Popen(command)
+    try:
+        wait_for(port, process)
+        options = {"key_filename": str(own / "user"), "look_for_keys": False, "allow_agent": False}
+        yield f"sftp://{getpass.getuser()}@127.0.0.1:{port}{folder}", options
+    finally:
+        process.kill()
+        process.wait()
