@@ -34,14 +34,12 @@ class Merged:
 def merge(requests: Sequence[WriteRequest], context: Context) -> Merged | None:
     """Return a group of inserts as one, None when they must be looked at one by one."""
     changes = [r.change for r in requests if isinstance(r.change, InsertRows)]
-    if len(changes) < len(requests) or not _are_alike(changes, context):
+    if len(changes) < len(requests) or not are_alike(changes, context):
         return None
     key = context.schema.primary_key
     keys = [one_array(change.rows.table[key]) for change in changes]
     all_keys = pa.concat_arrays(keys)
-    own = KeyIndex()
-    own.add(all_keys)
-    if (own.find(all_keys) != np.arange(len(all_keys))).any():
+    if not all_differ(all_keys):
         return None
     if context.shard.find(all_keys).found.any():
         return None
@@ -57,7 +55,15 @@ def merge(requests: Sequence[WriteRequest], context: Context) -> Merged | None:
     )
 
 
-def _are_alike(changes: Sequence[InsertRows], context: Context) -> bool:
+def all_differ(keys: pa.Array) -> bool:
+    """Return whether no key comes twice."""
+    index = KeyIndex()
+    index.add(keys)
+    return bool((index.find(keys) == np.arange(len(keys))).all())
+
+
+def are_alike(changes: Sequence[InsertRows], context: Context) -> bool:
+    """Return whether inserts are to one partition, with the same columns, laid out as now."""
     first = changes[0]
     key = context.schema.primary_key
     return all(

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gpuvec.errors import GpuvecError, SchemaError, key_exists, no_ids_left
 from gpuvec.ingest import with_auto_ids
@@ -26,13 +28,15 @@ from gpuvec.node.data_node import (
     reply_of,
 )
 from gpuvec.node.ports import Runner
-from gpuvec.node.prepare import prepare, taken_keys
-from gpuvec.node.small_inserts import Merged, merge
+from gpuvec.node.prepare import insert_record, prepare, taken_keys
+from gpuvec.node.small_inserts import Merged, all_differ, are_alike
 from gpuvec.node.split import Parts, joined_keys, split
 from gpuvec.node.transaction import commit_part, marks, prepare_parts
 from gpuvec.node.writing import Context, Prepared
+from gpuvec.rows import Rows
 from gpuvec.schema import Schema
 from gpuvec.segment.keys import one_array
+from gpuvec.segment.routing import channel_of, places_by_channel
 from gpuvec.storage.object_store import Now, Procedure
 from gpuvec.types import ChannelName, RequestId, Timestamp
 
@@ -313,35 +317,53 @@ class _Group:
         self, requests: Sequence[WriteRequest]
     ) -> dict[RequestId, WriteReply | Exception] | None:
         """Apply inserts of new keys by one look-up per channel; None if some are not new."""
-        key = self._schema.primary_key
-        parts: dict[ChannelName, list[WriteRequest]] = defaultdict(list)
-        stamps: dict[ChannelName, list[Timestamp]] = defaultdict(list)
-        given: list[Timestamp] = []
-        for request in requests:
-            change = request.change
-            if not isinstance(change, InsertRows) or key not in change.rows.table.column_names:
+        changes = [r.change for r in requests if isinstance(r.change, InsertRows)]
+        context = self._context(next(iter(self._owners)), self._stamp)
+        if len(changes) < len(requests) or not are_alike(changes, context):
+            return None
+        keys = [one_array(change.rows.table[self._schema.primary_key]) for change in changes]
+        all_keys = pa.concat_arrays(keys)
+        if not all_differ(all_keys):
+            return None
+        rows = Rows.concat([change.rows for change in changes])
+        request_of = np.repeat(np.arange(len(keys)), [len(own) for own in keys])
+        places = places_by_channel(channel_of(all_keys, len(self._owners)), len(self._owners))
+        for owner, at in zip(self._owners.values(), places, strict=True):
+            if len(at) and owner.shard.find(all_keys.take(pa.array(at))).found.any():
                 return None
-            given.append(self._stamp())
-            for channel, (part, _) in split(change, tuple(self._owners), self._schema).items():
-                parts[channel].append(replace(request, change=part))
-                stamps[channel].append(given[-1])
-        merged: dict[ChannelName, Merged] = {}
-        for channel, own in parts.items():
-            found = merge(own, self._context(channel, iter(stamps[channel]).__next__))
-            if found is None:
-                return None
-            merged[channel] = found
-        for channel, own in parts.items():
-            self.applied[channel] += self._owners[channel].apply_merged(own, merged[channel])
+        given = np.array([self._stamp() for _ in requests], np.int64)
+        for (channel, owner), at in zip(self._owners.items(), places, strict=True):
+            if len(at):
+                own = [requests[number] for number in np.unique(request_of[at])]
+                merged = self._merged(channel, own, rows.take(at), given[request_of[at]])
+                self.applied[channel] += owner.apply_merged(own, merged)
         self.brought_keys = True
         return {
-            request.request_id: WriteReply(
-                version=ts,
-                inserted=len(request.change.rows),  # type: ignore[union-attr]
-                keys=one_array(request.change.rows.table[key]),  # type: ignore[union-attr]
-            )
-            for request, ts in zip(requests, given, strict=True)
+            request.request_id: WriteReply(version=int(ts), inserted=len(own_keys), keys=own_keys)
+            for request, ts, own_keys in zip(requests, given, keys, strict=True)
         }
+
+    def _merged(
+        self,
+        channel: ChannelName,
+        requests: Sequence[WriteRequest],
+        rows: Rows,
+        timestamps: NDArray[np.int64],
+    ) -> Merged:
+        """Return the parts that requests have in a channel; `rows` come request by request."""
+        stamps, starts = np.unique(timestamps, return_index=True)
+        context = self._context(channel, iter(stamps.tolist()).__next__)
+        keys = one_array(rows.table[self._schema.primary_key])
+        prepared = []
+        bounds = pairwise([*starts.tolist(), len(rows)])
+        for request, (start, stop) in zip(requests, bounds, strict=True):
+            record = insert_record(request, rows.slice(start, stop), context)
+            own = keys.slice(start, stop - start)
+            prepared.append(Prepared(records=((record, None),), keys=own, explicit_ids=True))
+        partition = prepared[0].records[0][0].partition
+        return Merged(
+            prepared=tuple(prepared), rows=rows, timestamps=timestamps, partition=partition
+        )
 
 
 def _now() -> Procedure[int]:
