@@ -35,6 +35,7 @@ from gpuvec.proxy.proxy import Proxy
 from gpuvec.rpc import InProcessTransport
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
+from gpuvec.storage.fsspec_store import FsspecStore
 from gpuvec.storage.local import LocalStore
 from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
@@ -269,7 +270,7 @@ class Engine:
         view, folders = self._writer.take(self.names.view, self.committer_name)
         self.names.note(view)
         self.run(self.names.log.collect(view, worth=_WORTH_COLLECTING))
-        if isinstance(self._store, LocalStore):
+        if isinstance(self._store, LocalStore | FsspecStore):
             self._store.sweep(self.now_ms() / 1000 - _SWEEP_AGE_S)
         self.dropped.add(unnamed_collections(folders, self.names.root.name_of))
 

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from gpuvec import errors
@@ -174,7 +175,7 @@ class FsspecStore(NetworkStore):
         if wanted:
             self._writable()
         for key in wanted:
-            self._ask("delete", key, lambda system, path=self._at + key: _delete(system, path))
+            self._ask("delete", key, partial(_delete, path=self._at + key))
 
     def peek(self) -> Sequence[str]:
         """Return the names at the top, whoever wrote them."""
