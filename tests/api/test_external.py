@@ -65,10 +65,10 @@ def test_it_reads_like_a_collection(crawl):
     assert repr(crawl.schema["v"]).startswith("Vector(4")
 
 
-def test_it_is_there_for_the_next_process(db, crawl, files, tmp_path):
+def test_it_is_there_for_the_next_process(db, crawl, tmp_path, where):
     crawl.search(np.zeros(4, np.float32), k=1).collect()
     db.close()
-    with gv.connect(db.path) as again:
+    with gv.connect(**where(tmp_path / "shop")) as again:
         assert isinstance(again["crawl"], ExternalCollection)
         assert again["crawl"].count() == 300
         assert ids_of(again["crawl"].search(np.zeros(4, np.float32), k=1)) == [0]

@@ -628,6 +628,8 @@ def test_inspect_lists_versions(items, db):
     items.tag("one")
     path = db.path
     db.close()
+    if path.startswith("s3://"):
+        pytest.skip("a bucket: commands take its keys from the environment")
     result = CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions", "--json"])
     assert result.exit_code == 0, result.output
     (told,) = json.loads(result.stdout)["versions"]
