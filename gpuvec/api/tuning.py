@@ -13,7 +13,7 @@ from gpuvec.api.inputs import query_set
 from gpuvec.api.progress import progress
 from gpuvec.index.base import Queries
 from gpuvec.index.curve import RecallCurve
-from gpuvec.node import tune as steps
+from gpuvec.node import remeasure
 from gpuvec.node.build import adding, metric_of
 from gpuvec.query.batch import array_blocks, as_queries
 from gpuvec.query.plan import Columns, QueryArray
@@ -128,7 +128,7 @@ def tune(
     metric = metric_of(state.schema[field])
     if metric is None:
         raise errors.no_index_to_tune(field, "an index of a scalar field is exact")
-    segments = steps.indexed_segments(state, engine.channel(collection_id).shard, field)
+    segments = remeasure.indexed_segments(state, engine.channel(collection_id).shard, field)
     if not segments:
         raise errors.no_index_to_tune(field, "no segment has an index; all are scanned exactly")
     columns = Columns(dict(state.schema.fields), state.schema.primary_key)
@@ -142,14 +142,14 @@ def tune(
         for one in segments:
             curve = _measure(one, metric, wanted, asked, tell, engine.builds.memory_limit)
             if keep:
-                record = steps.write(one, curve, keys.collection(collection_id), engine.mint())
+                record = remeasure.write(one, curve, keys.collection(collection_id), engine.mint())
                 engine.change(collection_id, adding(one.segment_id, engine.run(record)))
             curves.append((one, curve))
     return _tuning(field, curves, recall, ks)
 
 
 def _measure(
-    one: steps.Indexed,
+    one: remeasure.Indexed,
     metric: Metric,
     ks: tuple[int, ...],
     queries: Queries | None,
@@ -166,7 +166,7 @@ def _measure(
             shown += more
 
     session = new_session(memory_limit, device="cpu")
-    return steps.measure(
+    return remeasure.measure(
         one,
         metric,
         ks=ks,
@@ -200,7 +200,7 @@ def _queries(queries: Any, columns: Columns, field: str) -> Queries:
 
 def _tuning(
     field: str,
-    curves: Sequence[tuple[steps.Indexed, RecallCurve]],
+    curves: Sequence[tuple[remeasure.Indexed, RecallCurve]],
     recall: Sequence[float],
     ks: Sequence[int],
 ) -> Tuning:
@@ -233,7 +233,7 @@ def _tuning(
     )
 
 
-def _line(one: steps.Indexed, curve: RecallCurve, target: float, k: int) -> dict[str, Any]:
+def _line(one: remeasure.Indexed, curve: RecallCurve, target: float, k: int) -> dict[str, Any]:
     """Return the setting for a target; where none reaches it, or none is faster, no setting."""
     best, cell = curve.best(k, target), curve.at(k, 1.0)
     exact = None if cell is None else cell.exact

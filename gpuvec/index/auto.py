@@ -19,9 +19,9 @@ from gpuvec.errors import index_memory_exceeded, no_index_fits
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
+from gpuvec.index.measure import QUERIES, TARGETS, Progress, measure_curve
 from gpuvec.index.spec import HNSW, IndexSpec, IVFInt8
 from gpuvec.index.trial_filters import FILTER_BYTES
-from gpuvec.index.tune import QUERIES, TARGETS, Progress, measure_curve
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric
@@ -89,8 +89,8 @@ class Built:
 def held_out_rows(vectors: DenseVectors, seed: int = 0) -> NDArray[np.int64]:
     """Return the rows, rising, that a build leaves out and asks for afterwards.
 
-    A fiftieth of those with a vector, at most `tune.QUERIES`; at least 100, but never more than a
-    tenth. The same for the same number of rows and the same nulls.
+    A fiftieth of those with a vector, at most `measure.QUERIES`; at least 100, but never more than
+    a tenth. The same for the same number of rows and the same nulls.
     """
     valid = vectors.valid
     rows = np.arange(len(vectors)) if valid is None else np.flatnonzero(valid)
@@ -153,13 +153,7 @@ def build_best(
     )
     if spec is not None:
         _check_fits(spec, bench, max_memory)
-        built = bench.build(spec, progress)
-        done = Built(
-            index=built.index,
-            curve=built.curve,
-            best=built.candidate.point,
-            candidates=(replace(built.candidate, reason=f"asked for; {built.candidate.reason}"),),
-        )
+        done = _asked_for(bench.build(spec, progress))
     else:
         wanted, left_out = _that_fit(bench, max_memory)
         done = _best_of(bench, wanted, left_out, progress)
@@ -175,6 +169,16 @@ class _One:
     index: ApproximateIndex
     curve: RecallCurve
     candidate: Candidate
+
+
+def _asked_for(built: _One) -> Built:
+    reason = f"asked for; {built.candidate.reason}"
+    return Built(
+        index=built.index,
+        curve=built.curve,
+        best=built.candidate.point,
+        candidates=(replace(built.candidate, reason=reason),),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

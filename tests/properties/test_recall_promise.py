@@ -16,8 +16,8 @@ from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Neighbors
 from gpuvec.index.curve import interval, recalls
+from gpuvec.index.measure import measure_curve
 from gpuvec.index.spec import HNSW, IVFSQ8, IVFFlat, IVFInt8
-from gpuvec.index.tune import measure_curve
 from gpuvec.kernels.pairwise import pairwise_distances
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.strategy import Ask, IndexInfo

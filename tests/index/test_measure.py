@@ -4,9 +4,9 @@ import pytest
 from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Neighbors
+from gpuvec.index.measure import measure_curve
 from gpuvec.index.spec import HNSW
 from gpuvec.index.trial_filters import SELECTIVITIES, trial_filters
-from gpuvec.index.tune import measure_curve
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Metric
 

@@ -11,7 +11,7 @@ Times are the least of several, as other work on the machine only ever adds to t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,17 +119,25 @@ def measure_curve(
     cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
     if cells:
         bench.warm_up(cases, max(k for _, k in cells))
+    return RecallCurve(
+        source="held-out rows" if queries is None else "given queries",
+        points=tuple(_measured(bench, cells, budget_s, progress)),
+    )
+
+
+def _measured(
+    bench: "_Bench",
+    cells: Sequence[tuple[Case, int]],
+    budget_s: float | None,
+    progress: Progress | None,
+) -> Iterator[CurvePoint]:
     weights = [_UNFILTERED_WEIGHT if case.name == "all" else 1 for case, _ in cells]
     end = None if budget_s is None else time.perf_counter() + budget_s
-    points: list[CurvePoint] = []
     for number, (case, k) in enumerate(cells):
         if end is None or time.perf_counter() < end:
-            points += bench.measure(case, k, _share(end, weights[number:]))
+            yield from bench.measure(case, k, _share(end, weights[number:]))
         if progress is not None:
             progress((number + 1) / len(cells))
-    return RecallCurve(
-        source="held-out rows" if queries is None else "given queries", points=tuple(points)
-    )
 
 
 def _share(end: float | None, weights: Sequence[int]) -> float:

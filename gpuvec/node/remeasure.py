@@ -13,7 +13,7 @@ from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Queries
 from gpuvec.index.curve import RecallCurve
-from gpuvec.index.tune import Progress, measure_curve
+from gpuvec.index.measure import Progress, measure_curve
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord
 from gpuvec.node.build import best_points
 from gpuvec.node.loader import CURVE_FILE
