@@ -166,32 +166,15 @@ def stamp_below_other_channels(monkeypatch):
     monkeypatch.setattr(sim_channels, "Stamps", Stamps)
 
 
-class PartialOwner(ChannelsSimulation):
-    """Decides by what the homes' logs hold, without taking them from their owner first."""
+def decide_before_fencing(monkeypatch):
+    claim = transaction.claim
 
-    def claim(self, sight, stamps):
-        claim = transaction.claim
+    def careless(prefix, channel, epoch, position, *, appendable):
+        tail = yield from transaction.read_tail(prefix, channel, position, appendable=appendable)
+        recovery = yield from claim(prefix, channel, epoch, position, appendable=appendable)
+        return replace(recovery, groups=tail.groups)
 
-        def careless(prefix, channel, epoch, position, *, appendable):
-            recovery = yield from claim(prefix, channel, epoch, position, appendable=appendable)
-            return replace(recovery, groups=early.get(channel, recovery.groups))
-
-        yield from sight.read()
-        early = {}
-        for name in sight.channels:
-            tail = yield from transaction.read_tail(
-                sim_channels.PREFIX, name, sight.position(name), appendable=self.appendable
-            )
-            early[name] = tail.groups
-        transaction.claim = careless
-        try:
-            return (yield from super().claim(sight, stamps))
-        finally:
-            transaction.claim = claim
-
-
-def decide_before_fencing(_):
-    return PartialOwner
+    monkeypatch.setattr(transaction, "claim", careless)
 
 
 # Reading
@@ -209,17 +192,15 @@ def look_once(monkeypatch):
 
 
 def read_homes_last(monkeypatch):
-    channels = transaction.Sight.channels.fget
-    look = transaction._Looks.look
-
     def backwards(self):
-        monkeypatch.setattr(
-            transaction.Sight, "channels", property(lambda sight: channels(sight)[::-1])
-        )
-        try:
-            yield from look(self)
-        finally:
-            monkeypatch.setattr(transaction.Sight, "channels", property(channels))
+        yield from self._sight.read()
+        for name in self._sight.channels[::-1]:
+            tail = yield from transaction.read_tail(
+                self._prefix, name, self._sight.position(name),
+                appendable=self._appendable, cursor=self._cursors.get(name),
+            )  # fmt: skip
+            self._cursors[name] = tail.cursor
+            self._found[name] = (*self._found.get(name, ()), *tail.groups)
 
     monkeypatch.setattr(transaction._Looks, "look", backwards)
 
