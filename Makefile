@@ -4,6 +4,7 @@ EXTRAS ?= cpu,dev
 BIN := .venv/bin
 # A set OPENBLAS_CORETYPE slows the peer that a benchmark compares with.
 FAIR := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
+ON_STORES := tests/api tests/properties --timeout 3000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lint types imports slow gpu bench peers notebooks wheel clean
@@ -39,10 +40,18 @@ types: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
-slow: .venv/ready                  ## long fuzzing, kill and simulation runs too, and Ceph where it can be had
-	@command -v radosgw >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
-	    radosgw ceph-mon ceph-osd; } >/dev/null 2>&1 || echo "Ceph cannot be installed here: its tests are skipped"
-	$(BIN)/python -m pytest --run-slow --timeout 3000
+slow: .venv/ready                  ## long fuzzing, kill and simulation runs too, on every kind of store; prints the time of each part
+	@command -v radosgw >/dev/null && test -x /usr/sbin/sshd || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends radosgw ceph-mon ceph-osd openssh-server; } >/dev/null 2>&1 \
+	    || echo "Ceph or OpenSSH cannot be installed here: their tests are skipped"
+	@rm -f .slow; failed=0; \
+	part() { name=$$1; shift; echo "== $$name"; from=$$(date +%s); $(BIN)/python -m pytest "$$@" || failed=1; \
+	    printf '%6d s  %s\n' $$(($$(date +%s) - from)) "$$name" >>.slow; }; \
+	part "all tests, on this disk" --run-slow --timeout 3000; \
+	part "API and histories, in memory" $(ON_STORES) --store=memory; \
+	part "API and histories, in moto" $(ON_STORES) --store=s3; \
+	if command -v radosgw >/dev/null; then part "API and histories, in Ceph" $(ON_STORES) --store=s3 --ceph; fi; \
+	echo; cat .slow; rm -f .slow; exit $$failed
 
 gpu: .venv/ready                   ## the same contract classes on a CUDA device, where there is one
 	$(BIN)/python -m pytest -m gpu -rs
