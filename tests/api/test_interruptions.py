@@ -146,7 +146,7 @@ def test_an_interrupted_change_is_seen_as_it_is_on_disk(items, change):
         "drop": lambda: items.drop_field("x"),
         "truncate": items.truncate,
     }
-    interrupted(calls[change], channel)
+    interrupted(calls[change], channel, 2)  # after the manifest was read
     here = items.columns, items.count()
     assert (
         here
