@@ -22,6 +22,7 @@ from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.types import Array, Metric
 
 _VALUES_PER_THREAD = 1 << 20  # below it, a second thread costs more than it brings
+_RESCAN_TILE = 32  # queries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +79,46 @@ def float_scan_topk(
     elif not loaded:
         note_loaded(_name(rows))
     return answer
+
+
+def float_rescan(
+    out: Neighbors,
+    which: NDArray[np.int64],
+    rows: Array,
+    queries: Array,
+    metric: Metric,
+    *,
+    listed: NDArray[np.int64] | None,
+    tie_rank: NDArray[np.int64] | None,
+    bound: NDArray[np.float32] | None,
+    threads: int,
+) -> int:
+    """Answer some queries of a batch again, exactly, into their places.
+
+    Args:
+        out: of the whole batch, on the host, written.
+        which: (r,) positions of the queries.
+        rows: see `float_scan_topk`, likewise what follows.
+        queries: of the whole batch.
+        metric: a dense one.
+        listed: rows that may be found.
+        tie_rank: of the rows.
+        bound: of the whole batch.
+        threads: 0: all cores.
+
+    Returns:
+        how many pairs were measured a second time.
+    """
+    measured = 0
+    for start in range(0, len(which), _RESCAN_TILE):
+        some = which[start : start + _RESCAN_TILE]
+        found, pairs = float_scan_topk(
+            rows, queries[some], out.rows.shape[1], metric, listed=listed, tie_rank=tie_rank,
+            bound=None if bound is None else bound[some], threads=threads,
+        )  # fmt: skip
+        out.rows[some], out.distances[some] = found.rows, found.distances
+        measured += pairs
+    return measured
 
 
 def _name(rows: Array) -> str:

@@ -123,6 +123,20 @@ def cut_group(vectors: Any, known: Any, order: Any, most: int, ends: Any) -> int
 
 
 @njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
+def _unit(vectors: Any, members: Any, center: Any, head: int, shift: int) -> Any:
+    """Return the step in which all offsets of a list's rows can be told."""
+    first, rest = np.float32(0), np.float32(0)
+    for i in members:
+        for c in range(len(center)):
+            size = abs(vectors[i, c] - center[c])
+            if c < head:
+                first = max(first, size)
+            else:
+                rest = max(rest, size)
+    return unit_of(first, rest, shift)
+
+
+@njit(nogil=True, cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator]
 def encode_lists(
     vectors: Any, half: Any, known: Any, order: Any, ends: Any, head: int, shift: int, edge: int,
     center_dims: int, words: Any, centers: Any, units: Any, spreads: Any, heads: Any, tails: Any,
@@ -163,15 +177,7 @@ def encode_lists(
         middle = np.float32(0)
         for c in range(center_dims):
             middle += center[c] * center[c] / 2
-        first, rest = np.float32(0), np.float32(0)
-        for i in members:
-            for c in range(dims):
-                size = abs(vectors[i, c] - center[c])
-                if c < head:
-                    first = max(first, size)
-                else:
-                    rest = max(rest, size)
-        unit = unit_of(first, rest, shift)
+        unit = _unit(vectors, members, center, head, shift)
         units[at] = unit
         for p in range(len(members)):
             row, lane = vectors[members[p]], p % TILE_ROWS

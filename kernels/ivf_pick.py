@@ -110,22 +110,23 @@ def _append(builder: Any, flags: Any, values: list[Any], out: Any, stride: Any, 
     return builder.add(total, added)
 
 
-def _make_choose(flat: bool) -> Any:
-    def lines(builder: Any, score: Any, far: Any, facts: Any, ask: Any) -> list[Any]:
-        """Return BASE, LINE_EDGE, SLOPE, LINE."""
-        floor, lowest = facts(FLOOR), spread(builder, ir.Constant(F32, LOWEST))
-        floor = builder.select(builder.fcmp_ordered(">", floor, lowest), floor, lowest)
-        gap = builder.fsub(floor, score)
-        inverse = builder.fmul(facts(INVERSE), ask(STEPS))
-        edge = builder.fadd(builder.fmul(gap, inverse), facts(ADDED_EDGE))
-        slope = builder.fmul(builder.fmul(facts(SPREAD_EDGE), ask(PATIENCE)), inverse)
-        slope = slope if far is None else builder.fmul(slope, far)
-        error = builder.fmul(facts(STEP_LOSS), ask(DOUBT_STEPS))
-        error = builder.fadd(error, builder.fmul(facts(UNIT), ask(DOUBT_UNITS)))
-        error = builder.fadd(error, builder.fmul(facts(NORM_LOSS), ask(DOUBT_NORMS)))
-        line = builder.fmul(builder.fsub(gap, error), inverse)
-        return [score, edge, slope, builder.fadd(line, facts(ADDED))]
+def _lines(builder: Any, score: Any, far: Any, facts: Any, ask: Any) -> list[Any]:
+    """Return BASE, LINE_EDGE, SLOPE, LINE."""
+    floor, lowest = facts(FLOOR), spread(builder, ir.Constant(F32, LOWEST))
+    floor = builder.select(builder.fcmp_ordered(">", floor, lowest), floor, lowest)
+    gap = builder.fsub(floor, score)
+    inverse = builder.fmul(facts(INVERSE), ask(STEPS))
+    edge = builder.fadd(builder.fmul(gap, inverse), facts(ADDED_EDGE))
+    slope = builder.fmul(builder.fmul(facts(SPREAD_EDGE), ask(PATIENCE)), inverse)
+    slope = slope if far is None else builder.fmul(slope, far)
+    error = builder.fmul(facts(STEP_LOSS), ask(DOUBT_STEPS))
+    error = builder.fadd(error, builder.fmul(facts(UNIT), ask(DOUBT_UNITS)))
+    error = builder.fadd(error, builder.fmul(facts(NORM_LOSS), ask(DOUBT_NORMS)))
+    line = builder.fmul(builder.fsub(gap, error), inverse)
+    return [score, edge, slope, builder.fadd(line, facts(ADDED))]
 
+
+def _make_choose(flat: bool) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         scores, count, facts, stride, level, floor, asked, out, width = args
 
@@ -153,7 +154,7 @@ def _make_choose(flat: bool) -> Any:
             store(builder, builder.select(flags, LEAST, score), own)
             steps = ir.Constant(vector(LANES), list(range(LANES)))
             names = builder.add(splat(builder, builder.trunc(index, I32), LANES), steps)
-            values = [names, *lines(builder, score, far, read, ask)]
+            values = [names, *_lines(builder, score, far, read, ask)]
             total = builder.load(found)
             builder.store(_append(builder, flags, values, out, width, total), found)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.kernels.blas import one_blas_thread
-from gpuvec.kernels.float_scan import float_scan_topk
+from gpuvec.kernels.float_scan import float_rescan
 from gpuvec.kernels.int8_scan import tile_masks
 from gpuvec.kernels.int8_tile import TILE_ROWS
 from gpuvec.kernels.ivf_form import Effort, IvfPack, Keep, is_flat
@@ -35,7 +35,6 @@ BLOCK = 1024  # queries per sweep: each reads all codes once
 LEAST = 8  # queries that are worth a thread
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
-_RESCAN_TILE = 32
 FIRST = 2  # lists that a query starts with, at least
 NEAR = 6  # lists that follow, before all within reach
 _ONE_OR_SO, _FIRM = 4, 2.5  # with so few neighbours there is no spare candidate by chance
@@ -228,16 +227,7 @@ class IvfSearch:
         listed = np.sort(self._pack.arrays.rows[self._pack.arrays.rows >= 0])
         if self._mask is not None:
             listed = listed[self._mask[listed]]
-        for start in range(0, len(which), _RESCAN_TILE):
-            some = which[start : start + _RESCAN_TILE]
-            found, _ = float_scan_topk(
-                self._rows,
-                self._queries[some],
-                self._k,
-                self._pack.metric,
-                listed=listed,
-                tie_rank=self._tie_rank,
-                bound=None if self._bound is None else self._bound[some],
-                threads=self._threads,
-            )
-            self._out.rows[some], self._out.distances[some] = found.rows, found.distances
+        float_rescan(
+            self._out, which, self._rows, self._queries, self._pack.metric,
+            listed=listed, tie_rank=self._tie_rank, bound=self._bound, threads=self._threads,
+        )  # fmt: skip

@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.errors import wrong_length
 from gpuvec.kernels.blas import one_blas_thread
 from gpuvec.kernels.candidates import Candidates, list_pairs, make_candidates
-from gpuvec.kernels.float_scan import float_scan_topk
+from gpuvec.kernels.float_scan import float_rescan
 from gpuvec.kernels.host_heap import select_segments
 from gpuvec.kernels.int8_pack import Int8Pack, pack_int8
 from gpuvec.kernels.int8_scan import Int8Scan
@@ -32,7 +31,7 @@ from gpuvec.kernels.pairwise import check_pair, paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.kernels.scan_float import FloatScan
-from gpuvec.kernels.select_k import check_k
+from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.types import Metric, RowMask
 
 F32 = NDArray[np.float32]
@@ -45,7 +44,6 @@ ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
 MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
 MAX_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
-_RESCAN_TILE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,11 +147,7 @@ def scan_topk(
     begin = time.perf_counter()
     check_k(k)
     check_pair(queries, rows, pack.metric)
-    for what, given, wanted in (
-        ("keep", keep, len(rows)), ("tie_rank", tie_rank, len(rows)), ("bound", bound, len(queries))
-    ):  # fmt: skip
-        if given is not None and len(given) != wanted:
-            raise wrong_length(what, wanted=wanted, got=len(given))
+    check_lengths(len(rows), len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
     job = _Job(pack, rows, queries, int(k), keep, tie_rank, bound, threads, memory_limit)
     out = job.run()
     return out, job.stats(time.perf_counter() - begin)
@@ -274,18 +268,8 @@ class _Job:
     def _rescan(self, which: I64) -> None:
         """Answer some queries pair by pair."""
         listed = None if self._keep is None or not len(which) else np.flatnonzero(self._keep)
-        for start in range(0, len(which), _RESCAN_TILE):
-            some = which[start : start + _RESCAN_TILE]
-            found, measured = float_scan_topk(
-                self._rows,
-                self._queries[some],
-                self._k,
-                self._pack.metric,
-                listed=listed,
-                tie_rank=self._tie_rank,
-                bound=None if self._bound is None else self._bound[some],
-                threads=self._threads,
-            )
-            self._out.rows[some], self._out.distances[some] = found.rows, found.distances
-            self._candidates += measured
+        self._candidates += float_rescan(
+            self._out, which, self._rows, self._queries, self._pack.metric,
+            listed=listed, tie_rank=self._tie_rank, bound=self._bound, threads=self._threads,
+        )  # fmt: skip
         self._rescanned += len(which)

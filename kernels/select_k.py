@@ -9,7 +9,7 @@ from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.errors import bad_k, wrong_length
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
-from gpuvec.types import Array
+from gpuvec.types import Array, RowMask
 
 _HEAP_SHARE = 8  # a heap is used while k is at most this part of the columns; beyond it, a sort
 
@@ -23,6 +23,26 @@ def check_k(k: int) -> None:
     given: object = k
     if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
         raise bad_k(k)
+
+
+def check_lengths(
+    rows: int,
+    queries: int,
+    *,
+    keep: RowMask | None = None,
+    tie_rank: Array | None = None,
+    bound: Array | None = None,
+) -> None:
+    """Refuse masks and ranks that are not one a row, bounds that are not one a query.
+
+    Raises:
+        QueryError: `GV-314`.
+    """
+    for what, given, wanted in (
+        ("keep", keep, rows), ("tie_rank", tie_rank, rows), ("bound", bound, queries)
+    ):  # fmt: skip
+        if given is not None and np.ndim(given) and len(given) != wanted:
+            raise wrong_length(what, wanted=wanted, got=len(given))
 
 
 def select_k(

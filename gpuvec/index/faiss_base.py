@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device.memory import tiles
-from gpuvec.errors import wrong_length
 from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.faiss_library import openmp_threads
@@ -18,7 +17,7 @@ from gpuvec.index.spec import IndexSpec, check_params
 from gpuvec.kernels.nearest_of import NearestOf
 from gpuvec.kernels.pairwise import check_pair
 from gpuvec.kernels.parallel import run_parallel, thread_count
-from gpuvec.kernels.select_k import check_k
+from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
@@ -103,7 +102,7 @@ class FaissIndex(ABC):
         check_k(k)
         check_pair(queries, self._values, self.metric)
         knobs, count = self._plan(k, check_params(self.spec, params or {}))
-        self._check_lengths(len(queries), keep, tie_rank, bound)
+        check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
         keep = None if keep is None or keep.all() else np.asarray(keep, bool)
         tie_rank = None if tie_rank is None else np.asarray(tie_rank, np.int64)
         hidden = self._size == 0 or (keep is not None and not keep.any())
@@ -133,14 +132,6 @@ class FaissIndex(ABC):
         with openmp_threads(1):
             rows = self._candidates(queries, count, selection)
         return self._nearest(queries, rows, k, tie_rank=tie_rank)
-
-    def _check_lengths(
-        self, queries: int, keep: RowMask | None, tie_rank: Array | None, bound: Array | None
-    ) -> None:
-        wanted = (("keep", keep, self.num_rows), ("tie_rank", tie_rank, self.num_rows))
-        for what, given, length in (*wanted, ("bound", bound, queries)):
-            if given is not None and np.ndim(given) and len(given) != length:
-                raise wrong_length(what, wanted=length, got=len(given))
 
     def _parts(
         self, queries: int, places: int, threads: int, memory_limit: int | None

@@ -12,7 +12,7 @@ from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
 from gpuvec.index.flat_scans import BitScan, DenseScan, Request, RowScan, SparseScan
 from gpuvec.kernels.pairwise import check_pair, is_binary
-from gpuvec.kernels.select_k import check_k
+from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.kernels.sparse_scan import check_sparse
 from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
@@ -112,9 +112,7 @@ class FlatIndex:
     ) -> Request:
         """Check what was asked, and put both masks into one."""
         self._check(queries)
-        for what, given in (("keep", keep), ("tie_rank", tie_rank)):
-            if given is not None and len(given) != self.num_rows:
-                raise wrong_length(what, wanted=self.num_rows, got=len(given))
+        check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank)
         mask = None if keep is None else to_host(keep).astype(bool, copy=False)
         if self._valid is not None:
             mask = self._valid if mask is None else mask & self._valid

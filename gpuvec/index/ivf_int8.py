@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from gpuvec.errors import (
     damaged_index_file,
     index_cannot_measure,
-    wrong_length,
 )
 from gpuvec.index.admission import check_build_memory, scratch_limit
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
@@ -27,7 +26,7 @@ from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.ivf_form import Effort, IvfArrays, IvfPack, Keep
 from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
 from gpuvec.kernels.pairwise import check_pair, is_binary
-from gpuvec.kernels.select_k import check_k
+from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
@@ -108,13 +107,7 @@ class IVFInt8Index:
         check_k(k)
         check_pair(queries, self._vectors.values, self.metric)
         effort = effort_of(check_params(self.spec, params or {}).get("effort", _DEFAULT))
-        for what, given, wanted in (
-            ("keep", keep, self.num_rows),
-            ("tie_rank", tie_rank, self.num_rows),
-            ("bound", bound, len(queries)),
-        ):
-            if given is not None and len(given) != wanted:
-                raise wrong_length(what, wanted=wanted, got=len(given))
+        check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
         mask = self._found
         if keep is not None and not keep.all():
             mask = keep if mask is None else mask & keep

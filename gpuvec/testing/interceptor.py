@@ -79,6 +79,18 @@ def first(count: int, which: Callable[[Request], bool], trouble: Trouble) -> Pla
     return plan
 
 
+def _forward(
+    target: str, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, bytes]:
+    inner = http.client.HTTPConnection(target, timeout=60)
+    try:
+        inner.request(method, path, body, headers)
+        reply = inner.getresponse()
+        return reply, reply.read()
+    finally:
+        inner.close()
+
+
 def _handler(target: str, plan: Plan) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -98,13 +110,7 @@ def _handler(target: str, plan: Plan) -> type[BaseHTTPRequestHandler]:
                 )
                 return
             headers.pop("connection", None)
-            inner = http.client.HTTPConnection(target, timeout=60)
-            try:
-                inner.request(self.command, self.path, body, headers)
-                reply = inner.getresponse()
-                data = reply.read()
-            finally:
-                inner.close()
+            reply, data = _forward(target, self.command, self.path, body, headers)
             if trouble.lose_answer:
                 self.close_connection = True
                 self.connection.close()
