@@ -1,13 +1,15 @@
 # Every target works on a fresh clone with Python 3.11, make, gcc and git: the first one called sets up .venv.
 PYTHON ?= python3
 EXTRAS ?= cpu,dev
+MINUTES ?= 30
+CHANNELS ?= 1
 BIN := .venv/bin
 # A set OPENBLAS_CORETYPE slows the peer that a benchmark compares with.
 FAIR := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 ON_STORES := tests/api tests/properties --timeout 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types imports slow gpu bench peers notebooks wheel clean
+.PHONY: help setup demo test check format lint types imports slow soak gpu bench peers notebooks wheel clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -40,6 +42,9 @@ types: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
+soak: .venv/ready                  ## four processes on one database, killed at random: MINUTES=30 CHANNELS=1
+	$(BIN)/python -m gpuvec.testing.soak --minutes $(MINUTES) --channels $(CHANNELS)
+
 slow: .venv/ready                  ## long fuzzing, kill and simulation runs too, on every kind of store; prints the time of each part
 	@command -v radosgw >/dev/null && test -x /usr/sbin/sshd || { apt-get update -qq && \
 	    apt-get install -y -qq --no-install-recommends radosgw ceph-mon ceph-osd openssh-server; } >/dev/null 2>&1 \
@@ -51,6 +56,7 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 	part "API and histories, in memory" $(ON_STORES) --store=memory; \
 	part "API and histories, in moto" $(ON_STORES) --store=s3; \
 	if command -v radosgw >/dev/null; then part "API and histories, in Ceph" $(ON_STORES) --store=s3 --ceph; fi; \
+	if test -x /usr/sbin/sshd; then part "API and histories, over SFTP" $(ON_STORES) --store=sftp; fi; \
 	echo; cat .slow; rm -f .slow; exit $$failed
 
 gpu: .venv/ready                   ## the same contract classes on a CUDA device, where there is one

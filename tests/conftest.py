@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from gpuvec.testing.ceph import ceph_server, missing_programs
-from gpuvec.testing.servers import Server, moto_server
+from gpuvec.testing.servers import Server, moto_server, sftp_server
 
-STORES = ("local", "memory", "s3")
+STORES = ("local", "memory", "s3", "sftp")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
     parser.addoption("--store", choices=STORES, default="local", help="where databases lie")
+    parser.addoption("--soak-minutes", type=float, help="let each slow soak take so long")
     parser.addoption("--ceph", action="store_true", help="let the S3 server be Ceph, not moto")
 
 
@@ -62,6 +63,13 @@ def s3(
         yield server
 
 
+@pytest.fixture(scope="session")
+def sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An SFTP server of this session: the URL of a folder, and options."""
+    with sftp_server(tmp_path_factory.mktemp("sftp")) as found:
+        yield found
+
+
 Where = Callable[[Path], dict[str, Any]]
 
 
@@ -73,6 +81,9 @@ def where(request: pytest.FixtureRequest) -> Where:
         return lambda path: {"path": path}
     if store == "memory":
         return lambda path: {"path": f"memory://{path}"}
+    if store == "sftp":
+        url, options = request.getfixturevalue("sftp")
+        return lambda path: {"path": f"{url}/dbs{path}", "storage_options": options}
     server: Server = request.getfixturevalue("s3")
     place = server.new_url()
     return lambda path: {"path": f"{place}{path}", "storage_options": server.options}
