@@ -18,10 +18,11 @@ from gpuvec.kernels.parallel import thread_count
 from gpuvec.messages import OnConflict
 from gpuvec.meta.catalog import CollectionState, SegmentRecord, WriteSummary
 from gpuvec.meta.import_jobs import PartDone, forget_job, read_steps, write_step
-from gpuvec.node.channel import CHANNEL
-from gpuvec.node.import_files import Addition, Goal, Meeting, settle, write_part
+from gpuvec.node.import_files import Goal, write_part
 from gpuvec.node.import_keys import ImportedKeys
+from gpuvec.node.import_settle import Addition, Meeting, Share, rows_left, settle
 from gpuvec.node.loader import Loader
+from gpuvec.node.shards import Channels
 from gpuvec.query.session import Session
 from gpuvec.rows import Rows
 from gpuvec.schema import Int64
@@ -29,11 +30,11 @@ from gpuvec.segment.visible import Layout
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Procedure
 from gpuvec.storage.outside import kind_of_place, open_outside
-from gpuvec.types import RequestId
+from gpuvec.types import ChannelName, RequestId
 
-SEGMENT_BYTES = 1 << 30  # of rows that one index covers
-_LEAST_SEGMENT_BYTES = 64 << 20
-_HELD = 5  # times a segment's bytes while it is made: read, sorted, written
+_LEAST_SEGMENT_BYTES = 64 << 20  # worth a thread
+_HELD = 5  # times a group's bytes while it is made: read, sorted, written
+_SLACK = 1.25  # beyond what is wanted: better one such segment than a small one beside it
 
 Tell = Callable[[int], None]  # so many bytes more are done; raises to end the work
 
@@ -58,7 +59,7 @@ class ImportWish:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Pieces that become one segment, or a few, and the first number of each piece's rows."""
+    """Pieces that become segments together, and the first number of each piece's rows."""
 
     pieces: tuple[Piece, ...]
     first_ids: tuple[int | None, ...]  # None: the rows bring their keys
@@ -85,9 +86,6 @@ class BulkImport:
         self._engine = engine
         self._session = session
         self._wish = wish
-        channels = len(engine.state(wish.collection_id).channels)
-        if channels > 1:
-            raise errors.not_with_channels("bulk_import", channels)
         self._source = find_files(engine, wish.pattern, wish.options)
         self.job = _job_name(wish, self._source)
         self._prefix = keys.collection(wish.collection_id)
@@ -120,7 +118,7 @@ class BulkImport:
         engine, wish = self._engine, self._wish
         state = engine.state(wish.collection_id)
         earlier = self._earlier(state)
-        if earlier is not None and engine.snapshot(wish.collection_id).version == earlier.ts:
+        if earlier is not None and self._stands(earlier):
             return _result(earlier, state)
         with engine.owning(wish.collection_id):
             state = engine.state(wish.collection_id)
@@ -132,9 +130,10 @@ class BulkImport:
             tell(parts[number].size_bytes)
         missing = {number: p for number, p in enumerate(parts) if number not in done}
         if missing:
-            done |= self._write(missing, rows, self._goal(parts, rows, layout), tell)
+            goal = self._goal(parts, rows, layout, tuple(sorted(state.channels)))
+            done |= self._write(missing, rows, goal, tell)
         records = [record for number in range(len(parts)) for record in done[number].segments]
-        write = self._commit(records, rows, state, earlier)
+        write = self._commit(self._shares(records, rows, state), rows, earlier)
         engine.run(forget_job(self._prefix, self.job))
         engine.builds.tend()
         return _result(write, state)
@@ -142,6 +141,15 @@ class BulkImport:
     def _earlier(self, state: CollectionState) -> WriteSummary | None:
         """Return the same import where it was done before, as far back as writes are listed."""
         return next((w for w in reversed(state.history) if w.request_id == self.job), None)
+
+    def _stands(self, earlier: WriteSummary) -> bool:
+        """Return whether to do an import again would change nothing, as far as a look tells."""
+        with self._engine.reading(self._wish.collection_id) as snapshot:
+            if snapshot.version == earlier.ts:
+                return True
+            if self._wish.on_conflict is OnConflict.SKIP:  # what it skipped may be gone
+                return False
+            return rows_left(snapshot, earlier.ts) == earlier.inserted + earlier.updated
 
     # Step 1
 
@@ -155,7 +163,8 @@ class BulkImport:
         if steps.plan is None:
             survey = self._source.survey()
             rows.check(survey)
-            plan = self._new_plan(survey, self._numbers(survey, rows, state))
+            numbers = self._numbers(survey, rows, state)
+            plan = self._new_plan(survey, numbers, len(state.channels))
             run(write_step(self._prefix, self.job, plan))
         else:
             plan = steps.plan
@@ -183,8 +192,10 @@ class BulkImport:
                 first = channel.take_ids(total, generation)
         return first_ids(counts, first)
 
-    def _new_plan(self, survey: Survey, numbers: Sequence[int | None]) -> dict[str, Any]:
-        limit = self._segment_bytes(sum(piece.size_bytes for piece in survey.pieces))
+    def _new_plan(
+        self, survey: Survey, numbers: Sequence[int | None], channels: int
+    ) -> dict[str, Any]:
+        limit = self._group_bytes(sum(piece.size_bytes for piece in survey.pieces), channels)
         parts: list[dict[str, Any]] = []
         size = limit
         for piece, first_id in zip(survey.pieces, numbers, strict=True):
@@ -196,24 +207,36 @@ class BulkImport:
             size += piece.size_bytes
         return {"parts": parts}
 
-    def _segment_bytes(self, total: int) -> int:
-        """Return how large segments become: few, but one for each thread, within the memory."""
+    def _group_bytes(self, total: int, channels: int) -> int:
+        """Return how much becomes segments at once, one per channel: few, but for each thread."""
         threads = thread_count(self._session.threads)
-        wanted = min(SEGMENT_BYTES, max(_LEAST_SEGMENT_BYTES, -(-total // threads)))
-        return max(1 << 20, min(wanted, self._session.memory_limit // _HELD))
+        segment = min(
+            self._engine.maintenance.wanted.size_bytes,
+            max(_LEAST_SEGMENT_BYTES, -(-total // (threads * channels))),
+        )
+        return max(1 << 20, min(channels * segment, self._session.memory_limit // _HELD))
 
     # Step 2
 
-    def _goal(self, parts: Sequence[_Part], rows: ImportRows, layout: Layout) -> Goal:
+    def _goal(
+        self,
+        parts: Sequence[_Part],
+        rows: ImportRows,
+        layout: Layout,
+        channels: tuple[ChannelName, ...],
+    ) -> Goal:
         planned = max(part.size_bytes for part in parts)
-        limit = self._segment_bytes(sum(part.size_bytes for part in parts))
+        limit = self._group_bytes(sum(part.size_bytes for part in parts), len(channels))
+        wanted = self._engine.maintenance.wanted
+        most = int(_SLACK * wanted.size_bytes) * len(channels)
         return Goal(
             prefix=self._prefix,
-            channel=CHANNEL,
+            channels=channels,
             partition=self._wish.partition,
             layout=layout,
             on_conflict=self._wish.on_conflict,
-            segment_bytes=2 * min(planned, limit),  # Parquet says less than is there at times
+            group_bytes=min(2 * min(planned, limit), most),  # Parquet says less than is there
+            group_rows=int(_SLACK * wanted.rows) * len(channels),
             mint=self._engine.mint,
             locate=rows.locate,
         )
@@ -254,38 +277,58 @@ class BulkImport:
 
     # Steps 3 and 4
 
-    def _commit(
-        self,
-        records: Sequence[SegmentRecord],
-        rows: ImportRows,
-        state: CollectionState,
-        earlier: WriteSummary | None,
-    ) -> WriteSummary:
+    def _shares(
+        self, records: Sequence[SegmentRecord], rows: ImportRows, state: CollectionState
+    ) -> list[Share]:
+        """Return each channel's part, its keys compared with one another, and with most others."""
         wish, engine = self._wish, self._engine
         key_field = state.schema.primary_key
         loader = Loader(engine.store, key_field)
-        segments = [loader.load(record).rows for record in records]
-        found = ImportedKeys(segments, self._session.memory_limit // 4)
-        lost, key = found.find_losers(first_wins=wish.on_conflict is OnConflict.SKIP)
+        shares, lost, example = [], 0, None
+        for channel in sorted(state.channels):
+            own = [record for record in records if record.channel == channel]
+            segments = [loader.load(record).rows for record in own]
+            found = ImportedKeys(segments, self._session.memory_limit // 4)
+            count, key = found.find_losers(first_wins=wish.on_conflict is OnConflict.SKIP)
+            lost, example = lost + count, key if example is None else example
+            shares.append(Share(channel, own, found))
         if lost and wish.on_conflict is OnConflict.ERROR:
-            raise errors.duplicate_in_files(key_field, key, rows.locate(key), lost)
-        with engine.owning(wish.collection_id) as (channel, _):
-            found.look(channel.shard.sealed())  # most of it, while writes go on
+            raise errors.duplicate_in_files(key_field, example, rows.locate(example), lost)
+        with engine.owning(wish.collection_id) as (channels, _):
+            for share in shares:  # most of it, while writes go on
+                share.keys.look(channels.of(share.channel).shard.sealed())
+        return shares
 
-        def prepare(meeting: Meeting) -> Procedure[Addition | WriteSummary]:
+    def _commit(
+        self, shares: Sequence[Share], rows: ImportRows, earlier: WriteSummary | None
+    ) -> WriteSummary:
+        wish = self._wish
+
+        def prepare() -> Procedure[Addition | WriteSummary]:
             return settle(
                 self.job,
-                records,
-                found,
+                shares,
                 wish.on_conflict,
                 partition=wish.partition,
-                meeting=meeting,
+                meeting=self._meeting(channels),
                 locate=rows.locate,
                 earlier=earlier,
             )
 
-        with engine.owning(wish.collection_id) as (channel, generation):
-            return channel.add_files(prepare, wish.name, generation)
+        with self._engine.owning(wish.collection_id) as (channels, generation):
+            return channels.add_files(prepare, generation)
+
+    def _meeting(self, channels: Channels) -> Meeting:
+        return Meeting(
+            name=self._wish.name,
+            prefix=self._prefix,
+            state=channels.state,
+            version=channels.shard.version,
+            visibility=channels.shard.visibility,
+            sealed={channel.name: channel.shard.sealed() for channel in channels.channels},
+            stamp=self._engine.stamp,
+            mint=self._engine.mint,
+        )
 
 
 def find_files(engine: Engine, pattern: str, options: Mapping[str, Any] | None) -> SourceFiles:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gpuvec import errors
 from gpuvec.api.bulk import BulkImport, ImportWish
@@ -22,6 +22,30 @@ class Importing:
 
     _source: "CollectionSource"
     _session: Session
+
+    @overload
+    def bulk_import(
+        self,
+        glob: str,
+        *,
+        columns: Mapping[str, str | None] | None = None,
+        partition: str | None = None,
+        on_conflict: str = "error",
+        storage_options: Mapping[str, Any] | None = None,
+        wait: Literal[True] = True,
+    ) -> "WriteResult": ...
+
+    @overload
+    def bulk_import(
+        self,
+        glob: str,
+        *,
+        columns: Mapping[str, str | None] | None = None,
+        partition: str | None = None,
+        on_conflict: str = "error",
+        storage_options: Mapping[str, Any] | None = None,
+        wait: Literal[False],
+    ) -> "Job[WriteResult]": ...
 
     def bulk_import(
         self,

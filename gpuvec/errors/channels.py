@@ -38,6 +38,6 @@ def not_with_channels(what: str, channels: int) -> UnsupportedError:
     return UnsupportedError(
         "GV-652",
         f"{what} is not available for a collection with {channels} channels",
-        hint="create the collection with channels=1, or insert the rows in batches",
+        hint="leave channels out, or make a collection of its own and bulk_import the files",
         details={"what": what, "channels": channels},
     )

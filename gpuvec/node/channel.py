@@ -15,7 +15,7 @@ from gpuvec.node.data_node import ChannelLostError, ChannelOwner, answers_after
 from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.following import CHANNEL, Follower
-from gpuvec.node.import_files import Addition, Meeting, place
+from gpuvec.node.import_settle import Addition
 from gpuvec.node.loader import Loader
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import ChannelName, SegmentId, Timestamp
@@ -218,9 +218,10 @@ class Channel(Follower):
     def flush(self, generation: int) -> bool:
         """Save all growing rows in files; return whether there were any. Writes go on meanwhile."""
         with self._flush_lock:
-            return self._flush(generation)
+            return self.flush_now(generation)
 
-    def _flush(self, generation: int) -> bool:
+    def flush_now(self, generation: int) -> bool:
+        """Do as `flush`, while no other flush is under way."""
         with self._lock:
             owner = self._owner
             frozen = None if owner is None else freeze(owner)  # 1
@@ -240,8 +241,7 @@ class Channel(Follower):
 
     def add_files(
         self,
-        prepare: Callable[[Meeting], Procedure[Addition | WriteSummary]],
-        name: str,
+        prepare: Callable[[], Procedure[Addition | WriteSummary]],
         generation: int,
     ) -> WriteSummary:
         """Commit a write whose rows are in files already, at one timestamp, and show it.
@@ -249,31 +249,36 @@ class Channel(Follower):
         Args:
             prepare: decides on it, with every row of the channel in files and no write under way;
                 or returns an earlier write, and nothing is done.
-            name: of the collection, for messages.
             generation: of this process as the coordinator.
         """
         with self._flush_lock:
             with self._lock:
                 self._own(generation)
-            self._flush(generation)  # most of it, while writes go on
+            self.flush_now(generation)  # most of it, while writes go on
             with self._lock:
                 owner = self._own(generation)
-                self._flush(generation)
-                meeting = Meeting(
-                    name=name, prefix=self._prefix, shard=self.shard, state=self.state,
-                    stamp=self._stamps.next, mint=self._mint,
-                )  # fmt: skip
-                found = self._run(prepare(meeting))
+                self.flush_now(generation)
+                found = self._run(prepare())
                 if isinstance(found, WriteSummary):
                     return found
                 with self._whole():
-                    self._view = self._commit(self._known, found.changes, generation)
-                    self._installed = self._known.entry_id
-                    assert self._loader is not None
-                    place(found, self.shard, self._loader)
+                    self.commit(found.changes, generation)
+                    self.place(found)
                     self.shard.publish(found.write.ts)
                 owner.adopt(found.write)
                 return found.write
+
+    def place(self, addition: Addition) -> None:
+        """Put this channel's part of what was committed in its place in memory; not published."""
+        self._installed = self._known.entry_id
+        assert self._loader is not None
+        own = [record for record in addition.records if record.channel == self.name]
+        mine = set(self.shard.sealed())
+        for segment, rows in addition.deleted:
+            if segment in mine:
+                segment.delete(rows, addition.write.ts)
+                segment.saved_deletes = len(segment.deletes)
+        self.shard.swap((), [self._loader.load(record) for record in own])
 
     def take_ids(self, count: int, generation: int) -> int:
         """Return the first of so many new automatic keys."""

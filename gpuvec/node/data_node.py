@@ -220,6 +220,10 @@ class ChannelOwner:
     def adopt(self, summary: WriteSummary) -> None:
         """Note a write that came in files: its answer, and that it may have brought keys."""
         self._remember(summary)
+        self.forget_next_id()
+
+    def forget_next_id(self) -> None:
+        """Note that rows came whose keys gpuvec did not choose."""
         self._next_id = None
 
     def note(self, writes: Iterable[Applied], mark: Mark | None = None) -> None:

@@ -4,26 +4,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
-from gpuvec.errors import bad_channel_count, collection_gone, not_with_channels
+from gpuvec.errors import bad_channel_count, collection_gone
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, WriteSummary
 from gpuvec.meta.collect import Collected, Limits
 from gpuvec.meta.retention import newest_version
+from gpuvec.node.all_shards import AllShards, merged
 from gpuvec.node.channel import Channel
 from gpuvec.node.data_node import Beside, ChannelLostError, answers_after
 from gpuvec.node.history import History, check_readable
+from gpuvec.node.import_settle import Addition
 from gpuvec.node.ports import Runner, Stamps
 from gpuvec.node.spanning import SpanningWriter
 from gpuvec.node.transaction import Followed, Sight, claim_all, follow
-from gpuvec.segment.info import SegmentInfo
 from gpuvec.segment.routing import MOST_CHANNELS
-from gpuvec.segment.sealed import SealedSegment
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
-from gpuvec.storage.object_store import ObjectStore
+from gpuvec.storage.object_store import ObjectStore, Procedure
 from gpuvec.storage.stamps import LastRead
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 from gpuvec.wal.log import newest_log
@@ -86,7 +86,7 @@ class Shards:
         return self._sight.known.state
 
     @property
-    def shard(self) -> "AllShards":
+    def shard(self) -> AllShards:
         """The open segments of all channels."""
         return AllShards(self.channels)
 
@@ -278,15 +278,38 @@ class Shards:
         """See `Channel.pin`."""
         self.channels[0].pin(changes)
 
-    def add_files(self, prepare: Any, name: str, generation: int) -> NoReturn:
-        """Refuse: files are added to one channel at a time."""
-        raise not_with_channels("bulk_import", len(self.channels))
-
     # Files
 
     def flush(self, generation: int) -> bool:
         """Save all growing rows in files, channel by channel; return whether there were any."""
         return any([channel.flush(generation) for channel in reversed(self.channels)])
+
+    def add_files(
+        self, prepare: Callable[[], Procedure[Addition | WriteSummary]], generation: int
+    ) -> WriteSummary:
+        """Commit a write whose rows are in files already, in all channels; see `Channel`."""
+        with self.unflushed():
+            with self.lock:
+                self._own(generation)
+            self._flush_now(generation)  # most of it, while writes go on
+            with self.lock:
+                self._own(generation)
+                self._flush_now(generation)
+                writer = self._own(generation)
+                found = self._run(prepare())
+                if isinstance(found, WriteSummary):
+                    return found
+                with self._whole():
+                    self.channels[0].commit(found.changes, generation)
+                    for channel in self.channels:
+                        channel.place(found)
+                    self.publish(found.write.ts)
+                writer.adopt(found.write)
+                return found.write
+
+    def _flush_now(self, generation: int) -> None:
+        for channel in reversed(self.channels):
+            channel.flush_now(generation)
 
     @contextmanager
     def unflushed(self) -> Iterator[None]:
@@ -313,47 +336,6 @@ class Shards:
             deletes=sum(status.deletes for status in found),
             oldest=min((s.oldest for s in found if s.oldest is not None), default=None),
         )
-
-
-class AllShards:
-    """The open segments of several channels, to look at."""
-
-    def __init__(self, channels: Sequence[Channel]) -> None:
-        self._channels = channels
-
-    @property
-    def version(self) -> Timestamp:
-        """The timestamp of the newest visible write."""
-        return max(channel.shard.version for channel in self._channels)
-
-    def sealed(self) -> tuple[SealedSegment, ...]:
-        """See `ShardDelegator.sealed`."""
-        return tuple(segment for channel in self._channels for segment in channel.shard.sealed())
-
-    def infos(self) -> list[SegmentInfo]:
-        """See `ShardDelegator.infos`."""
-        return [info for channel in self._channels for info in channel.shard.infos()]
-
-
-def merged(lines: Sequence[WriteSummary]) -> list[WriteSummary]:
-    """Return one line per write, by timestamp; the parts of a write have one request's name."""
-    found: dict[object, WriteSummary] = {}
-    for line in lines:
-        name = line.request_id or line.ts
-        known = found.get(name)
-        found[name] = line if known is None else _sum(known, line)
-    return sorted(found.values(), key=lambda line: line.ts)
-
-
-def _sum(one: WriteSummary, other: WriteSummary) -> WriteSummary:
-    return replace(
-        one,
-        ts=max(one.ts, other.ts),
-        inserted=one.inserted + other.inserted,
-        updated=one.updated + other.updated,
-        deleted=one.deleted + other.deleted,
-        size_bytes=one.size_bytes + other.size_bytes,
-    )
 
 
 Channels = Channel | Shards

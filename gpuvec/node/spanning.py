@@ -124,6 +124,13 @@ class SpanningWriter:
             keys=keys,
         )
 
+    def adopt(self, summary: WriteSummary) -> None:
+        """Note a write that came in files: its answer, and that it may have brought keys."""
+        self._flushed[summary.request_id] = answer_of(summary)
+        self._next_id = None
+        for owner in self._owners.values():
+            owner.forget_next_id()
+
     def write(self, name: str, requests: Sequence[WriteRequest]) -> list[WriteReply | Exception]:
         """Do a group of writes; see `ChannelOwner.write`.
 

@@ -181,6 +181,20 @@ PROCEDURES: Mapping[str, Procedure] = {
         steps=[lambda db: _items(db).bulk_import(_file(90, 91, 3), on_conflict="replace")],
         crashes=False,
     ),
+    "import into several channels": Procedure(
+        before=(
+            lambda db: db.create_collection("items", SCHEMA, channels=3),
+            lambda db: _items(db).insert(rows(*range(12))),
+            lambda db: _items(db).upsert(rows(*range(6, 18), n=1)),
+        ),
+        steps=[
+            lambda db: _items(db).bulk_import(
+                _file(*range(10, 14), *range(90, 99)), on_conflict="replace"
+            ),
+            lambda db: _items(db).delete(ids=[0, 90, 91, 92]),
+        ],
+        crashes=False,
+    ),
     "read files of others": Procedure(
         steps=[
             lambda db: db.create_collection("files", external=_file(1, 2), primary_key="id"),

@@ -575,8 +575,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path):
         import gpuvec as gv
         from gpuvec.meta import import_jobs
         from gpuvec.api import bulk
-        bulk._LEAST_SEGMENT_BYTES = 1 << 20
-        bulk.SEGMENT_BYTES = 12 << 20
+        gv.config.set(compact__size_bytes=12 << 20)
         write_step, steps = bulk.write_step, []
         def dying(*args):
             yield from write_step(*args)

@@ -164,13 +164,9 @@ def test_the_number_of_channels_is_checked(db, schema):
         db.create_collection("items", exist_ok=True, channels=2)
 
 
-def test_bulk_import_says_that_it_wants_one_channel(items, tmp_path):
-    import pyarrow.parquet as pq
-
-    items.insert(rows(1))
-    pq.write_table(items.to_arrow(), tmp_path / "rows.parquet")
+def test_files_of_others_have_no_channels(db, tmp_path):
     with pytest.raises(UnsupportedError, match="not available for a collection with 3 channels"):
-        items.bulk_import(str(tmp_path / "*.parquet"))
+        db.create_collection("items", external=f"{tmp_path}/*", primary_key="key", channels=3)
 
 
 def test_a_collection_with_one_channel_writes_frames_of_the_first_format(tmp_path, schema):
