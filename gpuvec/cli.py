@@ -120,6 +120,7 @@ def import_(
     The same command after a failure or a kill goes on where it was.
     """
     from gpuvec.api.file_schema import FileImport
+    from gpuvec.api.source import WriteResult
 
     renames = _renames(columns)
     with _database(to) as (db, name):
@@ -136,6 +137,7 @@ def import_(
             result = items.bulk_import(
                 source, columns=renames, partition=partition, on_conflict=on_conflict
             )
+    assert isinstance(result, WriteResult)  # no job: it was waited for
     stored = result.inserted + result.updated
     of = "" if total is None else f" of {total:,}"
     skipped = f", {total - stored:,} skipped" if total is not None and stored < total else ""
