@@ -13,6 +13,7 @@ REFUSED = frozenset(
     "http https data reference zip tar libarchive cached blockcache filecache simplecache "  # noqa: SIM905
     "generic dir dask local async_wrapper asyncwrapper asynclocal".split()
 )
+ANSWER_S = 60.0  # how long SFTP may take for one answer; it would wait for ever
 _PASSWORD = re.compile(r"[^/@]*:[^/@]*@")
 _COLON_IS_NO_PASSWORD = frozenset(["github"])
 
@@ -44,7 +45,9 @@ def open_fsspec(url: str, scheme: str, rest: str, options: Mapping[str, Any] | N
     if scheme not in _COLON_IS_NO_PASSWORD and _PASSWORD.match(rest):
         cause = "the URL holds a password, which messages would show"
         raise errors.bad_storage_options(scheme, cause)
-    given = {**kind._get_kwargs_from_urls(url), **(options or {})}
+    is_sftp = scheme in ("sftp", "ssh")
+    waits = {"timeout": ANSWER_S} if is_sftp else {}
+    given = {**waits, **kind._get_kwargs_from_urls(url), **(options or {})}
 
     def connect() -> Any:
         try:
@@ -52,6 +55,8 @@ def open_fsspec(url: str, scheme: str, rest: str, options: Mapping[str, Any] | N
         except TypeError as error:
             raise errors.bad_storage_options(scheme, str(error)) from error
         system.dircache.use_listings_cache = False
+        if is_sftp:
+            system.ftp.get_channel().settimeout(ANSWER_S)
         return system
 
     root = kind._strip_protocol(url)

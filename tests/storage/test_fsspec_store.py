@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +12,15 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 import gpuvec as gv
-from gpuvec.errors import CorruptError, GpuvecError, QueryError, StorageError, UnsupportedError
-from gpuvec.storage import fsspec_store
+from gpuvec.errors import (
+    ConflictError,
+    CorruptError,
+    GpuvecError,
+    QueryError,
+    StorageError,
+    UnsupportedError,
+)
+from gpuvec.storage import fsspec_open, fsspec_store
 from gpuvec.storage.fsspec_open import REFUSED, open_fsspec
 from gpuvec.storage.fsspec_store import TRIES, FsspecStore
 from gpuvec.storage.fsspec_writes import NEW, WRITINGS
@@ -50,12 +58,6 @@ class TestMemory(ObjectStoreTests):
     @pytest.fixture
     def store(self, memory):
         return in_memory(memory)
-
-
-@pytest.fixture(scope="module")
-def sftp(tmp_path_factory):
-    with sftp_server(tmp_path_factory.mktemp("sftp")) as found:
-        yield found
 
 
 @sftp_only
@@ -103,6 +105,38 @@ def test_a_database_over_sftp_is_written_and_read_by_two(sftp):
         assert set(found["id"] % 4) == {0}
         items.insert({"id": [7], "v": np.ones((1, 4), np.float32)})
         assert items.count() == 100
+
+
+@sftp_only
+def test_over_sftp_the_last_writer_takes_over(sftp):
+    url, options = sftp
+    other = url.replace("sftp://", "ssh://")
+    with (
+        gv.connect(f"{url}/taken", storage_options=options) as db,
+        gv.connect(f"{other}/taken", storage_options=options) as second,
+    ):
+        items = db.create_collection("items", SCHEMA)
+        items.insert({"id": [1], "v": np.ones((1, 4), np.float32)})
+        second["items"].insert({"id": [2], "v": np.ones((1, 4), np.float32)})
+        with pytest.raises(ConflictError) as caught:
+            items.insert({"id": [3], "v": np.ones((1, 4), np.float32)})
+        assert caught.value.code == "GV-538"
+        assert second["items"].count() == items.count() == 2
+
+
+@sftp_only
+def test_a_server_that_stops_answering_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsspec_open, "ANSWER_S", 0.3)
+    monkeypatch.setattr(fsspec_store, "TRIES", 1)
+    with sftp_server(tmp_path) as (url, options):
+        store = open_store(f"{url}/db", options)
+        store.put("k", [b"x"])
+        (connection,) = store._free
+        connection.ftp.get_channel().transport.packetizer.write_all = lambda _: None  # lost
+        with pytest.raises(StorageError, match="cannot read") as caught:
+            store.get("k")
+        assert caught.value.code == "GV-532"
+        assert store.get("k") == b"x"  # through another connection
 
 
 @sftp_only
@@ -187,6 +221,37 @@ class ReadOnly(LocalFileSystem):
     @classmethod
     def _strip_protocol(cls, path):
         return super()._strip_protocol(path.removeprefix("readonly://"))
+
+
+class Links:
+    """Creates local files by a hard link, as `LocalStore` does."""
+
+    def create(self, system, root, path, data):
+        made = self._write(root, path, [data])
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(made)
+        return True
+
+    def replace(self, system, root, path, parts):
+        os.replace(self._write(root, path, parts), path)
+
+    def _write(self, root, path, parts):
+        made = Path(root) / NEW / secrets.token_hex(8)
+        for folder in (made.parent, Path(path).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(b"".join(parts))
+        return made
+
+
+class TestLocalFolder(ObjectStoreTests):
+    @pytest.fixture
+    def store(self, tmp_path):
+        connect = lambda: LocalFileSystem(skip_instance_cache=True)  # noqa: E731
+        return FsspecStore(connect, str(tmp_path / "db"), "x://db", writing=Links())
 
 
 class RenamesOver:
