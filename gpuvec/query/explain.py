@@ -8,7 +8,7 @@ from gpuvec.query.collect import collect_rows, source_rows, visible_rows
 from gpuvec.query.estimate import most_rows, row_bytes
 from gpuvec.query.execute import Run
 from gpuvec.query.measurements import Measurements
-from gpuvec.query.optimize import columns_read, optimize
+from gpuvec.query.optimize import apart, columns_read, optimize
 from gpuvec.query.plan_text import Line, render, search_title, short, title
 from gpuvec.query.session import Session
 from gpuvec.query.survey import Selected, Survey, Taken, select, survey
@@ -49,7 +49,7 @@ def explain(node: p.Plan, session: Session, *, analyze: bool) -> PlanText:
         session: where it would run.
         analyze: run it, and add what was measured.
     """
-    plan = optimize(node)
+    plan = apart(optimize(node))
     with Run(session) as run:
         lines = render(_Explainer(run, plan).line(plan))
     if not analyze:
@@ -81,7 +81,7 @@ class _Explainer:
         snapshot = self._run.snapshot(node.source)
         rows = visible_rows(snapshot)
         note = f"{_segments(len(snapshot.segments))}, {rows:,} rows, {self._reads(node, rows)}"
-        read = self._read.get(id(node.source), set())
+        read = self._read.get(id(node), set())
         names = [name for name in node.columns.fields if name in read]
         unread = [name for name in node.columns.vectors if name not in read]
         return Line(
@@ -89,7 +89,7 @@ class _Explainer:
         )
 
     def _reads(self, node: p.Scan, rows: int) -> str:
-        some = rows * row_bytes(node.columns, self._read.get(id(node.source), set()))
+        some = rows * row_bytes(node.columns, self._read.get(id(node), set()))
         every = rows * row_bytes(node.columns, node.columns.fields)
         return f"reads about {_size(some)} of {_size(every)}"
 

@@ -1,6 +1,6 @@
 """Plans that mean the same and read less: filters move down to the rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from gpuvec.expr.bind import Bound, bind_filter
@@ -19,20 +19,25 @@ def optimize(node: Plan) -> Plan:
         return push_filter(optimize(node.input), node.predicate)
     if isinstance(node, p.Project) and isinstance(node.input, p.Project):
         return optimize(replace(node, input=node.input.input))
-    return _with_inputs(node)
+    return _with_inputs(node, optimize)
 
 
-def _with_inputs(node: Plan) -> Plan:
+def apart(node: Plan) -> Plan:
+    """Return the same plan where each node stands in one place, though a frame is used twice."""
+    return replace(_with_inputs(node, apart))
+
+
+def _with_inputs(node: Plan, change: Callable[[Plan], Plan]) -> Plan:
     if isinstance(node, p.Concat):
-        return replace(node, parts=tuple(map(optimize, node.parts)))
+        return replace(node, parts=tuple(map(change, node.parts)))
     if isinstance(node, p.Join):
-        return replace(node, left=optimize(node.left), right=optimize(node.right))
+        return replace(node, left=change(node.left), right=change(node.right))
     changed = {}
     if isinstance(node, p.Search) and isinstance(node.queries, p.QueryFrame):
-        changed["queries"] = replace(node.queries, plan=optimize(node.queries.plan))
+        changed["queries"] = replace(node.queries, plan=change(node.queries.plan))
     below = getattr(node, "input", None)
     if below is not None:
-        found = optimize(below)
+        found = change(below)
         if found is not below:
             changed["input"] = found  # type: ignore[assignment]
     return replace(node, **changed) if changed else node  # type: ignore[arg-type]
@@ -54,7 +59,7 @@ def push_filter(node: Plan, predicate: Bound) -> Plan:
 
 
 def columns_read(node: Plan, names: Iterable[str]) -> dict[int, set[str]]:
-    """Return what is read of each source and wanted of each search, by `id`, to give `names`."""
+    """Return what is read by each scan and wanted of each search, by `id`, to give `names`."""
     read: dict[int, set[str]] = {}
     _read(node, set(names), read)
     return read
@@ -62,7 +67,7 @@ def columns_read(node: Plan, names: Iterable[str]) -> dict[int, set[str]]:
 
 def _read(node: Plan, names: set[str], read: dict[int, set[str]]) -> None:
     if isinstance(node, p.Scan):
-        read.setdefault(id(node.source), set()).update(names & set(node.columns.fields))
+        read.setdefault(id(node), set()).update(names & set(node.columns.fields))
     elif isinstance(node, p.Search):
         _read_search(node, names, read)
     elif isinstance(node, p.Join):

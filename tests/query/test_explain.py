@@ -62,6 +62,14 @@ def test_every_node_has_a_line():
         assert words in text, words
 
 
+def test_a_collection_that_is_read_twice_has_its_columns_said_for_each_time():
+    items = make_table(1).frame
+    prices = items.select("id", "price").join(items.select("id", "brand"), "id")
+    text = str(prices.explain())
+    read = [set(names.split(", ")) for names in re.findall("reads ([a-z]+(?:, [a-z]+)*)", text)]
+    assert [names for names in read if "id" in names] == [{"id", "price"}, {"id", "brand"}]
+
+
 def test_the_columns_that_are_read_are_those_that_are_used():
     table = make_table(1)
     text = str(table.frame.filter("price < 0.5").select("id").explain())
