@@ -100,7 +100,9 @@ def test_there_are_no_other_error_classes():
     assert classes == {*ALSO, "GpuvecError"}
 
 
-@pytest.mark.parametrize("name", ["RecallWarning", "FallbackWarning", "CastWarning", "CacheWarning"])
+@pytest.mark.parametrize(
+    "name", ["RecallWarning", "FallbackWarning", "CastWarning", "CacheWarning"]
+)
 def test_warnings_can_be_filtered(name):
     assert issubclass(getattr(gv, name), Warning)
 
