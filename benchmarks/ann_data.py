@@ -89,10 +89,6 @@ def masks_of(rows: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray]:
     return masks
 
 
-def mask_names(home: Path) -> list[str]:
-    return sorted(path.stem.removeprefix("mask_") for path in home.glob("mask_*.npy"))
-
-
 def _write_truth(
     home: Path, mask: str, rows: np.ndarray, queries: np.ndarray, keep: np.ndarray | None
 ) -> None:

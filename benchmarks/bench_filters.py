@@ -27,10 +27,6 @@ RESULTS = Path(__file__).parent / "results" / "filters.json"
 ROUNDS = 11
 BITMAP, SORTED = gv.index.Bitmap(), gv.index.Sorted()
 F32 = np.float32
-MADE_UP = {
-    "cat": gv.String(), "brand": gv.String(), "user": gv.String(), "qty": gv.Int32(),
-    "price": gv.Float32(), "ts": gv.Int64(), "tags": gv.List(gv.String()), "text": gv.String(),
-}  # fmt: skip
 MADE_UP_INDEXES = {
     "cat": BITMAP, "brand": BITMAP, "user": SORTED, "qty": BITMAP, "price": SORTED, "ts": SORTED,
     "tags": BITMAP,

@@ -52,7 +52,6 @@ FAULTS: Mapping[str, Sequence[Fault]] = {
     "append": (*_WRITES, Fault.TORN, Fault.CRASH_TORN),
 }
 MOST_OPERATIONS = 120  # to open a database of these tests and read all its rows
-_DAY_MS = 24 * 3600 * 1000
 
 
 class PlannedEngine(Engine):

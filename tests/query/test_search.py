@@ -16,7 +16,6 @@ CASES = [
     ("sqeuclidean", "float32"), ("sqeuclidean", "int8"), ("ip", "float16"), ("ip", "uint8"),
     ("l2", "bfloat16"), ("hamming", "bits"), ("jaccard", "bits"), ("ip", "sparse"),
 ]  # fmt: skip
-CHEAP = [lambda price: price is not None and price < 0.5]
 
 
 def close(found, wanted):
