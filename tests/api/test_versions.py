@@ -628,7 +628,7 @@ def test_inspect_lists_versions(items, db):
     items.tag("one")
     path = db.path
     db.close()
-    if path.startswith("s3://"):
+    if "://" in path:
         pytest.skip("a bucket: commands take its keys from the environment")
     result = CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions", "--json"])
     assert result.exit_code == 0, result.output
