@@ -16,6 +16,9 @@
 
 Rows that are in no file of the source, and lists of deleted rows that hold later ones, are written
 anew; those of a copy that was cut are collected later, when somebody writes to the copy.
+
+Of an external collection the list of its files and its indexes go over. Its rows stay in those
+files, and what was decoded of them is decoded again when the copy is first searched.
 """
 
 import json
@@ -60,6 +63,7 @@ class CopiedCollection:
 
     Attributes:
         files: that it has now; `copied` of them were not there before, of so many bytes.
+        external: whether the rows stay in files of others, which the copy names as the source does.
     """
 
     name: str
@@ -68,6 +72,7 @@ class CopiedCollection:
     files: int
     copied: int
     bytes_copied: int
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +290,7 @@ def _told(name: str, version: Version, copying: Copying, copied: _Copied) -> Cop
         files=copied.files,
         copied=copied.copied,
         bytes_copied=copied.size_bytes,
+        external=copying.external,
     )
 
 

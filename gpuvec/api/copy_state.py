@@ -71,6 +71,11 @@ class Copying:
         self._stack.close()
 
     @property
+    def external(self) -> bool:
+        """Whether the rows lie in files of others."""
+        return self._newest.external is not None
+
+    @property
     def store(self) -> ObjectStore:
         """Where the files are now."""
         return self._items._engine.store

@@ -27,7 +27,7 @@ from gpuvec.node.import_keys import ImportedKeys
 from gpuvec.node.loader import Loader
 from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
-from gpuvec.storage.outside import open_outside
+from gpuvec.storage.outside import kind_of_place, open_outside
 from gpuvec.types import RequestId, Timestamp, Version
 
 SEGMENT_BYTES = 1 << 30  # of rows that one index covers
@@ -135,6 +135,8 @@ def create_external(engine: Engine, name: str, pattern: str, primary_key: str) -
         UnsupportedError: `GV-673`, files that are not Parquet.
     """
     source = _find(engine, pattern)
+    if kind_of_place(pattern) == "file":  # wherever the next process runs
+        pattern = open_outside(pattern)[1]
     schema = infer_files(source, loose=True).schema(primary_key)
     numbers = range(len(source.files))
     added = list(_segments(engine, source, numbers, schema, 1))

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -293,3 +295,74 @@ def test_a_copy_goes_to_a_bucket_and_back(shop, tmp_path, s3):
         assert read(db["items"]) == told["third"]
         db["items"].delete(ids=[11])
         assert db["items"].count() == len(told["third"]) - 1
+
+
+# External collections
+
+
+@pytest.fixture
+def crawl(tmp_path):
+    """A database with an external collection and one index; yields its path and its files."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(2):
+        write_rows(folder / f"p{number}.parquet", range(100 * number, 100 * number + 100))
+    with gv.connect(tmp_path / "source") as db:
+        files = f"{folder}/*.parquet"
+        items = db.create_collection("crawl", external=files, primary_key="id")
+        items.create_index("v", gv.index.HNSW())
+    return str(tmp_path / "source"), folder
+
+
+def write_rows(path, ids):
+    vectors = np.repeat(np.arange(ids.start, ids.stop, dtype=np.float32), 4)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors), 4)
+    pq.write_table(pa.table({"id": pa.array(ids, pa.int64()), "v": flat}), path)
+
+
+def nearest(items, key):
+    query = np.full(4, key, np.float32)
+    return items.search(query, k=1, metric="l2").to_arrow()["id"].to_pylist()
+
+
+def test_of_an_external_collection_list_and_indexes_are_copied_and_no_row(crawl, tmp_path):
+    source, folder = crawl
+    (done,) = copy_database(source, str(tmp_path / "copy")).collections
+    assert (done.external, done.rows) == (True, 200)
+    assert "seg" not in {path.name for path in tmp_path.glob("copy/collections/*/*")}
+    assert len(list(tmp_path.glob("copy/collections/*/idx/*/*/graph.faiss"))) == 2
+    assert "seg" in {path.name for path in tmp_path.glob("source/collections/*/*")}
+    again = copy_database(source, str(tmp_path / "copy"))
+    assert again.collections[0].copied == 0
+    with gv.connect(tmp_path / "copy") as db:
+        items = db["crawl"]
+        assert items.count() == 200
+        assert nearest(items, 123) == [123]
+        assert items.stats()["index_bytes"] > 0
+        write_rows(folder / "p2.parquet", range(200, 210))
+        assert items.refresh().inserted == 10
+        assert nearest(items, 205) == [205]
+    with gv.connect(source) as db:
+        assert db["crawl"].count() == 200
+
+
+def test_a_copy_of_an_external_collection_names_a_file_that_is_gone(crawl, tmp_path):
+    source, folder = crawl
+    copy_database(source, str(tmp_path / "copy"))
+    (folder / "p1.parquet").unlink()
+    with gv.connect(tmp_path / "copy") as db:
+        with pytest.raises(gv.GpuvecError, match=r"p1\.parquet"):
+            nearest(db["crawl"], 3)
+        assert db["crawl"].refresh().deleted == 100
+        assert nearest(db["crawl"], 3) == [3]
+
+
+def test_an_external_collection_finds_its_files_wherever_the_process_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_rows("p0.parquet", range(10))
+    with gv.connect("db") as db:
+        db.create_collection("crawl", external="p*.parquet", primary_key="id")
+    monkeypatch.chdir("/")
+    write_rows(tmp_path / "p1.parquet", range(10, 12))
+    with gv.connect(tmp_path / "db") as db:
+        assert db["crawl"].refresh().inserted == 2
