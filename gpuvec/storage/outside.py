@@ -2,7 +2,7 @@
 
 Local files and those of S3, Google Cloud Storage and Azure are read directly; any other URL is
 opened by fsspec. A file is known by its path, length and a tag that changes when it is written
-again: the server's entity tag, or the time of the last change.
+again: the server's entity tag, or the times of the last change, also that which no tool can set.
 """
 
 import os
@@ -107,7 +107,7 @@ class _LocalFiles:
             raise errors.storage_failed("look at", path, error) from error
         if not Path(path).is_file():
             return None
-        tag = f"{found.st_mtime_ns}-{found.st_ino}"
+        tag = f"{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
         return OutsideFile(path=path, size_bytes=found.st_size, tag=tag)
 
     def open(self, path: str) -> pa.NativeFile:

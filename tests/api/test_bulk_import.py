@@ -195,6 +195,19 @@ def test_the_same_import_again_answers_the_same(items, tmp_path):
     assert len(content(items)) == 21
 
 
+def test_a_file_with_other_rows_is_imported_though_its_size_and_time_are_as_before(items, tmp_path):
+    path = tmp_path / "p.arrow"
+    feather.write_feather(table(range(20)), path, compression="uncompressed")
+    items.bulk_import(str(path), on_conflict="replace")
+    before = path.stat()
+    feather.write_feather(table(range(20), 1), path, compression="uncompressed")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert items.bulk_import(str(path), on_conflict="replace").updated == 20
+    assert content(items) == dict.fromkeys(range(20), 1)
+
+
 def test_an_import_that_changes_nothing_makes_no_version(items, tmp_path):
     items.insert(table(range(5)))
     before = items.version

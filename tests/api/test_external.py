@@ -156,6 +156,20 @@ def test_a_file_changed_or_gone_is_named(crawl, files, warm):
     assert ids_of(crawl.search(query, k=1, exact=True)) == [0]
 
 
+def test_a_file_changed_is_noticed_though_its_size_and_time_are_as_before(crawl, files):
+    path = files / "p1.parquet"
+    assert crawl.filter("name == '150 of 0'").count() == 1
+    before = path.stat()
+    write(path, table(range(100, 200), 1), row_group_size=30)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(gv.ConflictError, match=r"p1\.parquet was written again"):
+        crawl.filter("name == '150 of 0'").count()
+    assert crawl.refresh().inserted == 100
+    assert crawl.filter("name == '150 of 1'").count() == 1
+
+
 def test_indexes_stay_with_files_that_stay(db, files):
     for number in range(3):
         ids = np.arange(6000) + 6000 * number
