@@ -47,3 +47,17 @@ def test_storage_is_measured_in_a_folder_and_in_a_bucket(tmp_path):
     assert 1 < local["write_amplification"] < 5
     assert local["syncs_per_write"] >= 1 or local["syncs_per_write"] != local["syncs_per_write"]
     assert bucket["cached_requests"] <= bucket["cold_requests"]
+
+
+def test_imports_are_measured_beside_a_plain_read(tmp_path):
+    script, report = ANN.with_name("bench_import.py"), tmp_path / "import.json"
+    line = "--rows 600 --dim 8 --files 2 --rounds 1"
+    told = [*line.split(), "--folder", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, str(script), *told, "--out", str(report)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = {line["what"]: line for line in json.loads(report.read_text())["lines"]}
+    assert lines["pyarrow read"]["cpu_of_pyarrow_read"] == 1.0
+    assert lines["bulk_import, 4 channels"]["rows_per_cpu_s"] > 0
+    assert lines["external, second search"]["wall_s"] > 0
