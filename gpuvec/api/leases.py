@@ -145,6 +145,12 @@ class Leases:
         age_ms = self._clock.now_ms() - (lease.version >> LOGICAL_BITS)
         return at_once or age_ms >= int(kept_s * 500)
 
+    def holds_before(self, collection_id: str, version: Timestamp) -> bool:
+        """Return whether a handle of this process reads a version before another."""
+        with self._lock:
+            running = [x for x in self._leases if x.collection_id == collection_id and not x.over]
+        return any(x.version is not None and x.version < version for x in running)
+
     def oldest_read_ms(self, collection_id: str) -> int | None:
         """Return when the oldest read of a collection began that runs now; None when none does."""
         with self._lock:

@@ -193,6 +193,9 @@ class Maintenance:
                 state, old, new, loader, names, host=self._host, session=session, progress=progress
             )
 
+        since = self._need(channel.state, retention_s).since
+        if self._leases.holds_before(channel.collection_id, since):
+            self._leases.tend(at_once=True)  # this process's `at` handles stay readable
         with self.at_work():
             done = compact(
                 channel.holding(inputs[0]),

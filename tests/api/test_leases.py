@@ -131,6 +131,26 @@ def test_vacuum_leaves_what_handles_of_this_process_read(writer):
         items.at(version=version - 1)
 
 
+def test_compaction_leaves_what_handles_of_this_process_read(writer, clock):
+    items = items_of(writer)
+    items.set_retention(0)
+    first = items.insert(rows(range(20))).version
+    items.flush()
+    handle = items.at(version=first)
+    clock.advance(1.0)
+    items.delete(ids=range(15))
+    items.flush()
+    items.compact()
+    assert handle.count() == 20
+    del handle
+    gc.collect()
+    clock.advance(1.0)
+    items.compact()
+    items.vacuum("0s")
+    with pytest.raises(gv.SnapshotExpiredError):
+        items.at(version=first).count()
+
+
 def test_a_reader_pins_beside_the_writer_who_goes_on(writer, engines, clock):
     items, reader = items_of(writer), engines()
     version = items.insert(rows(range(5))).version
