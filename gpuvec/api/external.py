@@ -12,7 +12,7 @@ import pyarrow as pa
 from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
-from gpuvec.api.external_files import ExternalFiles, group_statistics, options_for
+from gpuvec.api.external_files import ExternalFiles, fits, group_statistics, options_for
 from gpuvec.api.file_schema import infer_files
 from gpuvec.api.import_rows import ImportRows
 from gpuvec.api.source import CollectionSource, WriteResult
@@ -54,7 +54,7 @@ class ExternalCollection(Collection):
             `deleted`; the present version where nothing changed.
 
         Raises:
-            SchemaError: `GV-676` a file with other columns, `GV-663` a key that comes twice, a key
+            SchemaError: `GV-676` a file with other columns or types, `GV-663` a key that comes twice, a key
                 that is null. The collection stays as it was.
             NotFoundError: `GV-703`, no file is left.
         """
@@ -203,7 +203,7 @@ def _segment(
 
 
 def _check_fields(source: SourceFiles, number: int, schema: Schema) -> None:
-    """Refuse a file with other columns than the collection's."""
+    """Refuse a file with other columns than the collection's, or of types that do not go in."""
     path, found = source.files[number].path, source.schema(number)
     assert found is not None, "only Parquet files get here"
     for name in found.names:
@@ -212,6 +212,9 @@ def _check_fields(source: SourceFiles, number: int, schema: Schema) -> None:
     if schema.primary_key not in found.names:
         kind = schema[schema.primary_key].KIND
         raise errors.drifted_file(path, schema.primary_key, kind, "missing")
+    for name in found.names:
+        if not fits(name, schema.fields[name], found.field(name).type):
+            raise errors.drifted_file(path, name, schema.fields[name], found.field(name).type)
 
 
 def _check_keys(

@@ -114,6 +114,24 @@ def group_statistics(
     return found
 
 
+def fits(name: str, field: FieldType, kind: pa.DataType) -> bool:
+    """Return whether a column of a type can be read as a field, as far as the type tells."""
+    column = pa.array([], kind)
+    if field.is_vector:
+        if pa.types.is_fixed_size_list(kind):
+            ones = pa.array([1] * kind.list_size).cast(kind.value_type, safe=False)
+            column = pa.FixedSizeListArray.from_arrays(ones, type=kind)
+        elif pa.types.is_primitive(kind) or is_text(kind):
+            return False
+    key = build.free_name("row", {name: field})
+    asked = Schema({name: field, key: Int64(auto=True)}, key)
+    try:
+        validate_rows(asked, interop.to_rows(pa.table({name: column}), asked))
+    except (errors.GpuvecError, pa.ArrowException):
+        return False
+    return True
+
+
 def _is_plain(found: pa.DataType, kind: FieldType) -> bool:
     if isinstance(kind, String):
         return is_text(found)

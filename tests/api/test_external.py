@@ -231,6 +231,28 @@ def test_types_widen_and_missing_columns_are_null(db, tmp_path):
         found.refresh()
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("name", pa.array([5])),
+        ("v", pa.FixedSizeListArray.from_arrays(pa.array([1.0] * 5, pa.float32()), 5)),
+        ("v", pa.array([1.5])),
+        ("v", pa.array(["a"])),
+        ("id", pa.array(["a"])),
+    ],
+    ids=["number-for-text", "other-dimension", "number-for-vector", "text-for-vector", "key"],
+)
+def test_a_new_file_with_a_column_of_another_type_is_refused(crawl, files, name, column):
+    rows = table([900])
+    write(files / "p9.parquet", rows.set_column(rows.column_names.index(name), name, column))
+    before = crawl.version
+    with pytest.raises(gv.SchemaError, match=rf'p9\.parquet: field "{name}" should be') as caught:
+        crawl.refresh()
+    assert caught.value.code == "GV-676"
+    assert crawl.version == before
+    assert crawl.filter("id == 299").to_arrow()["name"].to_pylist() == ["299 of 0"]
+
+
 def test_ragged_vectors_are_named_when_they_are_read(db, files):
     lists = pa.array([[1.0] * 4, [1.0] * 3], pa.list_(pa.float32()))
     rows = table([900, 901]).set_column(2, "v", lists)
