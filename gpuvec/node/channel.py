@@ -7,7 +7,7 @@ from typing import TypeVar
 from gpuvec.errors import UnavailableError, channel_fenced
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
-from gpuvec.meta.changes import Change, SetEpoch, WriteSummary
+from gpuvec.meta.changes import Change, WriteSummary
 from gpuvec.meta.collect import Collected, Limits, collect_orphans
 from gpuvec.meta.manifest import LogView
 from gpuvec.meta.retention import newest_version
@@ -17,6 +17,7 @@ from gpuvec.node.flush import Frozen, freeze, swap, write_files
 from gpuvec.node.following import CHANNEL, Follower
 from gpuvec.node.import_settle import Addition
 from gpuvec.node.loader import Loader
+from gpuvec.node.transaction import take_epochs
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import ChannelName, SegmentId, Timestamp
 from gpuvec.wal.log import Group, WriteAheadLog, claim
@@ -105,13 +106,20 @@ class Channel(Follower):
             return
         with self._lock, self._whole():
             view = self._run(self._manifest.read(self._view))
-            epoch = view.state.channels[self.name].epoch + 1
-            self._view = self._commit(view, [SetEpoch(channel=self.name, epoch=epoch)], generation)
+            self._view, (change,) = self._run(
+                take_epochs(
+                    self._manifest,
+                    view,
+                    [self.name],
+                    generation=generation,
+                    committer=self._committer,
+                )
+            )
             recovery = self._run(
                 claim(
                     self._prefix,
                     self.name,
-                    epoch,
+                    change.epoch,
                     self._sight.position(self.name),
                     appendable=self._store.appendable,
                 )

@@ -30,7 +30,7 @@ of it (`ChannelState.commits`), and `flushed_ts` tells how far a channel was clo
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuvec.errors import UnavailableError, missing_entry, part_not_logged
+from gpuvec.errors import ConflictError, UnavailableError, missing_entry, part_not_logged
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import SetEpoch
 from gpuvec.meta.manifest import LogView, ManifestLog
@@ -238,12 +238,8 @@ def claim_all(
         ConflictError: the same.
     """
     yield from sight.read()
-    changes = [
-        SetEpoch(channel=name, epoch=sight.known.state.channels[name].epoch + 1)
-        for name in sight.channels
-    ]
-    sight.view = yield from sight.log.commit(  # a
-        sight.known, changes, generation=generation, committer=committer
+    sight.view, changes = yield from take_epochs(  # a
+        sight.log, sight.known, sight.channels, generation=generation, committer=committer
     )
     found: dict[ChannelName, Recovery] = {}
     for change in changes:  # b
@@ -262,6 +258,28 @@ def claim_all(
     return Claimed(
         logs=logs, groups={name: decided.counted(groups[name]) for name in sight.channels}
     )
+
+
+def take_epochs(
+    log: ManifestLog[CollectionState],
+    view: LogView[CollectionState],
+    names: Sequence[ChannelName],
+    *,
+    generation: int,
+    committer: str,
+) -> Procedure[tuple[LogView[CollectionState], Sequence[SetEpoch]]]:
+    """Commit the next epoch of channels, also where a lower generation commits one meanwhile."""
+    while True:
+        epochs = {name: view.state.channels[name].epoch + 1 for name in names}
+        changes = [SetEpoch(channel=name, epoch=epoch) for name, epoch in epochs.items()]
+        try:
+            return (yield from log.commit(
+                view, changes, generation=generation, committer=committer
+            )), changes  # fmt: skip
+        except ConflictError:
+            before, view = view, (yield from log.read(view))
+            if view.entry_id == before.entry_id:
+                raise
 
 
 def undecided_homes(groups: Groups, decided: Decisions) -> tuple[ChannelName, ...]:

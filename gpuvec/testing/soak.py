@@ -255,16 +255,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="kept; by default a new one, kept on failure")
     parser.add_argument("--endpoint", help="of an S3 server with the tests' bucket")
     given = parser.parse_args(arguments)
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="gpuvec-soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
     gv.config.set(
         progress=False,
+        cache__dir=str(folder / "cache"),
         store__grace_s=GRACE_S,
         store__retention_s=2 * GRACE_S,
         flush__size_bytes=1 << 16,
         flush__age_s=1.0,
         compact__size_bytes=1 << 19,
     )
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="gpuvec-soak-"))
-    folder.mkdir(parents=True, exist_ok=True)
     _warm_up()
     soak = Soak(folder, endpoint=given.endpoint, seed=given.seed, channels=given.channels)
     try:

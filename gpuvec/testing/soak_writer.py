@@ -258,7 +258,11 @@ class Session:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", gv.RecallWarning)
-            items.create_index(field, index, recall=0.8)
+            try:
+                items.create_index(field, index, recall=0.8)
+            except gv.JobError:
+                items.flush()  # tells a writer that was replaced so
+                raise
         self._journal.note("count", indexes=1)
 
     @contextmanager

@@ -31,6 +31,18 @@ class Bucket(MemoryStore):
         return nullcontext()
 
 
+class BusyBucket(Bucket):
+    """Lets something happen just before an entry of a collection's log is created."""
+
+    meanwhile = None
+
+    def put_if_absent(self, key, data):
+        if self.meanwhile is not None and key.startswith("collections/") and "/manifest/" in key:
+            happen, self.meanwhile = self.meanwhile, None
+            happen()
+        return super().put_if_absent(key, data)
+
+
 class FaultyBucket(FaultStore):
     """The same, failing now and then."""
 
@@ -47,6 +59,11 @@ def open_engine(store):
 def collection(engine):
     _, collection_id = engine.root().resolve("items")
     return Collection(CollectionSource(engine, collection_id), new_session(1 << 30, device="cpu"))
+
+
+def rows(batch):
+    ids = np.arange(batch * ROWS, (batch + 1) * ROWS)
+    return {"id": ids, "v": np.ones((ROWS, 4), np.float32)}
 
 
 def ids_of(engine):
@@ -152,3 +169,18 @@ def test_nor_do_they_on_a_store_that_fails_now_and_then(seed):
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_nor_do_they_for_long(seed):
     Writers(seed, 4, faults=0.02 * (seed % 2)).run()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_writer_takes_a_channel_though_the_one_before_takes_it_at_the_same_time(channels):
+    bucket = BusyBucket()
+    old, new = open_engine(bucket), open_engine(bucket)
+    old.collections.create("items", SCHEMA, channels=channels)
+    bucket.meanwhile = lambda: collection(old).insert(rows(0))
+    collection(new).insert(rows(1))
+    assert bucket.meanwhile is None
+    assert ids_of(new) == {*range(2 * ROWS)}
+    with pytest.raises(errors.ConflictError, match="GV-538"):
+        collection(old).insert(rows(2))
+    old.close()
+    new.close()
