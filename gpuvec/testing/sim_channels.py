@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gpuvec.errors import ConflictError, CorruptError, StorageError, UnavailableError
+from gpuvec.errors import ConflictError
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Flush, InitCollection, WriteSummary
 from gpuvec.meta.channel_state import Commits
@@ -20,7 +20,8 @@ from gpuvec.node.transaction import Claimed, Followed, Groups, Sight
 from gpuvec.schema import Int64, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Procedure, Sleep
-from gpuvec.testing.sim import Faults, Process, Violation, World
+from gpuvec.testing.sim import Faults
+from gpuvec.testing.sim_lives import Lives
 from gpuvec.types import ChannelName, RequestId
 from gpuvec.wal.log import Group, Mark
 from gpuvec.wal.record import WriteRecord
@@ -38,7 +39,6 @@ _MOODS = (
     Faults(error=0.01, stall=0.06, kill=0.002, stalls=(20, 20, 100)),
 )
 _ROUNDS = 6  # of each life of a process
-_REST = 60  # steps between a process's lives, at most
 
 Line = tuple[int, str, str]  # timestamp, write, channel
 
@@ -82,18 +82,13 @@ class Read:
 
 
 @dataclass(eq=False)
-class ChannelsSimulation:
-    """One run: `run` does everything, and raises `Violation` when a promise was broken.
+class ChannelsSimulation(Lives):
+    """Processes on several channels; see `Lives`."""
 
-    Args:
-        seed: of everything random.
-        appendable: medium of the logs: append files, or one object per group.
-        steps: operations before the final restart.
-    """
+    moods = _MOODS
+    casts = _ROLES
+    rest = 60
 
-    seed: int
-    appendable: bool
-    steps: int = 1200
     requests: dict[str, tuple[ChannelName, ...]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)  # writes whose clients have no answer yet
     acknowledged: list[str] = field(default_factory=list)
@@ -101,49 +96,18 @@ class ChannelsSimulation:
     reads: list[Read] = field(default_factory=list)
     finished: bool = False
 
-    def __post_init__(self) -> None:
-        self.world = World(self.seed, Faults(), on_end=self._ended, on_kill=self._restart)
-        self._roles: dict[str, Callable[[], Procedure[None]]] = {
+    def roles(self) -> Mapping[str, Callable[[], Procedure[None]]]:
+        """See `Lives.roles`."""
+        return {
             "owner": self._own,
             "flusher": self._flush,
             "reader": self._read,
         }
 
-    def run(self) -> None:
-        """Let processes live and die, restart the machine, compare all reads with the last."""
-        chance = self.world.chance
-        self.world.start("creator", self._create())
-        self.world.run(100)
-        self.world.faults = chance.choice(_MOODS)
-        for role in chance.choice(_ROLES):
-            self.world.start(role, self._roles[role]())
-        self.world.run(self.steps)
-        self.world.kill_all(power_cut=chance.random() < 0.5)
-        self.world.processes.clear()  # and nobody starts anew
-        self.world.faults = Faults()
-        self.world.start("last", self._finish())
-        self.world.run(10_000)
-        self._check()
-
-    def fail(self, what: str) -> Violation:
-        """Return the error for a broken promise."""
-        medium = "files" if self.appendable else "slots"
-        return Violation(f"seed {self.seed} on {medium}, step {self.world.step}: {what}")
-
-    def _ended(self, process: Process, failure: Exception | None) -> None:
-        benign = isinstance(failure, ConflictError | UnavailableError | StorageError)
-        if isinstance(failure, CorruptError) or (failure and not benign):
-            raise self.fail(f"{process.name} ended with {failure!r}") from failure
-        self._restart(process)
-
-    def _restart(self, process: Process) -> None:
-        if process.name in self._roles:
-            delay = self.world.chance.randrange(_REST)
-            self.world.start(process.name, self._roles[process.name](), delay)
-
     # Roles
 
-    def _create(self) -> Procedure[None]:
+    def create(self) -> Procedure[None]:
+        """See `Lives.create`."""
         log = manifest_log()
         schema = Schema({"id": Int64()}, "id")
         init = InitCollection(collection_id="c-1", schema=schema, channels=CHANNELS)
@@ -254,7 +218,7 @@ class ChannelsSimulation:
             except ConflictError:
                 continue  # somebody else flushed it, or owns the channel
 
-    def _finish(self) -> Procedure[None]:
+    def finish(self) -> Procedure[None]:
         """Recover, and read what is there."""
         yield from self.claim(Sight(manifest_log()), Stamps())
         yield from self._read_once(Sight(manifest_log()), None, {})
@@ -332,7 +296,7 @@ class ChannelsSimulation:
             self.waiting.remove(request)
             self.acknowledged.append(request)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Compare all reads with the last one, which no fault disturbed."""
         if not self.finished:
             raise self.fail("the last read did not end")

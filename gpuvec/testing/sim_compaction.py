@@ -6,6 +6,7 @@ compactors and collectors went on.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpuvec.errors import ConflictError, CorruptError
@@ -31,9 +32,12 @@ class CompactionSimulation(LogSimulation):
     steps: int = 2000
     replaced: set[SegmentId] = field(default_factory=set)
 
+    def roles(self) -> Mapping[str, Callable[[], Procedure[None]]]:
+        """See `Lives.roles`."""
+        return {**super().roles(), "compactor": self._compact}
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._roles["compactor"] = self._compact
         for delay in _FIRST:
             self.world.start("compactor", self._compact(), delay)
 

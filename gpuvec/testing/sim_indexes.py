@@ -5,6 +5,7 @@ however long its builder slept, and whoever collects orphans meanwhile.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpuvec.coord.data_coord import unbuilt
@@ -35,9 +36,12 @@ class IndexSimulation(LogSimulation):
     steps: int = 2000
     built: set[str] = field(default_factory=set)
 
+    def roles(self) -> Mapping[str, Callable[[], Procedure[None]]]:
+        """See `Lives.roles`."""
+        return {**super().roles(), "indexer": self._index}
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._roles["indexer"] = self._index
         for delay in (120, 180):  # the collection is there by then
             self.world.start("indexer", self._index(), delay)
 

@@ -7,11 +7,11 @@ beginning of it.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from gpuvec.errors import ConflictError, CorruptError, StorageError, UnavailableError
+from gpuvec.errors import ConflictError, CorruptError
 from gpuvec.meta.catalog import ChannelState, CollectionState
 from gpuvec.meta.changes import Flush, InitCollection, SegmentRecord, SetEpoch, WriteSummary
 from gpuvec.meta.collect import Limits, collect_orphans
@@ -19,7 +19,8 @@ from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.schema import Int64, Schema
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Get, Nonce, Now, Procedure, Put, Sleep
-from gpuvec.testing.sim import Faults, Process, Violation, World
+from gpuvec.testing.sim import Faults
+from gpuvec.testing.sim_lives import Lives
 from gpuvec.types import ChannelName, RequestId, SegmentId
 from gpuvec.wal.log import ChannelPosition, Cursor, Group, Recovery, WriteAheadLog, claim, read_tail
 from gpuvec.wal.record import WriteRecord
@@ -36,7 +37,6 @@ _MOODS = (
     Faults(error=0.01, stall=0.06, kill=0.002, stalls=(20, 20, 100)),
 )
 _ROUNDS = 6  # of each life of a process
-_REST = 100  # steps between a process's lives, at most
 
 View = LogView[CollectionState]
 Line = tuple[int, str]  # timestamp, request
@@ -53,18 +53,13 @@ class FlushTask:
 
 
 @dataclass(eq=False)
-class LogSimulation:
-    """One run: `run` does everything, and raises `Violation` when a promise was broken.
+class LogSimulation(Lives):
+    """Processes on one channel; see `Lives`."""
 
-    Args:
-        seed: of everything random.
-        appendable: medium of the log: append files, or one object per group.
-        steps: operations before the final restart.
-    """
+    moods = _MOODS
+    casts = _ROLES
+    rest = 100
 
-    seed: int
-    appendable: bool
-    steps: int = 1200
     requests: dict[str, str] = field(default_factory=dict)  # to the row it deletes; "" inserts
     waiting: list[str] = field(default_factory=list)  # requests whose clients have no answer yet
     acknowledged: list[str] = field(default_factory=list)
@@ -72,50 +67,19 @@ class LogSimulation:
     reads: list[list[Line]] = field(default_factory=list)
     finished: bool = False
 
-    def __post_init__(self) -> None:
-        self.world = World(self.seed, Faults(), on_end=self._ended, on_kill=self._restart)
-        self._roles: dict[str, Callable[[], Procedure[None]]] = {
+    def roles(self) -> Mapping[str, Callable[[], Procedure[None]]]:
+        """See `Lives.roles`."""
+        return {
             "owner": self._own,
             "flusher": self._flush,
             "collector": self._collect,
             "reader": self._read,
         }
 
-    def run(self) -> None:
-        """Let processes live and die, restart the machine, compare all reads with the last."""
-        chance = self.world.chance
-        self.world.start("creator", self._create())
-        self.world.run(100)
-        self.world.faults = chance.choice(_MOODS)
-        for role in chance.choice(_ROLES):
-            self.world.start(role, self._roles[role]())
-        self.world.run(self.steps)
-        self.world.kill_all(power_cut=chance.random() < 0.5)
-        self.world.processes.clear()  # and nobody starts anew
-        self.world.faults = Faults()
-        self.world.start("last", self._finish())
-        self.world.run(10_000)
-        self._check()
-
-    def fail(self, what: str) -> Violation:
-        """Return the error for a broken promise."""
-        medium = "files" if self.appendable else "slots"
-        return Violation(f"seed {self.seed} on {medium}, step {self.world.step}: {what}")
-
-    def _ended(self, process: Process, failure: Exception | None) -> None:
-        benign = isinstance(failure, ConflictError | UnavailableError | StorageError)
-        if isinstance(failure, CorruptError) or (failure and not benign):
-            raise self.fail(f"{process.name} ended with {failure!r}") from failure
-        self._restart(process)
-
-    def _restart(self, process: Process) -> None:
-        if process.name in self._roles:
-            delay = self.world.chance.randrange(_REST)
-            self.world.start(process.name, self._roles[process.name](), delay)
-
     # Roles
 
-    def _create(self) -> Procedure[None]:
+    def create(self) -> Procedure[None]:
+        """See `Lives.create`."""
         log = manifest_log()
         schema = Schema({"id": Int64()}, "id")
         init = InitCollection(collection_id="c-1", schema=schema, channels=(CHANNEL,))
@@ -160,7 +124,7 @@ class LogSimulation:
         epoch, look = change.epoch, eye.position
         return (yield from claim(PREFIX, CHANNEL, epoch, look, appendable=self.appendable))
 
-    def _finish(self) -> Procedure[None]:
+    def finish(self) -> Procedure[None]:
         """Recover, and read what is there."""
         log = manifest_log()
         yield from self._claim(log, Eye(log))
@@ -335,7 +299,7 @@ class LogSimulation:
             self.waiting.remove(request)
             self.acknowledged.append(request)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Compare all reads with the last one, which no fault disturbed."""
         if not self.finished:
             raise self.fail("the last read did not end")
