@@ -1,7 +1,10 @@
 """`Collection.bulk_import`: files straight into segments, waited for or as a `Job`."""
 
+import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gpuvec import errors
@@ -26,7 +29,7 @@ class Importing:
     @overload
     def bulk_import(
         self,
-        glob: str,
+        glob: str | PathLike[str],
         *,
         columns: Mapping[str, str | None] | None = None,
         partition: str | None = None,
@@ -38,7 +41,7 @@ class Importing:
     @overload
     def bulk_import(
         self,
-        glob: str,
+        glob: str | PathLike[str],
         *,
         columns: Mapping[str, str | None] | None = None,
         partition: str | None = None,
@@ -49,7 +52,7 @@ class Importing:
 
     def bulk_import(
         self,
-        glob: str,
+        glob: str | PathLike[str],
         *,
         columns: Mapping[str, str | None] | None = None,
         partition: str | None = None,
@@ -92,6 +95,11 @@ class Importing:
             isinstance(name, str) and isinstance(field, str | None) for name, field in given.items()
         ):
             raise errors.bad_columns(columns)
+        field, times = (Counter(filter(None, given.values())).most_common(1) or [("", 0)])[0]
+        if times > 1:
+            raise errors.unreadable_column(
+                field, f"{times} columns of the files are to be this one"
+            )
         work = _ImportWork(
             BulkImport(
                 self._source.engine,
@@ -99,7 +107,7 @@ class Importing:
                 ImportWish(
                     collection_id=self._source.collection_id,
                     name=self._source.name,
-                    pattern=glob,
+                    pattern=os.fspath(glob),
                     columns=dict(given),
                     partition=self._checked_partition(partition),
                     on_conflict=OnConflict(on_conflict),

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -259,10 +260,13 @@ def test_columns_are_renamed_cast_and_left_out(items, tmp_path):
     with pytest.raises(gv.NotFoundError, match="junk") as caught:
         items.bulk_import(glob, columns={"key": "id", "emb": "v"})
     assert "p0.parquet" in caught.value.message
-    items.bulk_import(glob, columns={"key": "id", "emb": "v", "junk": None})
+    whole = Path(glob.replace("*", "0"))
+    items.bulk_import(whole, columns={"key": "id", "emb": "v", "junk": None})
     assert content(items) == dict.fromkeys(range(10), 0)
     with pytest.raises(gv.NotFoundError, match='no column "emn"'):
         items.bulk_import(glob, columns={"emn": "v"})
+    with pytest.raises(gv.SchemaError, match="'v': 2 columns of the files"):
+        items.bulk_import(glob, columns={"emb": "v", "junk": "v"})
     with pytest.raises(gv.QueryError, match="columns=5"):
         items.bulk_import(glob, columns=5)
 
