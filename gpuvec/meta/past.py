@@ -177,19 +177,19 @@ def definition_now(state: "CollectionState") -> Definition:
 def definition_for_rows(state: "CollectionState", schema_version: int) -> Definition:
     """Return the newest schema that loses no value of rows laid out under an older one.
 
-    A dropped field is lost, unless a version that can still be read has it. Rows of two segments
-    may be written together where the answer has the same `schema_version`.
+    A dropped field is lost, unless a version that can still be read has it: rows count as having
+    every field as old as their schema, those too that came after them and got the default. Rows of
+    two segments may be written together where the answer has the same `schema_version`.
     """
     later = [d for d in state.past.definitions if d.schema_version >= schema_version]
+    wanted = {item for definition in later for item in definition.field_versions.items()}
     choices = [*later, definition_now(state)]
-    wanted = {
-        (name, version)
-        for definition in later
-        for name, version in definition.field_versions.items()
-        if version <= schema_version
-    }
-    fitting = [choice for choice in choices if wanted <= choice.field_versions.items()]
-    return fitting[-1]
+    return next(
+        choice
+        for choice in reversed(choices)
+        if {item for item in wanted if item[1] <= choice.schema_version}
+        <= choice.field_versions.items()
+    )
 
 
 def _needed_cuts(cuts: Iterable[Timestamp], marks: list[Timestamp]) -> set[Timestamp]:
