@@ -105,7 +105,7 @@ class Versioned:
         """Give a version a name; it is kept until `untag`, whatever the retention.
 
         Args:
-            name: 1 to 255 characters.
+            name: 1 to 255 characters, no control characters.
             version: the newest one by default.
 
         Returns:
@@ -232,7 +232,7 @@ class Versioned:
         newest = engine.snapshot(collection_id).version
         state = engine.state(collection_id)
         if tag is not None:
-            if tag not in state.tags:
+            if not isinstance(tag, str) or tag not in state.tags:
                 raise errors.no_such_tag(self._source.name, tag, state.tags)
             return state.tags[tag]
         wanted_ts = _timestamp(version) if time is None else _end_of(time)
@@ -258,7 +258,8 @@ class Versioned:
 
 
 def _check_tag(name: Any) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_TAG:
+    usable = isinstance(name, str) and 1 <= len(name) <= _LONGEST_TAG and name.isprintable()
+    if not usable:
         raise errors.bad_tag(name)
 
 
@@ -277,7 +278,7 @@ def _end_of(time: Any) -> Timestamp:
             found = datetime.datetime.fromisoformat(time)
         except ValueError:
             raise errors.which_version(wanted, repr(time)) from None
-    if not isinstance(found, datetime.datetime):
+    if not isinstance(found, datetime.datetime) or found != found:  # NaT of pandas is none
         raise errors.which_version(wanted, repr(time))
     if found.tzinfo is None:
         found = found.replace(tzinfo=datetime.UTC)

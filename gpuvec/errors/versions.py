@@ -98,8 +98,8 @@ def bad_tag(tag: object) -> QueryError:
     """Return the error for a name that no tag can have."""
     return QueryError(
         "GV-646",
-        f"a tag is text of 1 to 255 characters; got {tag!r}",
-        details={"tag": str(tag)},
+        f"a tag is text of 1 to 255 characters without control characters; got {tag!r}",
+        details={"tag": ascii(tag)},
     )
 
 

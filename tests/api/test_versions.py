@@ -93,6 +93,24 @@ def test_versions_read_the_same_after_flush_and_reopening(items, story, db, tmp_
         assert found == story
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_field_that_came_and_went_keeps_its_default_in_its_versions(items, again):
+    items.insert(rows(range(5)))
+    items.flush()
+    items.add_field("extra", gv.Int32(nullable=True), 7)
+    version = items.version
+    items.drop_field("extra")
+    if again:
+        items.add_field("extra", gv.Int32(nullable=True), 8)
+    items.insert(rows(range(5, 9)))
+    items.delete(ids=[0])
+    items.compact()
+    assert items.count() == 8
+    old = items.at(version=version)
+    assert old.sort("id").to_arrow()["extra"].to_pylist() == [7] * 5
+    assert old.filter("extra == 7").count() == 5
+
+
 def test_a_number_between_two_versions_is_the_older_one(items, story):
     versions = sorted(story)
     for before, after in itertools.pairwise(versions):
@@ -175,6 +193,16 @@ def test_a_time_is_the_newest_version_of_it(items):
 def test_what_is_no_version_is_refused(items, arguments):
     with pytest.raises(gv.QueryError, match="GV-644"):
         items.at(**arguments)
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "a\nb", "\x00", 5, ["a"], "x" * 256])
+def test_what_is_no_tag_is_refused(items, name):
+    with pytest.raises(gv.QueryError, match="a tag is text") as caught:
+        items.tag(name)
+    assert caught.value.code == "GV-646"
+    with pytest.raises(gv.NotFoundError, match="has no tag"):
+        items.at(tag=name)
+    assert items.tags == {}
 
 
 def test_a_version_that_is_not_there_yet_is_named_with_the_newest(items):
