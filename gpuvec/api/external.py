@@ -54,8 +54,8 @@ class ExternalCollection(Collection):
             `deleted`; the present version where nothing changed.
 
         Raises:
-            SchemaError: `GV-676` a file with other columns or types, `GV-663` a key that comes twice, a key
-                that is null. The collection stays as it was.
+            SchemaError: `GV-676` a file with other columns or types, `GV-663` a key that comes
+                twice, a key that is null. The collection stays as it was.
             NotFoundError: `GV-703`, no file is left.
         """
         state = self._state

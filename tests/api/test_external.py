@@ -304,9 +304,11 @@ def test_files_in_the_bucket_of_the_database(s3, tmp_path):
         assert ids_of(crawl.search(query, k=2, exact=True, metric="l2")) == [0, 1]
         s3.client().upload_file(str(path), bucket, f"{prefix}/in/p2.parquet")
         s3.client().delete_object(Bucket=bucket, Key=f"{prefix}/in/p1.parquet")
-        with gv.connect(f"{url}/db", storage_options=s3.options) as other:
-            with pytest.raises(gv.StorageError, match=r"in/p1\.parquet .*is gone"):
-                other["crawl"].select("name").collect()
+        with (
+            gv.connect(f"{url}/db", storage_options=s3.options) as other,
+            pytest.raises(gv.StorageError, match=r"in/p1\.parquet .*is gone"),
+        ):
+            other["crawl"].select("name").collect()
         assert crawl.refresh().inserted == 10
         assert ids_of(crawl) == list(range(20))
 
