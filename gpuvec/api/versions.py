@@ -221,7 +221,7 @@ class Versioned:
         return self._resolve(None if tag is not None else version, None, tag)  # type: ignore[arg-type]
 
     def _resolve(
-        self, version: int | None, time: "str | datetime.datetime | None", tag: str | None
+        self, version: int | None, time: "str | datetime.datetime | None", tag: object
     ) -> Version:
         """Return the version that is meant, which can be read."""
         engine, collection_id = self._source.engine, self._source.collection_id
