@@ -23,7 +23,7 @@ from gpuvec.coord.data_coord import (
     FlushChannel,
     wants_index,
 )
-from gpuvec.errors import database_closed
+from gpuvec.errors import ConflictError, database_closed
 from gpuvec.messages import SegmentWeight
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, SegmentRecord
@@ -42,6 +42,7 @@ from gpuvec.types import SegmentId, Timestamp
 GROWING_SHARE = 3  # of the size at which rows are flushed: so many are held, and no more
 _LONGEST_WAIT_S = 1.0  # that a group of writes waits for compaction
 _STEP_S = 0.02
+_PIN_RACES = 10  # lost to readers before a vacuum gives up
 _CLOSE_BYTES = 32 << 20  # compacted when a database is closed, at most
 
 
@@ -258,7 +259,12 @@ class Maintenance:
             need = self._need(state, retention_s)
             return [need.forget()] if need.since > state.past.forgotten else []
 
-        channel.change(decide, self._host.generation)
+        for left in reversed(range(_PIN_RACES)):
+            try:
+                return channel.change(decide, self._host.generation)
+            except ConflictError:  # a reader pinned a version meanwhile: it is kept then
+                if not left:
+                    raise
 
     def sizes(self, files: Sequence[str]) -> dict[str, int]:
         """Return the bytes of files that are there, by key."""

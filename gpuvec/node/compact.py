@@ -107,7 +107,7 @@ def compact(
     | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Compacted | None:
-    """Put new segments in the place of some; None when they are not there any more.
+    """Put new segments in the place of some; None when they, or what is needed, changed meanwhile.
 
     Args:
         channel: whose segments, all of one partition unless they hold nothing that is needed.
@@ -139,7 +139,10 @@ def compact(
             if done:
                 host.run(swap.write_deletes(host.mint))  # 3
                 swap.asked = True
-                done = channel.replace(swap.changes, swap.fill, generation)  # 4, 5
+                try:
+                    done = channel.replace(swap.changes, swap.fill, generation)  # 4, 5
+                except errors.ConflictError:  # a reader pinned a version meanwhile
+                    done = False
     except Exception:
         if not swap.asked:  # a full disk shall not stay full of it
             with suppress(errors.StorageError):

@@ -7,6 +7,7 @@ from contextlib import nullcontext, suppress
 import numpy as np
 import pytest
 
+import gpuvec as gv
 from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
@@ -34,10 +35,11 @@ class Bucket(MemoryStore):
 class BusyBucket(Bucket):
     """Lets something happen just before an entry of a collection's log is created."""
 
-    meanwhile = None
+    meanwhile, said = None, b""
 
     def put_if_absent(self, key, data):
-        if self.meanwhile is not None and key.startswith("collections/") and "/manifest/" in key:
+        is_entry = key.startswith("collections/") and "/manifest/" in key
+        if self.meanwhile is not None and is_entry and self.said in data:
             happen, self.meanwhile = self.meanwhile, None
             happen()
         return super().put_if_absent(key, data)
@@ -184,3 +186,29 @@ def test_a_writer_takes_a_channel_though_the_one_before_takes_it_at_the_same_tim
         collection(old).insert(rows(2))
     old.close()
     new.close()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("said", "upkeep"),
+    [(b'"Forget"', lambda items: items.vacuum("0s")), (b'"ReplaceSegments"', Collection.compact)],
+    ids=["vacuum", "compact"],
+)
+def test_a_version_that_a_reader_pins_at_that_moment_is_kept(channels, said, upkeep):
+    bucket = BusyBucket()
+    writer, reader = open_engine(bucket), open_engine(bucket)
+    writer.collections.create("items", SCHEMA, channels=channels)
+    items = collection(writer)
+    items.insert(rows(0))
+    items.flush()
+    old = collection(reader).at(version=items.version)
+    items.delete(ids=[0, 1, 2])
+    collection(reader).count()
+    bucket.said, bucket.meanwhile = said, lambda: reader.leases.tend(at_once=True)
+    with gv.config.set(store__retention_s=0):
+        upkeep(items)
+    assert bucket.meanwhile is None
+    assert set(old.to_arrow()["id"].to_pylist()) == {*range(ROWS)}
+    assert ids_of(writer) == {3, 4}
+    reader.close()
+    writer.close()
