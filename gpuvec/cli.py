@@ -128,9 +128,10 @@ def import_(
         total = wish.row_count
         rows = "rows" if total is None else f"{total:,} rows"
         if dry_run:
-            print_rows(out, wish.mapping())
+            print_rows(out, wish.mapping(), keep=("becomes",))
             made = "a new collection" if wish.is_new else "the collection"
-            text = f"{rows} of {wish.files:,} files would go to {made} {to}; nothing was done"
+            files = "1 file" if wish.files == 1 else f"{wish.files:,} files"
+            text = f"{rows} of {files} would go to {made} {to}; nothing was done"
             out.print(text, highlight=False)
             return
         with wish.collection() as items:
@@ -192,11 +193,14 @@ def inspect(
 ) -> None:
     """Show what a database or collection holds, from metadata."""
     import gpuvec as gv
+    from gpuvec.api.location import holds_database
 
-    if _is_database(target):
+    if holds_database(target):
         with gv.connect(target) as db:
             facts = [{"collection": name, **db[name].stats()} for name in db.collections()]
-            print(json.dumps(facts, indent=2, default=str)) if as_json else print_rows(out, facts)
+            names = dict.fromkeys(name for fact in facts for name in fact)
+            rows = [{name: fact.get(name, "") for name in names} for fact in facts]
+            print(json.dumps(facts, indent=2, default=str)) if as_json else print_rows(out, rows)
         return
     with _database(target, must_exist=True) as (db, name):
         items = db[name]
@@ -211,7 +215,7 @@ def inspect(
         out.print(str(items.schema), highlight=False)
         print_facts(out, items.stats())
         for parts in listed.values():
-            print_rows(out, parts)
+            print_rows(out, parts, keep=("tags",))
 
 
 @app.command()
@@ -297,11 +301,13 @@ def copy_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a version of a database: a backup. Again, it copies only what is new."""
+    """Copy a version of a database: a backup. Again, it copies only what is new.
+
+    The copy holds the tags of the copied version, and no older versions. Of an external collection
+    the list of its files and its indexes go over; the rows stay in the original files.
+    """
     from gpuvec.api.copy import copy_database
 
-    if not _is_database(source):
-        raise no_such_file(source, what="database")
     report = copy_database(
         source, destination, version=version, tag=tag, collections=collection or ()
     )
@@ -309,6 +315,10 @@ def copy_(
         print(json.dumps(report.to_json(), indent=2))
     else:
         print_rows(out, [asdict(found) for found in report.collections])
+        for found in report.collections:
+            if found.external:
+                text = f"{found.name}: its rows stay in the original files; the copy reads these"
+                out.print(text, highlight=False, soft_wrap=True)
 
 
 @config_app.command("show")
@@ -324,18 +334,15 @@ def config_show() -> None:
 def _database(target: str, *, must_exist: bool = False) -> Iterator[tuple[Any, str]]:
     """Open the database of `path/collection`; yields it and the collection's name."""
     import gpuvec as gv
+    from gpuvec.api.location import check_database
 
     path, _, name = target.rstrip("/").rpartition("/")
-    if not path or not name:
+    if not path or not name or path.endswith(("/", ":")):
         raise not_a_collection_path(target)
-    if must_exist and not _is_database(path):
-        raise no_such_file(f"{path}, nor at {target}", what="database")
+    if must_exist:
+        check_database(path, nor=target)
     with gv.connect(path) as db:
         yield db, name
-
-
-def _is_database(path: str) -> bool:
-    return "://" in path or (Path(path) / "gpuvec.json").is_file()
 
 
 def _targets(text: str) -> list[float]:

@@ -78,7 +78,7 @@ def test_a_dry_run_shows_what_each_column_becomes(shop):
     out = run(f"{line} --dry-run", shop)
     assert "Vector(16)" in out
     assert "left out" in out
-    assert "200 rows of 1 files would go to a new collection ./shop/new" in out
+    assert "200 rows of 1 file would go to a new collection ./shop/new" in out
     run("search ./shop/new --queries q.parquet", shop, code=1)
 
 
@@ -110,6 +110,39 @@ def test_inspect_fits_a_terminal(shop):
     assert "300" in run("inspect ./shop/items --segments", shop)
 
 
+def test_inspect_keeps_tags_and_shows_mappings_as_lines(shop):
+    with gv.connect(shop / "tagged") as db:
+        items = db.create_collection("items", data={"id": [1], "n": [2]}, primary_key="id")
+        items.tag("cleaned")
+        items.create_index("n", gv.index.Sorted())
+    out = run("inspect ./tagged/items --versions", shop, COLUMNS="110")
+    assert "┃ tags" in out
+    assert "cleaned" in out
+    assert "more column" in out, "110 columns do not hold all"
+    assert "{" not in out.partition("rows ")[2]
+    assert "n: Sorted" in out
+    assert "waits: 0" in out
+
+
+def test_inspect_tells_where_the_rows_of_an_external_collection_lie(shop):
+    with gv.connect(shop / "outside") as db:
+        db.create_collection("crawl", external=str(shop / "b.parquet"), primary_key="id")
+        db.create_collection("items", data={"id": [1], "n": [2]}, primary_key="id")
+    pattern = str(shop / "b.parquet")
+    assert f"external      {pattern}" in run("inspect ./outside/crawl", shop)
+    told = json.loads(run("inspect ./outside --json", shop))
+    assert [facts.get("external") for facts in told] == [pattern, None]
+    assert "items" in run("inspect ./outside", shop)
+    assert "crawl: its rows stay in the original files" in run("copy ./outside ./again", shop)
+
+
+def test_a_dry_run_keeps_what_columns_become(shop):
+    table = pa.table({"id": [1], "a_column_with_a_long_name": [1], "x": [[{"a": 1, "b": "c"}]]})
+    pq.write_table(table, shop / "wide.parquet")
+    line = "import wide.parquet --to ./shop/wide --primary-key id --dry-run"
+    assert "becomes" in run(line, shop, COLUMNS="60").partition("more column")[0]
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -133,10 +166,13 @@ def test_inspect_fits_a_terminal(shop):
         ("import q.parquet --to ./shop/items --columns emb=embedding", "GV-"),
         ("inspect items", "names no collection"),
         ("inspect ./nope", "./nope"),
+        ("inspect ./nope/items", "looked for {folder}/nope/gpuvec.json"),
+        ("inspect memory://nothing/items", "GV-703]: no database at memory://nothing"),
+        ("copy ./nope ./there", "GV-703]: no database at ./nope"),
     ],
 )
 def test_bad_input_says_what_was_wanted(shop, line, text):
-    assert text in run(line.format(folder=shop), shop, code=1)
+    assert text.replace("{folder}", str(shop)) in run(line.format(folder=shop), shop, code=1)
 
 
 def test_nothing_is_made_for_a_bad_path(shop):

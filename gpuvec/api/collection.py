@@ -247,6 +247,7 @@ class Collection(Importing, Indexed, Maintained, Versioned, Frame):
     def stats(self) -> dict[str, Any]:
         """Return rows, segments, bytes, indexes, partitions and version, from metadata.
 
+        Of a collection that reads files in place, `external` is their path, URL or glob.
         `maintenance` tells of this process: writes that waited for flushes or compaction and how
         long, what was compacted, and how far compaction is behind, from 1 on too far.
         """
@@ -263,23 +264,52 @@ class Collection(Importing, Indexed, Maintained, Versioned, Frame):
             "partitions": len(self.partitions),
             "version": self.version,
             "maintenance": self._engine.maintenance.figures(self._id),
+            **self._origin(),
         }
 
     def segments(self) -> Frame:
-        """Return one row per segment: id, state, partition, rows, deleted, bytes, indexes."""
+        """Return one row per segment: id, state, channel, partition, rows, deleted, bytes, indexes.
+
+        States: `growing` and `sealed` segments are in the log and in memory, `flushed` ones in
+        files, `indexed` ones too, with every index; `history` is deleted rows for older versions.
+        """
         return frame(pa.table(segment_table(self._engine, self._id), schema=SEGMENT_SCHEMA))
 
     def __repr__(self) -> str:
-        lines = [f'Collection "{self.name}", {self.count():,} rows', repr(self.schema)]
-        return "\n".join([*lines, *(report.line for report in self._index_reports())])
+        try:
+            return self._text()
+        except errors.GpuvecError as error:  # closed, dropped, out of reach: a repr says so
+            return f"Collection ({error.message})"
 
     def _repr_html_(self) -> str:
+        try:
+            return self._html()
+        except errors.GpuvecError:
+            return f"<p>{html.escape(repr(self))}</p>"
+
+    def _text(self) -> str:
+        return "\n".join(
+            [f"{self._title()}, {self.count():,} rows", repr(self.schema), *self._index_lines()]
+        )
+
+    def _title(self) -> str:
+        return f'Collection "{self.name}"'
+
+    def _origin(self) -> dict[str, str]:
+        """Return the files that an external collection reads."""
+        external = self._state.external
+        return {} if external is None else {"external": external.pattern}
+
+    def _index_lines(self) -> list[str]:
+        return [report.line for report in self._index_reports()]
+
+    def _html(self) -> str:
         stats = self.stats()
         parts = f"{stats['segments']} segment{'' if stats['segments'] == 1 else 's'}"
         facts = f"{stats['rows']:,} rows, {parts}, {stats['size_bytes']:,} bytes"
-        lines = [html.escape(report.line) for report in self._index_reports()]
-        text = "".join(f"<br>{line}" for line in lines)
-        return f"<p><b>{html.escape(self.name)}</b>: {facts}{text}</p>{super()._repr_html_()}"
+        text = "".join(f"<br>{html.escape(line)}" for line in self._index_lines())
+        head = f"<b>{html.escape(self._title())}</b>: {facts}"
+        return f"<p>{head}{text}</p>{super()._repr_html_()}"
 
     # Inside
 

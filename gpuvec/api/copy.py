@@ -32,7 +32,7 @@ from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.copy_state import Copying, files_of
 from gpuvec.api.database import connect
-from gpuvec.api.location import check_format, create_format
+from gpuvec.api.location import check_database, check_format, create_format
 from gpuvec.clock import SystemClock
 from gpuvec.meta.catalog import CollectionState, DatabaseState
 from gpuvec.meta.changes import (
@@ -45,6 +45,7 @@ from gpuvec.meta.changes import (
 )
 from gpuvec.meta.changes_versions import AdoptState
 from gpuvec.meta.manifest import ManifestLog
+from gpuvec.meta.retention import created_at
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import ObjectStore, run
 from gpuvec.storage.open import Store, open_store
@@ -112,17 +113,21 @@ def copy_database(
         advance: is told of bytes that are there.
 
     Raises:
-        NotFoundError: `GV-150`, `GV-641`, `GV-642`, no such collection, version or tag.
+        NotFoundError: `GV-703`, no database is there; `GV-150`, `GV-641`, `GV-642`, no such
+            collection, version or tag.
         SnapshotExpiredError: `GV-640`, the version was forgotten.
-        ConflictError: `GV-648`, the destination holds something else, or was written to since.
+        ConflictError: `GV-648`, the destination holds something else, was written to since, or lies
+            in the source.
         CorruptError: `GV-501` to `GV-503`, a file of the source is damaged; `GV-649`, one that was
             copied.
 
     Memory: of a bucket's files, four at a time; nothing of local ones.
     """
+    check_database(source, source_options)
+    _check_apart(source, source_options, destination, storage_options)
     with connect(source, storage_options=source_options) as db:
         found = [db[name] for name in (collections or db.collections())]
-        chosen = _chosen(found, version, tag)
+        chosen = _chosen(found, version, tag, named=bool(collections))
         store = open_store(destination, storage_options)
         try:
             done = copy_to(store, destination, chosen, db.aliases(), advance)
@@ -160,13 +165,43 @@ def copy_to(
     return tuple(told for told, _ in done)
 
 
+def _check_apart(
+    source: str,
+    source_options: Mapping[str, Any] | None,
+    destination: str,
+    storage_options: Mapping[str, Any] | None,
+) -> None:
+    """Refuse to copy a database onto itself, or into one of its folders."""
+    places = (source, source_options), (destination, storage_options)
+    stores = [open_store(path, options) for path, options in places]
+    try:
+        (server, here), (other, there) = [_place(store) for store in stores]
+    finally:
+        for store in stores:
+            store.close()
+    if server == other and there.startswith(here):
+        is_same = there == here
+        raise errors.copy_elsewhere(
+            destination, "it is the source" if is_same else f"it lies inside the source, {source}"
+        )
+
+
+def _place(store: Store) -> tuple[str, str]:
+    """Return a store's server, "" for the usual one, and its folder."""
+    if "://" not in store.identity:
+        return "", f"{store.identity.rstrip('/')}/"
+    folder, _, server = store.identity.partition(" ")
+    return server, f"{folder.rstrip('/')}/"
+
+
 def _chosen(
-    found: Iterable[Collection], version: int | None, tag: str | None
+    found: Iterable[Collection], version: int | None, tag: str | None, *, named: bool
 ) -> list[tuple[Collection, Version]]:
     """Return which collections to copy, and which version of each.
 
     Raises:
-        NotFoundError: `GV-641`, no collection has come so far; `GV-642`, none has the tag.
+        NotFoundError: `GV-641`, no collection has come so far, or one that is `named` was not there
+            yet; `GV-642`, none has the tag.
     """
     listed = list(found)
     if tag is not None:
@@ -178,13 +213,18 @@ def _chosen(
     newest = {items.name: items.version for items in listed}
     if version is None:
         return [(items, newest[items.name]) for items in listed]
+    created = {items.name: created_at(items._state) for items in listed}
+    late = [items for items in listed if created[items.name] > version]
+    if late and (named or len(late) == len(listed)):
+        name = late[0].name
+        raise errors.before_creation(name, version, created=created[name])
     if version > max(newest.values(), default=0):
         name = ", ".join(newest)
         raise errors.no_such_version(name, version, newest=max(newest.values(), default=0))
     return [
         (items, items.at(version=min(version, newest[items.name])).version)
         for items in listed
-        if keys.ulid_time_ms(items._id.rpartition("-")[2]) <= version >> 18
+        if items not in late
     ]
 
 

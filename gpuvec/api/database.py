@@ -198,7 +198,7 @@ class Database:
         schema: Schema | None = None,
         *,
         data: Any = None,
-        external: str | None = None,
+        external: str | os.PathLike[str] | None = None,
         primary_key: str | None = None,
         exist_ok: bool = False,
         channels: int = 1,
@@ -227,7 +227,11 @@ class Database:
         if external is not None:
             if channels > 1:
                 raise errors.not_with_channels("external", channels)
-            return self._create_external(name, external, schema, data, primary_key, exist_ok)
+            try:
+                pattern = os.fspath(external)
+            except TypeError:
+                raise errors.bad_external(external) from None
+            return self._create_external(name, pattern, schema, data, primary_key, exist_ok)
         if exist_ok and (known := self._engine.root().id_of(name)) is not None:
             found = self[name]
             if schema is not None and schema != found.schema:

@@ -369,6 +369,10 @@ class Engine:
         """Make a name that is never reused."""
         return SegmentId(keys.ulid(self.now_ms(), secrets.token_hex(16)))
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """See `Maintenance.at_work`."""
+        return self.maintenance.at_work()
+
     def now_ms(self) -> int:
         """Return the time."""
         return self._clock.now_ms()

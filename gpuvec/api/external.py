@@ -90,6 +90,11 @@ class ExternalCollection(Collection):
         write = found[0].write
         return _result(write.ts, write.inserted, write.deleted, state)
 
+    def _title(self) -> str:
+        external = self._state.external
+        assert external is not None
+        return f"{super()._title()}, read in place from {external.pattern}"
+
 
 class ExternalSource(CollectionSource):
     """The rows of an external collection; files on this machine are looked at before each read.
@@ -232,7 +237,7 @@ def _check_keys(
     count, key = found.find_losers(first_wins=True)
     if count:
         places = ImportRows(source, {}, schema).locate(key)
-        raise errors.duplicate_in_files(schema.primary_key, key, places, count)
+        raise errors.duplicate_in_files(schema.primary_key, key, places, count, external=True)
 
 
 def _identity(file: Mapping[str, Any]) -> tuple[str, int, str]:

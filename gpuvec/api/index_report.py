@@ -111,7 +111,7 @@ class IndexReport:
 
     @property
     def rows(self) -> int:
-        """Rows of all segments; rows in no segment yet are not counted."""
+        """Rows that are stored in segment files; deleted ones count until they are compacted."""
         return sum(segment.rows for segment in self.segments)
 
     @property
@@ -230,8 +230,10 @@ class IndexReport:
     def _coverage(self) -> str:
         count = len(self.segments)
         parts = f"{count} segment{'' if count == 1 else 's'}"
-        text = f"{self.rows_covered:,} of {self.rows:,} in {parts}"
-        return f"{text}; {self.waiting} wait for their index" if self.waiting else text
+        text = f"{self.rows_covered:,} of {self.rows:,} stored in {parts}"
+        if self.waiting:
+            return f"{text}; {self.waiting} wait for their index"
+        return text if self.rows_covered == self.rows else f"{text}; the rest is scanned exactly"
 
     def _reasons(self) -> list[str]:
         seen = [reason for segment in self.segments[:1] for reason in segment.reasons]

@@ -24,7 +24,7 @@ from gpuvec.clock import LOGICAL_BITS, Clock
 from gpuvec.meta.catalog import CollectionState, file_ulids
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_versions import DropPin, Pin
-from gpuvec.meta.retention import newest_version
+from gpuvec.meta.retention import newest_version, readable
 from gpuvec.settings import config
 from gpuvec.types import Timestamp
 
@@ -103,12 +103,21 @@ class Leases:
                         by_collection.setdefault(lease.collection_id, []).append(lease)
                 self._leases = {lease for lease in self._leases if not lease.over}
             for collection_id, leases in by_collection.items():
-                changes = self._changes(collection_id, leases, at_once)
-                if changes:
-                    try:
-                        self._host.pin(collection_id, changes)
-                    except errors.GpuvecError as error:  # a read that needed it says so itself
-                        _log.warning("cannot pin a version that is read: %s", error)
+                self._commit(collection_id, self._changes(collection_id, leases, at_once))
+
+    def _commit(self, collection_id: str, changes: list[Change]) -> None:
+        """Commit all changes at once; where one is refused, each by itself."""
+        try:
+            if changes:
+                self._host.pin(collection_id, changes)
+        except errors.ConflictError as error:
+            if len(changes) == 1:  # a read that needed it says so itself
+                _log.warning("cannot pin a version that is read: %s", error)
+                return
+            for change in changes:
+                self._commit(collection_id, [change])
+        except errors.GpuvecError as error:
+            _log.warning("cannot pin a version that is read: %s", error)
 
     def _changes(self, collection_id: str, leases: list[_Lease], at_once: bool) -> list[Change]:
         """Return the pins to set, renew and drop for one collection."""
@@ -141,6 +150,8 @@ class Leases:
             return is_long
         if lease.version in state.tags.values() or lease.version >= newest_version(state):
             return False
+        if not readable(state, lease.version):
+            return False  # it is forgotten: whoever reads it is told
         kept_s = config["store.retention_s"] if state.retention_s is None else state.retention_s
         age_ms = self._clock.now_ms() - (lease.version >> LOGICAL_BITS)
         return at_once or age_ms >= int(kept_s * 500)

@@ -2,16 +2,56 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gpuvec import errors
 from gpuvec.storage import keys
 from gpuvec.storage.durable import reported
 from gpuvec.storage.object_store import ObjectStore
-from gpuvec.storage.open import Store
+from gpuvec.storage.open import Store, open_store
 
 FORMAT_VERSION = 1
 _TRIES = 3
+
+
+def holds_database(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path or URL is that of a database."""
+    store = open_store(path)
+    try:
+        return store.size(keys.FORMAT) is not None
+    finally:
+        store.close()
+
+
+def check_database(
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    nor: str = "",
+) -> None:
+    """Refuse a place without a database, where `connect` would make one.
+
+    Args:
+        path: as `connect` takes it.
+        storage_options: of a bucket's store.
+        nor: another place that is none either, for the message.
+
+    Raises:
+        NotFoundError: `GV-703`, none is there.
+        StorageError: `GV-648`, a copy that was cut.
+    """
+    where = os.fspath(path)
+    store = open_store(where, storage_options)
+    try:
+        if store.size(keys.FORMAT) is None:
+            if store.size(keys.COPY) is not None:
+                raise errors.copy_unfinished(where)
+            full = where if "://" in where else os.path.abspath(os.path.expanduser(where))
+            raise errors.no_database(where, full.rstrip("/"), nor=nor)
+    finally:
+        store.close()
 
 
 def check_location(store: Store, where: str) -> None:

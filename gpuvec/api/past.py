@@ -85,14 +85,17 @@ class CollectionAt(Collection):
             "index_bytes": sum(report.size_bytes for report in self._index_reports()),
             "partitions": len(self.partitions),
             "version": self.version,
+            **self._origin(),
         }
 
-    def __repr__(self) -> str:
-        when = errors.time_text(self.version)
-        head = f'Collection "{self.name}" at version {self.version} ({when}), read-only'
-        return f"{head}, {self.count():,} rows\n{self.schema!r}"
-
     # Inside
+
+    def _index_lines(self) -> list[str]:
+        return []  # what they say of rows is of now
+
+    def _title(self) -> str:
+        when = "as it was created" if self.version == 0 else errors.time_text(self.version)
+        return f'Collection "{self.name}" at version {self.version} ({when}), read-only'
 
     @property
     def _state(self) -> "CollectionState":

@@ -28,6 +28,8 @@ SEGMENT_SCHEMA = pa.schema(
     ]
 )
 
+_HISTORY = "history"  # every row is deleted, and kept for older versions
+
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
@@ -107,9 +109,16 @@ def segment_table(engine: Engine, collection_id: str) -> dict[str, list[Any]]:
     """Return the columns of `SEGMENT_SCHEMA`, oldest segment first; reads no rows."""
     engine.snapshot(collection_id)  # follows another process's log
     infos = engine.channel(collection_id).shard.infos()
+    files = engine.state(collection_id).segments
+    old = {
+        info.segment_id
+        for info in infos
+        if info.segment_id in files
+        and (files[info.segment_id].gone_ts or info.deleted_count == info.row_count)
+    }
     return {
         "segment_id": [info.segment_id for info in infos],
-        "state": [str(info.state) for info in infos],
+        "state": [_HISTORY if info.segment_id in old else str(info.state) for info in infos],
         "channel": [info.channel for info in infos],
         "partition": [info.partition for info in infos],
         "rows": [info.row_count for info in infos],

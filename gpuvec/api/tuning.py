@@ -142,8 +142,10 @@ def tune(
         for one in segments:
             curve = _measure(one, metric, wanted, asked, tell, engine.builds.memory_limit)
             if keep:
-                record = remeasure.write(one, curve, keys.collection(collection_id), engine.mint())
-                engine.change(collection_id, adding(one.segment_id, engine.run(record)))
+                with engine.at_work():
+                    name = engine.mint()
+                    record = remeasure.write(one, curve, keys.collection(collection_id), name)
+                    engine.change(collection_id, adding(one.segment_id, engine.run(record)))
             curves.append((one, curve))
     return _tuning(field, curves, recall, ks)
 

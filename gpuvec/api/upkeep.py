@@ -10,8 +10,10 @@ from gpuvec import errors
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.coord.compaction import Rewrite, Wanted, plan_all, plan_vacuum
 from gpuvec.messages import SegmentWeight
+from gpuvec.meta.past import definition_for_rows
 from gpuvec.node.shards import Channels
 from gpuvec.settings import config
+from gpuvec.types import SegmentState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ class CompactReport:
     """What `compact` did, or with `dry_run` would do.
 
     Attributes:
-        segments_before: in files.
+        segments_before: in files; with `dry_run` also those that rows in the log would become.
         segments_after: the same, afterwards; those that hold old versions only are counted too.
         rows_removed: deleted ones that no version needs.
         bytes_read: of the segments that were replaced.
@@ -45,12 +47,13 @@ class CompactReport:
     dry_run: bool
 
     def __repr__(self) -> str:
-        verb = "would make" if self.dry_run else "made"
-        return (
-            f"CompactReport({verb} {self.segments_after:,} of {self.segments_before:,} segments, "
-            f"removed {self.rows_removed:,} rows, read {_size(self.bytes_read)}, "
-            f"wrote {_size(self.bytes_written)})"
+        made, removed = ("would make", "remove") if self.dry_run else ("made", "removed")
+        text = (
+            f"CompactReport({made} {self.segments_after:,} of "
+            f"{_count(self.segments_before, 'segment')}, {removed} "
+            f"{_count(self.rows_removed, 'row')}, read {_size(self.bytes_read)}"
         )
+        return f"{text})" if self.dry_run else f"{text}, wrote {_size(self.bytes_written)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +84,13 @@ class VacuumReport:
     def __repr__(self) -> str:
         verb = "would remove" if self.dry_run else "removed"
         text = (
-            f"VacuumReport({verb} {self.rows_removed:,} rows and {self.files_deleted:,} files of "
-            f"{_size(self.bytes_deleted)}"
+            f"VacuumReport({verb} {_count(self.rows_removed, 'row')} and "
+            f"{_count(self.files_deleted, 'file')} of {_size(self.bytes_deleted)}"
         )
         if self.files_waiting:
             text += (
-                f"; {self.files_waiting:,} files of {_size(self.bytes_waiting)} wait up to "
+                f"; {_count(self.files_waiting, 'file')} of {_size(self.bytes_waiting)} "
+                f"wait{'s' if self.files_waiting == 1 else ''} up to "
                 f"{math.ceil(self.wait_s):,} s for reads to end"
             )
         return text + ")"
@@ -120,6 +124,7 @@ class Maintained:
             before = maintenance.weights(channel)
             wanted = maintenance.wanted
             if dry_run:
+                before = (*before, *_unsaved(channel))
                 return _foretold(before, plan_all(before, wanted), wanted)
             done = maintenance.compact(channel, lambda weights: plan_all(weights, wanted))
             engine.builds.tend()
@@ -137,9 +142,11 @@ class Maintained:
     ) -> VacuumReport:
         """Forget old versions, remove the rows that only they had, delete files nobody needs.
 
-        Tagged versions stay, and those that a running read has pinned. Files that a read may still
-        use are deleted later: 15 minutes after they fell out of use (setting `store.grace_s`), or
-        after `older_than`, where that is less, but not before a minute is over.
+        Tagged versions stay, and those that a running read has pinned: what `at` returned in this
+        process; in other processes, where the version is older than half the retention. Their
+        younger ones raise `GV-640` from then on, unless `older_than` keeps them. Files that a read
+        may still use are deleted later: 15 minutes after they fell out of use (setting
+        `store.grace_s`), or after `older_than`, where that is less, but not before a minute.
 
         Args:
             older_than: keep versions that were the newest so long ago: `7d`, `12h`, `0s`, seconds
@@ -195,6 +202,25 @@ def _collected(
     )
 
 
+def _unsaved(channel: Channels) -> list[SegmentWeight]:
+    """Return what the rows that are only in the log would weigh in files."""
+    state = channel.state
+    return [
+        SegmentWeight(
+            segment_id=info.segment_id,
+            channel=info.channel,
+            partition=info.partition,
+            layout=definition_for_rows(state, state.schema_version).schema_version,
+            rows=info.row_count,
+            live=info.row_count - info.deleted_count,
+            kept=info.row_count,
+            size_bytes=info.size_bytes,
+        )
+        for info in channel.shard.infos()
+        if info.state in (SegmentState.GROWING, SegmentState.SEALED) and info.row_count
+    ]
+
+
 def _foretold(
     weights: "Sequence[SegmentWeight]", plan: "Sequence[Rewrite]", wanted: Wanted
 ) -> CompactReport:
@@ -229,6 +255,11 @@ def _seconds(age: Any) -> float:
     if found is None or not 0 <= found < float("inf"):
         raise errors.bad_age(age)
     return found
+
+
+def _count(number: int, what: str) -> str:
+    """Return a number of things as text."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _size(count: int) -> str:

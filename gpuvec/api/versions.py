@@ -15,7 +15,7 @@ from gpuvec.clock import LOGICAL_BITS, pack_timestamp
 from gpuvec.meta.changes import AddPartition, Change, WriteSummary
 from gpuvec.meta.changes_versions import DropTag, SetRetention, SetTag
 from gpuvec.meta.past import state_at
-from gpuvec.meta.retention import readable
+from gpuvec.meta.retention import created_at, readable
 from gpuvec.node.changed import Changed, compare
 from gpuvec.types import Timestamp, Version
 
@@ -78,16 +78,21 @@ class Versioned:
         that outlived their time are hidden as they were then. Indexes of today serve where they
         hold the rows.
 
+        It keeps its version, while this process lives, from the retention and from what this
+        process vacuums. A `vacuum` of another process may take a version younger than half the
+        retention; reads then raise `GV-640`. Tag what must stay.
+
         Args:
             version: of `versions()`, or what a write returned; any other number stands for the
-                newest version up to it.
+                newest version up to it. 0 is the collection as it was created.
             time: the newest version of that time: ISO 8601 text or a datetime, UTC if it names no
                 zone.
             tag: see `tag`.
 
         Raises:
             SnapshotExpiredError: `GV-640`, it was forgotten.
-            NotFoundError: `GV-641`, `GV-642`, no such version or tag.
+            NotFoundError: `GV-641`, `GV-642`, no such version or tag; the collection was not there
+                yet.
             QueryError: `GV-644`, none or several arguments, or one that is no version.
         """
         from gpuvec.api.past import CollectionAt, SourceAt
@@ -235,12 +240,12 @@ class Versioned:
             if not isinstance(tag, str) or tag not in state.tags:
                 raise errors.no_such_tag(self._source.name, tag, state.tags)
             return state.tags[tag]
-        wanted_ts = _timestamp(version) if time is None else _end_of(time)
+        asked = wanted_ts = _timestamp(version) if time is None else _end_of(time)
         if time is not None and wanted_ts >> LOGICAL_BITS <= engine.now_ms():
             wanted_ts = min(wanted_ts, newest)
         if wanted_ts > newest:
             raise errors.no_such_version(self._source.name, wanted_ts, newest=newest)
-        if not readable(state, wanted_ts):
+        if not readable(state, wanted_ts) and asked >= created_at(state):
             raise self._expired(state, wanted_ts)
         if wanted_ts in state.tags.values():
             return wanted_ts
@@ -248,8 +253,12 @@ class Versioned:
         state = engine.state(collection_id)  # after: writes go from there to here
         before = bisect_right(state.history, wanted_ts, key=attrgetter("ts"))
         lines = (*state.history[max(0, before - 1) : before], *unsaved)
-        last = max((line.ts for line in lines if line.ts <= wanted_ts), default=wanted_ts)
-        return last if readable(state, last) else wanted_ts
+        last = max((line.ts for line in lines if line.ts <= wanted_ts), default=None)
+        if last is None and 0 < asked < created_at(state):
+            raise errors.before_creation(self._source.name, asked, created=created_at(state))
+        if not readable(state, wanted_ts):
+            raise self._expired(state, wanted_ts)
+        return wanted_ts if last is None or not readable(state, last) else last
 
     def _expired(self, state: "CollectionState", version: Version) -> errors.SnapshotExpiredError:
         return errors.version_expired(

@@ -58,15 +58,23 @@ def bad_rows_in_file(path: str, first_row: int, cause: GpuvecError) -> GpuvecErr
     return type(cause)(cause.code, f"{path}{place}: {message}", hint=cause.hint, details=details)
 
 
-def duplicate_in_files(field: str, key: object, places: Sequence[str], count: int) -> SchemaError:
-    """Return the error for a primary key that comes twice in files."""
+def duplicate_in_files(
+    field: str, key: object, places: Sequence[str], count: int, *, external: bool = False
+) -> SchemaError:
+    """Return the error for a primary key that comes twice in files, imported or read in place."""
     others = f", and {count - 1:,} more keys come twice" if count > 1 else ""
     where = f": {'; '.join(places)}" if places else ""
     return SchemaError(
         "GV-663",
         f'primary key "{field}": {key!r} comes twice in the files{where}{others}',
-        hint='rows count from 0; on_conflict="skip" keeps the first row of a key, "replace" the '
-        "last; nothing was imported",
+        hint="rows count from 0; "
+        + (
+            "an external collection shows every row of its files: leave one of these out there, or "
+            'bulk_import(..., on_conflict="skip" or "replace") into a collection of its own'
+            if external
+            else 'on_conflict="skip" keeps the first row of a key, "replace" the last; nothing was '
+            "imported"
+        ),
         details={"field": field, "key": key, "places": list(places), "count": count},
     )
 
@@ -185,6 +193,16 @@ def external_options(given: Sequence[str]) -> QueryError:
         hint='create_collection(name, external="…/*.parquet", primary_key="id"): schema and rows '
         "follow from the files",
         details={"given": list(given)},
+    )
+
+
+def bad_external(got: object) -> QueryError:
+    """Return the error for external files that are not named by one text."""
+    return QueryError(
+        "GV-674",
+        f"external= wants one path, URL or glob, as text; got {got!r}",
+        hint='a glob stands for several files: external="crawl/part*.parquet"',
+        details={"got": repr(got)},
     )
 
 

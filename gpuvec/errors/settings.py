@@ -32,6 +32,16 @@ def no_such_file(path: str, *, what: str) -> NotFoundError:
     return NotFoundError("GV-703", f"no {what} at {path}", details={"path": path})
 
 
+def no_database(path: str, full: str, *, nor: str = "") -> NotFoundError:
+    """Return the error for a place that should hold a database and holds none."""
+    return NotFoundError(
+        "GV-703",
+        f"no database at {path}" + (f", nor at {nor}" if nor else ""),
+        hint=f"looked for {full}/gpuvec.json; gpuvec import or create_collection makes one",
+        details={"path": path, "full_path": full},
+    )
+
+
 def not_a_collection_path(target: str) -> QueryError:
     """Return the error for a command-line target that names no collection."""
     return QueryError(

@@ -52,6 +52,16 @@ def no_such_version(name: str, version: int, *, newest: int) -> NotFoundError:
     )
 
 
+def before_creation(name: str, version: int, *, created: int) -> NotFoundError:
+    """Return the error for a version from before the collection was made."""
+    return NotFoundError(
+        "GV-641",
+        f'"{name}" was not there yet at version {version} ({time_text(version)})',
+        hint=f"it was created at {time_text(created)}; versions() lists what came since",
+        details={"version": version, "created": created},
+    )
+
+
 def no_such_tag(name: str, tag: object, tags: Iterable[str]) -> NotFoundError:
     """Return the error for a tag that does not exist."""
     known = sorted(tags)

@@ -71,7 +71,7 @@ def needed(state: CollectionState, now_ms: int, *, retention_s: float) -> Needed
     outlived = pack_timestamp(max(0, now_ms - int(kept_s * 1000)))
     before = bisect_right(state.history, outlived, key=attrgetter("ts"))
     begun = [write.ts for write in state.history[:before][-1:]]  # it held then
-    if not begun and outlived < _created(state):
+    if not begun and outlived < created_at(state):
         begun = [0]
     since = max(min(*begun, outlived, newest_version(state)), state.past.forgotten)
     pins = {pin.version for pin in state.pins.values() if pin.expires_ms > now_ms}
@@ -79,7 +79,7 @@ def needed(state: CollectionState, now_ms: int, *, retention_s: float) -> Needed
     return Needed(since, tuple(sorted(points)), outlived, now_ms)
 
 
-def _created(state: CollectionState) -> Timestamp:
+def created_at(state: CollectionState) -> Timestamp:
     """Return when a collection was made, as its id tells; 0 for ids of other kinds."""
     ulid = state.collection_id.rpartition("-")[2]
     return pack_timestamp(keys.ulid_time_ms(ulid)) if keys.is_ulid(ulid) else 0

@@ -20,6 +20,7 @@ No step holds the channel's lock but the commit: writes and flushes go on meanwh
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -60,6 +61,9 @@ class BuildHost(Protocol):
     def mint(self) -> SegmentId:
         """Make a name that is never reused."""
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """Keep files that are born meanwhile from being taken for those of work that died."""
+
 
 def build_index(
     channel: Channels,
@@ -94,14 +98,15 @@ def build_index(
     if progress is not None:
         progress(1.0)
     prefix = keys.collection(channel.collection_id)
-    record = host.run(write(plan, made, prefix, host.mint()))  # 3
     changes: list[AddIndex] = []
 
     def decide(state: CollectionState, ts: Timestamp) -> Sequence[AddIndex]:
         changes[:] = adding(segment_id, record)(state, ts)
         return changes
 
-    host.change(channel.collection_id, decide)  # 4, 5
+    with host.at_work():
+        record = host.run(write(plan, made, prefix, host.mint()))  # 3
+        host.change(channel.collection_id, decide)  # 4, 5
     if not changes:
         host.run(forget(record))
     return bool(changes)

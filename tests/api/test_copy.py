@@ -297,6 +297,64 @@ def test_a_copy_goes_to_a_bucket_and_back(shop, tmp_path, s3):
         assert db["items"].count() == len(told["third"]) - 1
 
 
+# What is no source and no destination
+
+
+def test_a_source_must_be_a_database_and_none_is_made(tmp_path):
+    for path in ("/no/such/place", str(tmp_path / "empty"), "memory://"):
+        with pytest.raises(gv.NotFoundError, match="GV-703"):
+            copy_database(path, str(tmp_path / "copy"))
+    assert not (tmp_path / "empty").exists()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_that_was_cut_is_no_source(shop, tmp_path):
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "copy.json").write_text("{}")
+    with pytest.raises(gv.StorageError, match="GV-648"):
+        copy_database(str(cut), str(tmp_path / "copy"))
+
+
+def test_a_database_is_not_copied_onto_or_into_itself(shop, tmp_path, monkeypatch):
+    path, _ = shop
+    monkeypatch.chdir(tmp_path)
+    for inside in (path, f"file://{path}/", "./shop", f"{path}/backup"):
+        with pytest.raises(gv.ConflictError, match=r"GV-648.* (is the|inside the) source"):
+            copy_database(path, inside)
+    assert copy_database(path, f"{path}2").collections  # beside it
+
+
+def test_a_bucket_is_not_copied_into_itself(shop, s3):
+    path, _ = shop
+    bucket, options = s3.new_url(), s3.options
+    copy_database(path, bucket, storage_options=options)
+    for inside in (bucket, f"{bucket}/", f"{bucket}/backup"):
+        with pytest.raises(gv.ConflictError, match="GV-648"):
+            copy_database(bucket, inside, source_options=options, storage_options=options)
+
+
+def test_a_version_before_all_collections_is_refused(shop, tmp_path):
+    path, _ = shop
+    with gv.connect(path) as db:
+        before = db["items"].at(tag="second").version
+        db.create_collection("later", SCHEMA)
+    for options in ({"version": 0}, {"version": 5}, {"version": before, "collections": ["later"]}):
+        with pytest.raises(gv.NotFoundError, match=r"GV-641.*was not there yet"):
+            copy_database(path, str(tmp_path / "copy"), **options)
+    copied = copy_database(path, str(tmp_path / "copy"), version=before).collections
+    assert "later" not in [found.name for found in copied]
+
+
+def test_a_newer_copy_has_the_tags_of_its_own_version_only(shop, tmp_path):
+    path, _ = shop
+    there = str(tmp_path / "copy")
+    for tag in ("first", "second"):
+        copy_database(path, there, tag=tag)
+        with gv.connect(there) as db:
+            assert list(db["items"].tags) == [tag]
+
+
 # External collections
 
 

@@ -334,3 +334,26 @@ def test_real_packages_in_place_are_as_those_that_were_copied(db, tmp_path):
         if "tags" in rows.column_names
         else True
     )
+
+
+@pytest.mark.parametrize("wrong", [["a.parquet"], ("a.parquet", "b.parquet"), 5, {"a": 1}])
+def test_files_that_are_no_text_are_refused(db, wrong):
+    with pytest.raises(gv.QueryError, match=r"GV-674.*one path, URL or glob.*\n.*glob stands"):
+        db.create_collection("crawl", external=wrong, primary_key="id")
+
+
+def test_a_key_that_comes_twice_is_told_with_what_helps_here(db, tmp_path):
+    pq.write_table(table([1, 2, 1]), tmp_path / "a.parquet")
+    with pytest.raises(gv.SchemaError, match="GV-663") as caught:
+        db.create_collection("crawl", external=tmp_path / "a.parquet", primary_key="id")
+    assert "leave one of these out" in caught.value.hint
+    assert "nothing was imported" not in caught.value.hint
+
+
+def test_it_shows_which_files_it_reads(db, tmp_path):
+    pq.write_table(table([1, 2]), tmp_path / "a.parquet")
+    crawl = db.create_collection("crawl", external=tmp_path / "*.parquet", primary_key="id")
+    pattern = str(tmp_path / "*.parquet")
+    assert pattern in repr(crawl)
+    assert pattern in crawl._repr_html_()
+    assert crawl.stats()["external"] == pattern

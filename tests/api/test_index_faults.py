@@ -141,6 +141,18 @@ def test_reads_writes_and_flushes_go_on_during_a_build(disk, items):
     assert items.filter("n == 3").count() == 2 * ROWS // 10 - 1
 
 
+def test_files_of_a_build_under_way_are_nobodys_orphans(disk, clock, items):
+    disk.go.clear()
+    job = items.create_index("n", SORTED, wait=False)
+    assert disk.waiting.wait(30)
+    clock.advance(3600)
+    with gv.config.set(store__grace_s=0.001):
+        report = items.vacuum("0s")
+    assert report.files_deleted == 0
+    disk.go.set()
+    assert job.wait(60).rows_covered == ROWS
+
+
 def test_a_job_does_not_wait_for_segments_that_came_after_it(disk, items):
     disk.go.clear()
     job = items.create_index("n", SORTED, wait=False)

@@ -8,6 +8,7 @@ import pytest
 import gpuvec as gv
 from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
+from gpuvec.api.leases import Leases
 from gpuvec.api.source import CollectionSource
 from gpuvec.clock import ManualClock
 from gpuvec.errors import CorruptError
@@ -120,15 +121,16 @@ def test_a_tagged_or_newest_version_needs_no_pin(writer, clock):
 
 def test_vacuum_leaves_what_handles_of_this_process_read(writer):
     items = items_of(writer)
+    first = items.insert(rows([9])).version
     version = items.insert(rows(range(5))).version
     items.flush()
     items.truncate()
     items.flush()
     old = items.at(version=version)
     items.vacuum(older_than="0s")
-    assert old.count() == 5
+    assert old.count() == 6
     with pytest.raises(gv.SnapshotExpiredError):
-        items.at(version=version - 1)
+        items.at(version=first)
 
 
 def test_compaction_leaves_what_handles_of_this_process_read(writer, clock):
@@ -250,3 +252,57 @@ def test_a_pin_that_the_writer_has_not_heard_of_stops_its_vacuum(writer, engines
     assert old.count() == 5
     items.compact()
     assert old.count() == 5
+
+
+class Handle:
+    """Somebody who reads."""
+
+
+class Late:
+    """An engine to whose log somebody else comes first, once."""
+
+    def __init__(self, engine, before):
+        self._engine, self._before = engine, [before]
+
+    def state(self, collection_id):
+        return self._engine.state(collection_id)
+
+    def pin(self, collection_id, changes):
+        while self._before:
+            self._before.pop()()
+        self._engine.pin(collection_id, changes)
+
+
+def test_a_version_that_went_does_not_keep_its_neighbours_from_being_pinned(
+    writer, engines, clock, caplog
+):
+    items, reader = items_of(writer), engines()
+    versions = [items.insert(rows([number])).version for number in range(3)]
+    items.flush()
+
+    def forget_the_first():
+        items.tag("t", versions[1])
+        items.vacuum(older_than="0s")
+
+    leases = Leases(Late(reader, forget_the_first), clock)
+    handle = Handle()
+    for version in versions[:2]:
+        leases.hold(handle, items._id, version)
+    leases.tend(at_once=True)
+    assert [pin.version for pin in pins(items)] == [versions[1]]
+    assert f"version {versions[0]} was forgotten" in caplog.text
+    leases.stop()
+
+
+def test_a_version_that_is_forgotten_is_not_pinned_again_and_again(writer, engines, caplog):
+    items, reader = items_of(writer), engines()
+    version = items.insert(rows([1])).version
+    items.insert(rows([2]))
+    items.flush()
+    old = items_of(reader).at(version=version)
+    items.vacuum(older_than="0s")
+    reader.leases.tend(at_once=True)
+    assert not pins(items)
+    assert not caplog.text
+    with pytest.raises(gv.SnapshotExpiredError, match="GV-640"):
+        old.count()

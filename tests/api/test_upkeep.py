@@ -71,6 +71,26 @@ def test_compact_can_only_tell(items):
     assert items.stats()["segments"] == 3
 
 
+def test_what_compact_would_do_counts_rows_that_are_only_in_the_log(items):
+    items.insert(rows(1, 2))
+    assert repr(items.compact(dry_run=True)).startswith("CompactReport(would make 1 of 1 segment,")
+    items.flush()
+    items.insert(rows(3, 4))
+    report = items.compact(dry_run=True)
+    assert (report.segments_before, report.segments_after) == (2, 1)
+    done = items.compact()
+    assert (done.segments_before, done.segments_after) == (2, 1)
+
+
+def test_segments_of_deleted_rows_are_listed_as_history(items):
+    fill(items, flushes=1)
+    items.upsert(rows(*range(5), add=1))
+    items.flush()
+    items.compact()
+    states = items.segments().to_arrow()["state"].to_pylist()
+    assert sorted(states) == ["flushed", "history"]
+
+
 def test_indexes_stay_when_segments_are_compacted(items):
     fill(items, each=400)
     items.create_index("v", gv.index.HNSW(m=8))

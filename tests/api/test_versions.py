@@ -4,6 +4,7 @@ import datetime
 import inspect
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -174,7 +175,23 @@ def test_a_time_is_the_newest_version_of_it(items):
     assert items.at(time=when.isoformat()).version == first
     assert items.at(time=when.replace(tzinfo=None)).version == first
     assert items.at(time=datetime.datetime.now(datetime.UTC)).version == first
-    assert items.at(time="2001-01-01").count() == 0
+
+
+def test_a_version_from_before_the_collection_is_refused(items):
+    empty = items.version
+    time.sleep(0.005)
+    first = items.insert(rows([1])).version
+    assert items.at(version=empty).count() == 0  # it was the newest once
+    assert items.at(version=first - 1).count() == 0
+    for before in ({"time": "2001-01-01"}, {"version": 5}):
+        with pytest.raises(gv.NotFoundError, match=r"GV-641.*was not there yet.*\n.*created at"):
+            items.at(**before)
+
+
+def test_a_time_before_a_collection_without_rows_is_refused(items):
+    assert items.at(time=datetime.datetime.now(datetime.UTC)).count() == 0
+    with pytest.raises(gv.NotFoundError, match="was not there yet"):
+        items.at(time="2001-01-01")
 
 
 @pytest.mark.parametrize(
@@ -663,3 +680,23 @@ def test_inspect_lists_versions(items, db):
     (told,) = json.loads(result.stdout)["versions"]
     assert (told["operation"], told["inserted"], told["tags"]) == ("insert", 1, ["one"])
     assert "insert" in CliRunner().invoke(app, ["inspect", f"{path}/items", "--versions"]).stdout
+
+
+# How it looks
+
+
+def test_a_version_shows_what_it_is(items):
+    old = items.at(version=items.insert(rows([1])).version)
+    for text in (repr(old), old._repr_html_()):
+        assert f"at version {old.version}" in text
+        assert "read-only" in text
+
+
+def test_what_cannot_be_read_any_more_still_has_a_repr(items, db):
+    old = items.at(version=items.insert(rows([1])).version)
+    db.drop_collection("items")
+    assert "items" in repr(items)
+    db.close()
+    for found in (items, old):
+        assert "was closed" in repr(found)
+        assert "was closed" in found._repr_html_()

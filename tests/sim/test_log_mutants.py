@@ -286,7 +286,7 @@ MUTANTS = [
     Mutant("collect_without_checkpoint", FILES, collect_without_checkpoint),
     Mutant("flush_unconditionally", FILES, flush_unconditionally),
     Mutant("flush_unconditionally", SLOTS, flush_unconditionally),
-    Mutant("flush_dead_files", FILES, flush_dead_files, start=455),
+    Mutant("flush_dead_files", FILES, flush_dead_files, start=1130),
     Mutant("mark_files_in_use", FILES, mark_files_in_use, start=50),
     Mutant("collect_without_tombstone", FILES, collect_without_tombstone),
 ]
