@@ -1,5 +1,6 @@
 """Random histories: the database and a dict do the same things, and must agree."""
 
+import itertools
 import random
 import warnings
 
@@ -79,8 +80,9 @@ class History:
         self.extra = None
         self.reader = None
         self.recalls = []  # of searches that went through indexes
-        self.past = {}  # version to the model of then
+        self.past = {self.items.version: self.model.copy()}  # version to the model of then
         self.tags = {}
+        self.tag_numbers = itertools.count()
         self.doubtful = set()  # versions that may be forgotten
 
     def close(self):
@@ -218,10 +220,12 @@ class History:
         self.db.rename("other", "items")
 
     def tag(self):
-        version, name = self.random.choice(list(self.past)), f"t{len(self.tags)}"
+        version, name = self.random.choice(list(self.past)), f"t{next(self.tag_numbers)}"
         if version not in self.doubtful:
-            assert self.items.tag(name, version) == version
-            self.tags[name] = version
+            found = self.items.tag(name, version)  # an older one where only a partition was made
+            assert found <= version
+            assert self.past[found].rows == self.past[version].rows
+            self.tags[name] = found
 
     def untag(self):
         if self.tags:
