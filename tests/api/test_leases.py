@@ -119,11 +119,13 @@ def test_a_tagged_or_newest_version_needs_no_pin(writer, clock):
     assert [handle.count() for handle in handles] == [1, 2]
 
 
-def test_vacuum_leaves_what_handles_of_this_process_read(writer):
+def test_vacuum_leaves_what_handles_of_this_process_read(writer, clock):
     items = items_of(writer)
     first = items.insert(rows([9])).version
+    clock.advance(1.0)
     version = items.insert(rows(range(5))).version
     items.flush()
+    clock.advance(1.0)
     items.truncate()
     items.flush()
     old = items.at(version=version)
@@ -277,8 +279,12 @@ def test_a_version_that_went_does_not_keep_its_neighbours_from_being_pinned(
     writer, engines, clock, caplog
 ):
     items, reader = items_of(writer), engines()
-    versions = [items.insert(rows([number])).version for number in range(3)]
+    versions = []
+    for number in range(3):
+        versions.append(items.insert(rows([number])).version)
+        clock.advance(1.0)
     items.flush()
+    reader.root()
 
     def forget_the_first():
         items.tag("t", versions[1])
@@ -289,19 +295,23 @@ def test_a_version_that_went_does_not_keep_its_neighbours_from_being_pinned(
     for version in versions[:2]:
         leases.hold(handle, items._id, version)
     leases.tend(at_once=True)
+    items.set_retention(None)  # which reads the log
     assert [pin.version for pin in pins(items)] == [versions[1]]
     assert f"version {versions[0]} was forgotten" in caplog.text
     leases.stop()
 
 
-def test_a_version_that_is_forgotten_is_not_pinned_again_and_again(writer, engines, caplog):
+def test_a_version_that_is_forgotten_is_not_pinned_again_and_again(writer, engines, clock, caplog):
     items, reader = items_of(writer), engines()
     version = items.insert(rows([1])).version
+    clock.advance(1.0)
     items.insert(rows([2]))
     items.flush()
+    clock.advance(1.0)
     old = items_of(reader).at(version=version)
     items.vacuum(older_than="0s")
     reader.leases.tend(at_once=True)
+    items.set_retention(None)  # which reads the log
     assert not pins(items)
     assert not caplog.text
     with pytest.raises(gv.SnapshotExpiredError, match="GV-640"):
