@@ -12,6 +12,9 @@ from gpuvec.api.database import Database
 from gpuvec.api.engine import Engine
 from gpuvec.clock import ManualClock
 from gpuvec.errors import as_build_error
+from gpuvec.meta.catalog import IndexDefinition
+from gpuvec.meta.changes import SetIndex
+from gpuvec.node.build import build_index
 from gpuvec.query.session import new_session
 from gpuvec.storage.local import LocalStore
 
@@ -141,16 +144,29 @@ def test_reads_writes_and_flushes_go_on_during_a_build(disk, items):
     assert items.filter("n == 3").count() == 2 * ROWS // 10 - 1
 
 
-def test_files_of_a_build_under_way_are_nobodys_orphans(disk, clock, items):
-    disk.go.clear()
-    job = items.create_index("n", SORTED, wait=False)
-    assert disk.waiting.wait(30)
-    clock.advance(3600)
-    with gv.config.set(store__grace_s=0.001):
-        report = items.vacuum("0s")
-    assert report.files_deleted == 0
-    disk.go.set()
-    assert job.wait(60).rows_covered == ROWS
+class Crowded:
+    """An engine that collects orphans between the files of a build and their commit."""
+
+    def __init__(self, engine, clock):
+        self._engine, self._clock = engine, clock
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def change(self, collection_id, decide):
+        self._clock.advance(3600)
+        channel = self._engine.channel(collection_id)
+        assert self._engine.maintenance.collect(channel, 0.001).waiting, "the new files"
+        self._engine.change(collection_id, decide)
+
+
+def test_files_of_a_build_under_way_are_nobodys_orphans(engine, clock, items):
+    wish = IndexDefinition(index_id=engine.mint(), field="n", spec={"kind": "sorted"})
+    engine.change(items._id, lambda *_: [SetIndex(definition=wish)])
+    channel = engine.channel(items._id)
+    (segment,) = channel.state.segments
+    host = Crowded(engine, clock)
+    assert build_index(channel, segment, "n", wish.index_id, host=host, threads=1)
 
 
 def test_a_job_does_not_wait_for_segments_that_came_after_it(disk, items):
