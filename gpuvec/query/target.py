@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,22 @@ from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors
 from gpuvec.segment.view import SegmentIndex
 from gpuvec.types import Metric, RowMask
+
+Index = TypeVar("Index", bound=VectorIndex | ApproximateIndex)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened(Generic[Index]):
+    """An index, and what is known of its vectors since they were read.
+
+    Attributes:
+        copied_bytes: of vectors that only the index holds.
+        is_resident: they are of a bucket's file, read into memory.
+    """
+
+    index: Index
+    copied_bytes: int
+    is_resident: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,48 +72,57 @@ class Target:
             return make()
         return self.session.cache.get((*self.cache_key, *what), make, size)
 
-    @cached_property
+    @property
     def exact(self) -> VectorIndex:
         """The exact index over the part's vectors."""
-        copied = self.copied_bytes
+        return self._exact.index
 
-        def make() -> VectorIndex:
-            nonlocal copied
+    @cached_property
+    def _exact(self) -> "_Opened[VectorIndex]":
+        def make() -> _Opened[VectorIndex]:
             stored = self.base.column(self.field)
             column = stored.loaded()
-            copied += stored.resident_bytes
+            resident = stored.resident_bytes
+            copied = self.copied_bytes + resident
             if self.session.device == "gpu" and not isinstance(column, SparseVectors):
                 column = DenseVectors(to_device(column.values), column.valid)
                 copied = column.values.nbytes
-            return registry.exact(column, self.metric)
+            return _Opened(registry.exact(column, self.metric), copied, resident > 0)
 
-        def size(index: VectorIndex) -> int:
-            return int(index.nbytes + copied)
+        found: _Opened[VectorIndex] = self._cached(
+            ("exact", self.field, self.metric), make, _opened_bytes
+        )
+        return found
 
-        index: VectorIndex = self._cached(("exact", self.field, self.metric), make, size)
-        return index
-
-    @cached_property
+    @property
     def approximate(self) -> ApproximateIndex:
         """What `indexed` names, opened."""
+        return self._approximate.index
+
+    @cached_property
+    def _approximate(self) -> "_Opened[ApproximateIndex]":
         found = self.indexed
         assert found is not None
 
-        stored = self.base.column(self.field)
+        def make() -> _Opened[ApproximateIndex]:
+            stored = self.base.column(self.field)
+            index = registry.load(found.spec, stored.loaded(), self.metric, found.files())
+            resident = stored.resident_bytes
+            return _Opened(index, resident, resident > 0)
 
-        def make() -> ApproximateIndex:
-            return registry.load(found.spec, stored.loaded(), self.metric, found.files())
-
-        index: ApproximateIndex = self._cached(
-            ("index", found.index_id), make, lambda index: index.nbytes + stored.resident_bytes
+        opened: _Opened[ApproximateIndex] = self._cached(
+            ("index", found.index_id), make, _opened_bytes
         )
-        return index
+        return opened
 
     def let_go(self) -> None:
         """Leave it to the cache whether vectors that had to be read into memory stay there."""
-        if self.cache_key is not None and self.base.column(self.field).resident_bytes:
-            self.__dict__.pop("exact", None)
-            self.__dict__.pop("approximate", None)
+        if self.cache_key is None:
+            return
+        for name in ("_exact", "_approximate"):
+            opened = self.__dict__.get(name)
+            if opened is not None and opened.is_resident:
+                self.__dict__.pop(name, None)
 
     @cached_property
     def calibrator(self) -> Calibrator:
@@ -187,6 +212,10 @@ def text_ranks(column: Any) -> IntArray:
         column = column.combine_chunks()
     ranks: IntArray = numpy_numbers(pc.rank(column, tiebreaker="dense")).astype(np.int64)
     return ranks
+
+
+def _opened_bytes(opened: _Opened[Any]) -> int:
+    return int(opened.index.nbytes + opened.copied_bytes)
 
 
 def _array_bytes(value: NDArray[Any] | None) -> int:
