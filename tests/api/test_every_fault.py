@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from gpuvec.api.collections import Collections
 from gpuvec.errors import GpuvecError
 from gpuvec.messages import WriteReply
 from gpuvec.testing import every_fault
@@ -69,14 +70,22 @@ class Boaster(every_fault.PlannedEngine):
             return WriteReply(version=1, inserted=0, updated=0, deleted=0, keys=None)
 
 
-class Hasty(every_fault.PlannedEngine):
+class HastyCollections(Collections):
     """Deletes a dropped collection before it is committed that it is dropped."""
 
     def drop(self, name):
-        _, collection_id = self.root().resolve(name)
-        self._dropped.add([collection_id])
-        self._dropped.delete()
+        _, collection_id = self._engine.root().resolve(name)
+        self._engine.dropped.add([collection_id])
+        self._engine.dropped.delete()
         super().drop(name)
+
+
+class Hasty(every_fault.PlannedEngine):
+    """Has `HastyCollections`."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.collections = HastyCollections(self)
 
 
 def check_all(trial):
