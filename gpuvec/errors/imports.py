@@ -114,16 +114,6 @@ def unfit_array(path: str, why: str) -> CorruptError:
     )
 
 
-def ids_taken(field: str, name: str) -> ConflictError:
-    """Return the error for numbers that other rows got while an import went on."""
-    return ConflictError(
-        "GV-667",
-        f'the numbers that an import reserved in "{field}" of "{name}" were given to other rows',
-        hint="the database was opened anew meanwhile; nothing was imported: import again",
-        details={"field": field, "retryable": True},
-    )
-
-
 def bad_columns(columns: object) -> QueryError:
     """Return the error for a mapping of columns that is none."""
     return QueryError(
@@ -203,16 +193,6 @@ def bad_external(got: object) -> QueryError:
         f"external= wants one path, URL or glob, as text; got {got!r}",
         hint='a glob stands for several files: external="crawl/part*.parquet"',
         details={"got": repr(got)},
-    )
-
-
-def not_external(name: str) -> UnsupportedError:
-    """Return the error for refreshing a collection that has its own rows."""
-    return UnsupportedError(
-        "GV-675",
-        f'"{name}" has its own rows: there is nothing to refresh',
-        hint="only collections made with external= follow files",
-        details={"collection": name},
     )
 
 

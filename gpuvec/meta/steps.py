@@ -18,7 +18,7 @@ from gpuvec.meta import (
 from gpuvec.meta.changes import Change, WriteSummary
 from gpuvec.meta.changes_versions import AdoptState
 from gpuvec.meta.channel_state import ChannelState, without_settled_commits
-from gpuvec.meta.files import file_ulids, index_ulids
+from gpuvec.meta.files import file_ulids, index_ulids, with_files
 from gpuvec.meta.indexes import IndexRecord
 from gpuvec.meta.past import PastPartition
 from gpuvec.types import ChannelName
@@ -158,15 +158,9 @@ def _flush(state: "CollectionState", change: changes.Flush) -> _Changed:
         raise manifest_conflict(f"channel {change.channel} has a newer owner")
     if channel.flushed_lsn != change.from_lsn:
         raise manifest_conflict(f"channel {change.channel} is flushed to {channel.flushed_lsn}")
-    segments = dict(state.segments)
-    segments.update((segment.segment_id, segment) for segment in change.segments)
-    for segment_id, record in change.deletes.items():
-        if segment_id not in segments:
-            raise manifest_conflict(f"segment {segment_id} is gone")
-        segments[segment_id] = replace(segments[segment_id], deletes=record)
-    touched = {*change.deletes, *(segment.segment_id for segment in change.segments)}
-    if any(state.dead.keys() & file_ulids(segments[name]) for name in touched):
-        raise manifest_conflict("files of this flush were collected as orphans")
+    segments = with_files(
+        state.segments, change.segments, change.deletes, dead=state.dead, what="flush"
+    )
     flushed = replace(
         channel,
         flushed_lsn=change.to_lsn,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gpuvec.errors import manifest_conflict
 from gpuvec.meta import changes_import
 from gpuvec.meta.external import External
-from gpuvec.meta.files import file_ulids
+from gpuvec.meta.files import with_files
 
 if TYPE_CHECKING:
     from gpuvec.meta.catalog import CollectionState
@@ -24,16 +24,9 @@ def add_segments(state: "CollectionState", change: changes_import.AddSegments) -
         if channel.flushed_lsn != flushed_lsn or channel.flushed_ts >= change.write.ts:
             raise manifest_conflict(f"channel {name} is flushed to {channel.flushed_lsn}")
         channels[name] = replace(channel, flushed_ts=change.write.ts)
-    segments = dict(state.segments)
-    segments.update((segment.segment_id, segment) for segment in change.segments)
-    for segment_id, record in change.deletes.items():
-        if segment_id not in segments:
-            raise manifest_conflict(f"segment {segment_id} is gone")
-        segments[segment_id] = replace(segments[segment_id], deletes=record)
-    touched = {*change.deletes, *(segment.segment_id for segment in change.segments)}
-    dead = set(state.dead)
-    if any(dead & file_ulids(segments[name]) for name in touched):
-        raise manifest_conflict("files of this import were collected as orphans")
+    segments = with_files(
+        state.segments, change.segments, change.deletes, dead=state.dead, what="import"
+    )
     return {"segments": segments, "channels": channels}
 
 

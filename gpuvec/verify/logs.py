@@ -102,32 +102,18 @@ class ChannelCheck:
 
     def _check_fence(self, key: str) -> None:
         """Check a fence of append files: they tell readers of a take-over that is under way."""
-        try:
-            data = self._scan.get(key)
-            if data is not None:
-                decode_frame(key, data)
-        except (StorageError, UnsupportedError) as error:
-            self._add_fence(key, *problem_of(error))
+        if broken := self._broken(key):
+            self._add_fence(key, *broken)
 
     def _check_flushed_fence(self, key: str) -> None:
         """Check a fence among slots, which keeps a writer that slept out of collected slots."""
-        try:
-            data = self._scan.get(key)
-            if data is None:
-                self._add_fence(key, "GV-501", "it is missing")
-            else:
-                decode_frame(key, data)
-        except (StorageError, UnsupportedError) as error:
-            self._add_fence(key, *problem_of(error))
+        if broken := self._broken(key, missing=("GV-501", "it is missing")):
+            self._add_fence(key, *broken)
 
     def _check_flushed(self, key: str) -> None:
         """Check a slot whose writes are in segments: nobody reads it again."""
-        try:
-            data = self._scan.get(key)
-            if data is not None:
-                decode_frame(key, data)
-        except (StorageError, UnsupportedError) as error:
-            code, problem = problem_of(error)
+        if broken := self._broken(key):
+            code, problem = broken
             self._scan.add(
                 Finding(
                     level=Level.HARMLESS,
@@ -139,6 +125,17 @@ class ChannelCheck:
                     remedy="none needed: what it held is in segments, and a later flush deletes it",
                 )
             )
+
+    def _broken(self, key: str, missing: tuple[str, str] | None = None) -> tuple[str, str] | None:
+        """Return code and words for what is wrong with a frame; `missing` where there is none."""
+        try:
+            data = self._scan.get(key)
+            if data is None:
+                return missing
+            decode_frame(key, data)
+        except (StorageError, UnsupportedError) as error:
+            return problem_of(error)
+        return None
 
     def _add_fence(self, key: str, code: str, problem: str) -> None:
         self._scan.add(
