@@ -1,0 +1,387 @@
+"""What the roles of a cluster say to each other: frozen, one class per request and reply.
+
+Nodes are known by name; an address is good for one incarnation of a node only. Every message about
+a database names it by its `identity`, since one cluster may hold several.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuvec.messages import ChannelStatus
+from gpuvec.types import NodeId, SegmentId, Timestamp, Version
+
+PROTOCOL = 1  # of these messages; nodes of another one are listed, and never given work
+
+
+# Opening
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseRef:
+    """Where a database lies, and how it is opened.
+
+    Attributes:
+        identity: of the store: the same whatever the path was written like.
+    """
+
+    identity: str
+    url: str
+    storage_options: Mapping[str, Any] | None = None
+    durability: str = "fsync"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDatabase:
+    """Client to coordinator: hold this database from now on, until as many `CloseDatabase`."""
+
+    database: DatabaseRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseDatabase:
+    """Client to coordinator: this client needs it no more."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The coordinator holds the database.
+
+    Attributes:
+        generation: under which it rules; larger than that of any coordinator before.
+    """
+
+    generation: int
+
+
+# Nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Node to coordinator, once it can work: who it is.
+
+    Attributes:
+        node: the worker's name, which it keeps when it is started again.
+        incarnation: another one after each start.
+        address: where it answers now.
+        host: the machine, so that replicas stand on different ones.
+        group: its resource group.
+        memory_bytes: that it may hold of segments.
+        threads: that search.
+    """
+
+    node: NodeId
+    incarnation: str
+    address: str
+    host: str
+    memory_bytes: int
+    threads: int
+    group: str = ""
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """Coordinator to node: the databases that are open.
+
+    Attributes:
+        usable: False: the node speaks another protocol.
+    """
+
+    databases: tuple[DatabaseRef, ...]
+    generations: Mapping[str, int]
+    usable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """Node to coordinator, every `REPORT_S`: what it holds and how busy it is.
+
+    Attributes:
+        held: by database and collection, the segments whose files are open and warm here.
+        owned: by database and collection, the terms under which it owns collections.
+        statuses: by database, what its channels hold that is in no file.
+        entries: by database and owned collection, the newest entry of its manifest.
+        memory_used: bytes of segments and what is derived from them.
+        queue: calls that wait or run.
+        latency_s: p95 of searches of late; 0: there were none.
+    """
+
+    node: NodeId
+    incarnation: str
+    held: Mapping[str, Mapping[str, tuple[SegmentId, ...]]] = field(default_factory=dict)
+    owned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    statuses: Mapping[str, tuple[ChannelStatus, ...]] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    memory_used: int = 0
+    queue: int = 0
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportReply:
+    """Coordinator to node: it was heard, which renews the leases of what it owns.
+
+    Attributes:
+        known: False: say `Hello` again.
+        renewed: by database and collection, the terms that go on.
+    """
+
+    known: bool
+    renewed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """Node to coordinator: it will end; take its work over first."""
+
+    node: NodeId
+    incarnation: str
+
+
+# Ownership of channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindOwner:
+    """Client to coordinator: who writes to a collection? One is named if there is none."""
+
+    identity: str
+    collection_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The node that owns all channels of a collection.
+
+    Attributes:
+        term: rises with each change of owner; answers of older terms do not count.
+    """
+
+    collection_id: str
+    node: NodeId
+    address: str
+    term: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """Coordinator to node: own this collection; valid for `lease_s` after it was *asked for*."""
+
+    identity: str
+    collection_id: str
+    generation: int
+    term: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disown:
+    """Coordinator to node: end all writing to a collection, and say so when it is done."""
+
+    identity: str
+    collection_id: str
+    generation: int
+    term: int
+
+
+# Segments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSegments:
+    """Coordinator to node: open these segments and keep them warm. Answered before it is done."""
+
+    identity: str
+    collection_id: str
+    generation: int
+    segments: tuple[SegmentId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSegments:
+    """Coordinator to node: let these segments go."""
+
+    identity: str
+    collection_id: str
+    generation: int
+    segments: tuple[SegmentId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLine:
+    """A node, as routers see it."""
+
+    node: NodeId
+    incarnation: str
+    address: str
+    draining: bool = False
+    queue: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteDelta:
+    """What changed in who serves what; applied in order of `epoch`, on a gap `GetRoutes`.
+
+    Attributes:
+        segments: by collection and segment, the nodes that serve it, all of them; none: gone.
+        owners: by collection.
+        nodes: that came or changed.
+        lost: that went.
+    """
+
+    identity: str
+    generation: int
+    epoch: int  # after this delta
+    segments: Mapping[str, Mapping[SegmentId, tuple[NodeId, ...]]] = field(default_factory=dict)
+    owners: Mapping[str, Owner] = field(default_factory=dict)
+    nodes: tuple[NodeLine, ...] = ()
+    lost: tuple[NodeId, ...] = ()
+    whole: bool = False  # all there is: what was known before is forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetRoutes:
+    """Client to coordinator: all routes of a database, as one `RouteDelta` with `whole`."""
+
+    identity: str
+
+
+# Names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCoordinator:
+    """Client to coordinator: a change of names, or a question about the cluster.
+
+    Attributes:
+        method: one of those that the coordinator lists; arguments are plain values.
+    """
+
+    identity: str
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOwner:
+    """Client to owner: call a method of the collection there, as its user.
+
+    Attributes:
+        method: one of those that nodes list.
+    """
+
+    identity: str
+    collection_id: str
+    method: str
+    arguments: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """What the call returned, and the warnings that it gave.
+
+    Attributes:
+        stamp: the newest timestamp that the answering node has seen.
+    """
+
+    value: Any
+    warnings: tuple[tuple[type[Warning], str], ...] = ()
+    stamp: Timestamp = 0
+
+
+# Writing and reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Client to owner: a `messages.WriteRequest` for a database.
+
+    Attributes:
+        term: of the owner that the client means; another one answers `GV-741`.
+        seen: the client's last timestamp; the write gets a larger one.
+    """
+
+    identity: str
+    request: Any
+    term: int
+    seen: Timestamp = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRead:
+    """Client to a node: at which version shall a collection be read, and what is there then?
+
+    The owner answers from memory; another node, or an owner whose lease has run out, looks at the
+    store first.
+
+    Attributes:
+        version: None: the newest; else this one.
+        seen: the answer is not older than this timestamp.
+        looked: False: what the node knows already is new enough.
+    """
+
+    identity: str
+    collection_id: str
+    version: Version | None = None
+    seen: Timestamp = 0
+    looked: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """A collection at one version, as every node can see it.
+
+    Attributes:
+        entry_id: of the manifest that names the segments.
+        segments: in files, in their order, with their rows.
+        growing_rows: rows that are only in the log.
+    """
+
+    collection_id: str
+    entry_id: int
+    version: Version
+    segments: tuple[tuple[SegmentId, int], ...]
+    growing_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPart:
+    """Client to node: one step of a read, over some segments at one version.
+
+    Attributes:
+        growing: whether the rows that are only in the log belong to it.
+        question: a `gpuvec.query` question; see `gpuvec.node.query_node`.
+        cost: rows times queries, for admission.
+    """
+
+    identity: str
+    collection_id: str
+    entry_id: int
+    version: Version
+    segments: tuple[SegmentId, ...]
+    growing: bool
+    question: Any
+    cost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """Node to client: its manifest is another one, so the read is to be planned again."""
+
+    entry_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """Node to client: too much waits here; try another replica, or later."""
+
+    retry_after_s: float
+
+
+REPORT_S = 0.5
+LEASE_S = 3.0
