@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gpuvec.api import datasets as datasets
     from gpuvec.api.collection import Collection as Collection
     from gpuvec.api.database import Database as Database
-    from gpuvec.api.database import connect as connect
     from gpuvec.api.frame import Frame as Frame
     from gpuvec.api.frame import frame as frame
     from gpuvec.api.index_report import IndexReport as IndexReport
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from gpuvec.api.result import Result as Result
     from gpuvec.api.source import WriteResult as WriteResult
     from gpuvec.api.tuning import Tuning as Tuning
+    from gpuvec.connecting import connect as connect
     from gpuvec.expr.tree import Expr as Expr
     from gpuvec.expr.tree import col as col
     from gpuvec.expr.tree import count as count
@@ -75,13 +75,14 @@ _HOMES = {
     "gpuvec": "index",
     "gpuvec.api": "datasets",
     "gpuvec.api.collection": "Collection",
-    "gpuvec.api.database": "Database connect",
+    "gpuvec.api.database": "Database",
     "gpuvec.api.frame": "Frame frame",
     "gpuvec.api.index_report": "IndexReport",
     "gpuvec.api.job": "Job",
     "gpuvec.api.result": "Result",
     "gpuvec.api.source": "WriteResult",
     "gpuvec.api.tuning": "Tuning",
+    "gpuvec.connecting": "connect",
     "gpuvec.settings": "config",
     "gpuvec.expr.tree": "Expr col count left lit right",
     "gpuvec.schema": "JSON BinaryVector Bool Float32 Float64 Int8 Int16 Int32 Int64 List Schema "

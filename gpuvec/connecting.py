@@ -1,0 +1,55 @@
+"""`connect`: opens a database in this process, or on a cluster."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.api import database
+from gpuvec.api.database import Database
+
+
+def connect(
+    path: str | os.PathLike[str],
+    *,
+    cluster: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    memory_limit: int | str | None = None,
+    durability: str | None = None,
+) -> Database:
+    """Open a database; an empty or missing directory becomes one with the first collection.
+
+    One process writes at a time, any number read. Handles of one path within a process share the
+    database.
+
+    Args:
+        path: a directory, `file://` and a path, `memory://`, or a bucket and perhaps a folder in
+            it: `s3://`, `gs://`, `az://`. In a bucket, who writes last takes over from who wrote
+            before, whose writes then raise `ConflictError`.
+        cluster: none yet: everything runs in this process.
+        storage_options: of a bucket's store, as for s3fs, gcsfs and adlfs; others have none.
+        device: `auto`, `cpu` or `gpu`.
+        memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold, and a
+            build of an index besides; of connections to one database, the last that names one
+            decides for builds. By default the setting `memory_limit`, else what the machine lets
+            this process have.
+        durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by
+            default the setting `durability`.
+
+    Raises:
+        QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path.
+        StorageError: `GV-605` the directory holds something else, `GV-607` a file; `GV-532` a
+            bucket cannot be reached, `GV-533` it refuses, `GV-535` it does not exist.
+        UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store;
+            `GV-534` to `GV-537`, an option or a library is missing.
+    """
+    if cluster is not None:
+        raise errors.no_cluster_yet()
+    return database.connect(
+        path,
+        storage_options=storage_options,
+        device=device,
+        memory_limit=memory_limit,
+        durability=durability,
+    )
