@@ -142,6 +142,23 @@ class Leaving:
     incarnation: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """Client to node: do you live? Answered at once, however much else waits there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong:
+    """Node to client: it lives.
+
+    Attributes:
+        queue: calls that wait or run.
+    """
+
+    incarnation: str
+    queue: int = 0
+
+
 # Ownership of channels
 
 
@@ -159,12 +176,14 @@ class Owner:
 
     Attributes:
         term: rises with each change of owner; answers of older terms do not count.
+        generation: of the coordinator that named it; terms begin anew in each.
     """
 
     collection_id: str
     node: NodeId
     address: str
     term: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
