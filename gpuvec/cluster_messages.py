@@ -357,8 +357,10 @@ class ReadPlan:
 
     Attributes:
         entry_id: of the manifest that names the segments.
-        segments: in files, in their order, with their rows.
-        growing_rows: rows that are only in the log.
+        segments: in files, in their order, with their rows, hidden ones too.
+        growing_rows: rows that are only in the log, hidden ones too.
+        now_ms: when it was made, which decides what has outlived its time; 0: the version's time
+            does, since it is an older version that was asked for.
     """
 
     collection_id: str
@@ -366,6 +368,7 @@ class ReadPlan:
     version: Version
     segments: tuple[tuple[SegmentId, int], ...]
     growing_rows: int
+    now_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,6 +377,7 @@ class ReadPart:
 
     Attributes:
         growing: whether the rows that are only in the log belong to it.
+        growing_rows, now_ms: of the plan.
         question: a `gpuvec.query` question; see `gpuvec.node.query_node`.
         cost: rows times queries, for admission.
     """
@@ -385,6 +389,8 @@ class ReadPart:
     segments: tuple[SegmentId, ...]
     growing: bool
     question: Any
+    growing_rows: int = 0
+    now_ms: int = 0
     cost: int = 0
 
 
