@@ -72,6 +72,7 @@ class OpenChannels:
             flush_bytes=self._flush_bytes,
             committer=engine.committer_name,
             beside=engine.beside,
+            permit=lambda: engine.permit(collection_id),
             outside=ExternalFiles(
                 engine,
                 lambda: self.of(collection_id).state.schema,

@@ -32,6 +32,7 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.node.shards import Channels
 from gpuvec.proxy.proxy import Proxy
+from gpuvec.query.spread import Nodes
 from gpuvec.rpc import InProcessTransport
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
@@ -117,7 +118,7 @@ class Engine:
         """Return a collection at its newest version."""
         with self.glance(collection_id):
             name = self.name_of(collection_id)
-            return self.channels.of(collection_id).snapshot(name, self.now_ms())
+            return self.channel(collection_id).snapshot(name, self.now_ms())
 
     def glance(self, collection_id: str, *, rows: bool = True) -> AbstractContextManager[None]:
         """Return a block in which a bucket is asked for news once; see `gpuvec.api.glance`."""
@@ -133,7 +134,7 @@ class Engine:
             NotFoundError: `GV-608`, it was dropped, perhaps by another process while it was read.
             SnapshotExpiredError: `GV-640`, files that it needs are no longer kept.
         """
-        with self._kept(collection_id):
+        with self.kept(collection_id):
             yield self.snapshot(collection_id)
 
     @contextmanager
@@ -141,18 +142,23 @@ class Engine:
         self, collection_id: str, versions: Sequence[Timestamp]
     ) -> Iterator[list[Snapshot]]:
         """Yield a collection at some versions, as views of the same segments; else as `reading`."""
-        with self._kept(collection_id):
+        with self.kept(collection_id):
             name = self.name_of(collection_id)
-            yield self.channels.of(collection_id).snapshots_at(name, *versions)
+            yield self.channel(collection_id).snapshots_at(name, *versions)
 
     @contextmanager
-    def _kept(self, collection_id: str) -> Iterator[None]:
+    def kept(self, collection_id: str) -> Iterator[None]:
+        """Keep the files that a read of a collection may use; tell of those that are gone."""
         with self.dropped.kept(collection_id), self.leases.reading(collection_id):
             try:
                 yield
             except errors.CorruptError as error:
                 name = self.name_of(collection_id)  # a collection that is gone is not damaged
                 raise told_expired(error, self.state(collection_id), name) from error
+
+    def spread(self) -> Nodes | None:
+        """Return the nodes that a read is spread over; None: it runs here."""
+        return None
 
     def state(self, collection_id: str) -> CollectionState:
         """Return the newest manifest of a collection."""
@@ -190,7 +196,7 @@ class Engine:
         decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
     ) -> None:
         """Commit changes of a collection's schema, partitions, truncation or time to live."""
-        with self.writing() as generation:
+        with self.writing(collection_id) as generation:
             self.name_of(collection_id)
             self.channel(collection_id).change(decide, generation)
 
@@ -206,33 +212,45 @@ class Engine:
     @contextmanager
     def owning(self, collection_id: str) -> Iterator[tuple[Channels, int]]:
         """Yield a collection's channel and the generation, as the process that writes."""
-        with self.writing() as generation:
+        with self.writing(collection_id) as generation:
             channel = self.channel(collection_id)
-        with self._ruling():
+        with self._ruling(collection_id):
             yield channel, generation
+
+    def permit(self, collection_id: str) -> None:
+        """Raise where this process may not become the owner of a collection's channels."""
 
     # Writing
 
     def _submit(self, request: Any, deadline_s: float) -> Any:
-        with self.writing():
-            if self._committer is None:
-                self._committer = Committer(self._write_group, self._maintain, self.where)
-            committer = self._committer
+        with self.writing(request.collection_id):
+            committer = self._begin()
         return committer.submit(request, deadline_s)
+
+    def _begin(self) -> Committer:
+        """Return what commits, begun at its first use; under the lock."""
+        if self._committer is None:
+            self._committer = Committer(self._write_group, self._maintain, self.where)
+        return self._committer
 
     def _write_group(self, collection_id: str, requests: Sequence[Any]) -> Sequence[Any]:
         self._place.check()
         name = self.names.name_of(collection_id)
         channel = self.channels.of(collection_id)
-        with self._ruling():
+        with self._ruling(collection_id):
             self.maintenance.admit(channel, self._flush_bytes)
-            answers: Sequence[Any] = channel.write(name, requests, self._writer.generation)
-        if any(isinstance(a, errors.UnavailableError) for a in answers) and self._is_replaced():
-            answers = [errors.told_replaced(self.where, a) for a in answers]
+            generation = self.generation_of(collection_id)
+            answers = self._told(collection_id, channel.write(name, requests, generation))
         status = channel.status()
         self._data.note(status, self._clock.monotonic_s())
         if status.growing_bytes >= self._flush_bytes and self._committer is not None:
             self._committer.wake()
+        return answers
+
+    def _told(self, collection_id: str, answers: Sequence[Any]) -> Sequence[Any]:
+        """Return the answers to a group of writes, as of a writer who was replaced if it was."""
+        if any(isinstance(a, errors.UnavailableError) for a in answers) and self._is_replaced():
+            return [errors.told_replaced(self.where, a) for a in answers]
         return answers
 
     def _maintain(self) -> None:
@@ -245,9 +263,8 @@ class Engine:
                 self.dropped.delete()
         self.maintenance.tend()
 
-    @property
-    def generation(self) -> int:
-        """Under which this process writes; 0 when it does not."""
+    def generation_of(self, collection_id: str) -> int:
+        """Return the generation under which this process writes to a collection; 0: it does not."""
         return self._writer.generation
 
     def writable(self) -> Sequence[Channels]:
@@ -255,15 +272,15 @@ class Engine:
         return self.channels.all() if self._writer.generation else []
 
     @contextmanager
-    def writing(self) -> Iterator[int]:
-        """Hold the engine's lock as the process that writes; yield the generation."""
+    def writing(self, collection_id: str = "") -> Iterator[int]:
+        """Hold the engine's lock as who writes to a collection or, "", to the database's log."""
         with self._lock:
             self._check_usable()
             if self._writer.generation == 0:
                 self._become_writer()
             elif self.names.stale:
                 self.names.follow()
-            with self._ruling():
+            with self._ruling(collection_id):
                 yield self._writer.generation
 
     def _become_writer(self) -> None:
@@ -275,7 +292,7 @@ class Engine:
         self.dropped.add(unnamed_collections(folders, self.names.root.name_of))
 
     @contextmanager
-    def _ruling(self) -> Iterator[None]:
+    def _ruling(self, collection_id: str) -> Iterator[None]:
         """Tell the errors of a writer who was replaced from others."""
         try:
             yield
@@ -315,14 +332,16 @@ class Engine:
             self.builds.stop()
             if committer is not None:
                 committer.stop()
-            if self._place.kept and self._writer.generation and not self._is_replaced():
+            if self._place.kept:
                 self._save()
         finally:
             self.abandon()
             self._store.close()
 
     def _save(self) -> None:
-        """Flush what is worth a segment; delete what was dropped."""
+        """As the process that writes, flush what is worth a segment; delete what was dropped."""
+        if not self._writer.generation or self._is_replaced():
+            return
         for channel in self.channels.all():
             if self.names.root.name_of(channel.collection_id) is not None:
                 if is_worth_a_segment(channel.status()):

@@ -51,9 +51,8 @@ class MaintainedHost(Host, Protocol):
 
     where: str
 
-    @property
-    def generation(self) -> int:
-        """Under which this process writes; 0 when it does not."""
+    def generation_of(self, collection_id: str) -> int:
+        """Return the generation under which this process writes to a collection."""
 
     def now_ms(self) -> int:
         """Return the time."""
@@ -96,7 +95,7 @@ class Maintenance:
         for command in self._data.reconcile(self._clock.monotonic_s()):
             found = self._channel(command.collection_id)
             if found is not None and isinstance(command, FlushChannel):
-                found.flush(self._host.generation)
+                found.flush(self._host.generation_of(found.collection_id))
                 self.note(found)
             elif found is not None and isinstance(command, CollectFiles):
                 done = self.collect(found, config["store.grace_s"])
@@ -131,7 +130,7 @@ class Maintenance:
         """
         if channel.status().growing_bytes > GROWING_SHARE * flush_bytes:
             start_s = self._clock.monotonic_s()
-            channel.flush(self._host.generation)
+            channel.flush(self._host.generation_of(channel.collection_id))
             self.count(waits=1, waited_s=self._clock.monotonic_s() - start_s)
         behind = self._data.pressure(channel.collection_id)
         if behind < 1 or self._data.compaction_failure(channel.collection_id) is not None:
@@ -208,7 +207,7 @@ class Maintenance:
                     memory_bytes=session.memory_limit,
                 ),
                 host=self._host,
-                generation=self._host.generation,
+                generation=self._host.generation_of(channel.collection_id),
                 index=None if failed else index,  # which may be why
                 progress=progress,
             )
@@ -250,7 +249,8 @@ class Maintenance:
             work_ms=work_ms,
             read_ms=self._leases.oldest_read_ms(channel.collection_id),
         )
-        return channel.collect(self._host.generation, limits, dry_run=dry_run)
+        generation = self._host.generation_of(channel.collection_id)
+        return channel.collect(generation, limits, dry_run=dry_run)
 
     def forget_versions(self, channel: Channels, retention_s: float | None) -> None:
         """Commit that versions which need not be kept cannot be read any more."""
@@ -259,9 +259,10 @@ class Maintenance:
             need = self._need(state, retention_s)
             return [need.forget()] if need.since > state.past.forgotten else []
 
+        generation = self._host.generation_of(channel.collection_id)
         for left in reversed(range(_PIN_RACES)):
             try:
-                return channel.change(decide, self._host.generation)
+                return channel.change(decide, generation)
             except ConflictError:  # a reader pinned a version meanwhile: it is kept then
                 if not left:
                     raise

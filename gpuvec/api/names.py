@@ -74,7 +74,11 @@ class Names:
         Raises:
             NotFoundError: `GV-608`, it was dropped.
         """
-        name = self.root.name_of(collection_id) or self._filling.get(collection_id)
+        name = self.root.name_of(collection_id)
+        if name is not None:
+            self._filling.pop(collection_id, None)
+        else:
+            name = self._filling.get(collection_id)
         if name is None:
             raise errors.collection_gone(self._last.get(collection_id, collection_id))
         self._last[collection_id] = name
@@ -83,8 +87,16 @@ class Names:
     @contextmanager
     def filling(self, collection_id: str, name: str) -> Iterator[None]:
         """Let this process, and nobody else, know a collection before it has its name."""
-        self._filling[collection_id] = name
+        self.expect(collection_id, name)
         try:
             yield
         finally:
-            del self._filling[collection_id]
+            self._filling.pop(collection_id, None)
+
+    def expect(self, collection_id: str, name: str) -> None:
+        """Note a collection that another process fills before it has its name."""
+        self._filling[collection_id] = name
+
+    def forget(self, collection_id: str) -> None:
+        """Note that nobody fills a collection any more."""
+        self._filling.pop(collection_id, None)

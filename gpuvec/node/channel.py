@@ -113,6 +113,7 @@ class Channel(Follower):
                     [self.name],
                     generation=generation,
                     committer=self._committer,
+                    permit=self._permit,
                 )
             )
             recovery = self._run(
@@ -217,7 +218,11 @@ class Channel(Follower):
         with self._whole():  # it may be there: whoever comes next reads the log first
             return self._run(
                 self._manifest.commit(
-                    view, changes, generation=generation, committer=self._committer
+                    view,
+                    changes,
+                    generation=generation,
+                    committer=self._committer,
+                    check=self._check_epoch,
                 )
             )
 

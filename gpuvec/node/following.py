@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from gpuvec.errors import collection_gone
+from gpuvec.errors import channel_fenced, collection_gone
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import WriteSummary
 from gpuvec.meta.manifest import LogView, ManifestLog
@@ -14,7 +14,7 @@ from gpuvec.node.delegator import ShardDelegator
 from gpuvec.node.external import FilesOfOthers
 from gpuvec.node.history import History, check_readable
 from gpuvec.node.loader import Loader
-from gpuvec.node.ports import Runner, Stamps, Together
+from gpuvec.node.ports import Permit, Runner, Stamps, Together, always
 from gpuvec.node.transaction import Sight
 from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
@@ -42,6 +42,7 @@ class Follower:
         sight: what was read of the manifest; several channels share one.
         together: all channels of the collection, where it has several.
         outside: reads files of others, where rows lie in them.
+        permit: asked before a claim.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Follower:
         sight: Sight | None = None,
         together: Together | None = None,
         outside: FilesOfOthers | None = None,
+        permit: Permit = always,
     ) -> None:
         self.collection_id = collection_id
         self.name = name
@@ -72,6 +74,7 @@ class Follower:
         self._beside = beside
         self._together = together
         self._outside = outside
+        self._permit = permit
         self._sight = sight or Sight(ManifestLog(self._prefix, CollectionState()))
         self._manifest = self._sight.log
         self._installed = 0  # the entry that `_shard` shows
@@ -173,6 +176,14 @@ class Follower:
                 self._view = self._run(self._manifest.read(self._view))
                 self._looked.note(stamp)
 
+    def confirm(self) -> None:
+        """Look whether this process still owns the channel; if not, reads follow who does."""
+        with self._lock:
+            if self._owner is not None:
+                self._view = self._run(self._manifest.read(self._view))
+                if self.state.channels[self.name].epoch != self._owner.log.epoch:
+                    self._disown()
+
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is acknowledged now, at one version."""
         self.refresh()
@@ -212,6 +223,13 @@ class Follower:
             appendable=self._store.appendable,
             cursor=cursor,
         )
+
+    def _check_epoch(self, state: CollectionState) -> None:
+        """Refuse what an owner commits who has been replaced."""
+        mine = None if self._owner is None else self._owner.log.epoch
+        newest = state.channels[self.name].epoch
+        if mine is not None and mine != newest:
+            raise channel_fenced(self.name, mine=mine, newest=newest, outcome="none")
 
     @property
     def _known(self) -> LogView[CollectionState]:

@@ -1,5 +1,6 @@
 """What a channel needs of its host."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -8,6 +9,11 @@ from gpuvec.storage.object_store import Procedure
 from gpuvec.types import Timestamp
 
 T = TypeVar("T")
+Permit = Callable[[], None]  # raises where this process may not become the owner of channels
+
+
+def always() -> None:
+    """Permit it."""
 
 
 class Segments(Protocol):

@@ -17,7 +17,7 @@ from gpuvec.node.channel import Channel
 from gpuvec.node.data_node import Beside, ChannelLostError, answers_after
 from gpuvec.node.history import History, check_readable
 from gpuvec.node.import_settle import Addition
-from gpuvec.node.ports import Runner, Stamps
+from gpuvec.node.ports import Permit, Runner, Stamps, always
 from gpuvec.node.spanning import SpanningWriter
 from gpuvec.node.transaction import Followed, Sight, claim_all, follow
 from gpuvec.segment.routing import MOST_CHANNELS
@@ -38,7 +38,7 @@ class Shards:
     Args:
         sight: what was read of the manifest: the channels stand in it.
         make: makes one of the channels.
-        collection_id, store, run, stamps, committer, beside: see `Channel`.
+        collection_id, store, run, stamps, committer, beside, permit: see `Channel`.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Shards:
         committer: str,
         beside: Beside,
         make: Callable[[ChannelName, "Shards"], Channel],
+        permit: Permit = always,
     ) -> None:
         self.collection_id = collection_id
         self.lock = threading.RLock()
@@ -62,6 +63,7 @@ class Shards:
         self._stamps = stamps
         self._committer = committer
         self._beside = beside
+        self._permit = permit
         self.channels = tuple(make(name, self) for name in sight.channels)
         folders = [keys.wal_folder(self._prefix, name) for name in sight.channels]
         self._read = LastRead(store, keys.manifest_folder(self._prefix), *folders)
@@ -180,7 +182,7 @@ class Shards:
             claimed = self._run(
                 claim_all(
                     self._prefix, self._sight, self._stamps, appendable=self._store.appendable,
-                    generation=generation, committer=self._committer,
+                    generation=generation, committer=self._committer, permit=self._permit,
                 )
             )  # fmt: skip
             self.publish(
@@ -197,6 +199,10 @@ class Shards:
                 beside=self._beside,
                 publish=self.publish,
             )
+
+    def confirm(self) -> None:
+        """See `Channel.confirm`: who owns one channel owns all."""
+        self.channels[0].confirm()
 
     def _own(self, generation: int) -> SpanningWriter:
         self._check_there()
@@ -366,8 +372,8 @@ def open_channels(sight: Sight, collection_id: str, **wiring: Any) -> Channels:
 
     found: Channels
     if len(sight.channels) > 1:
-        needed = ("store", "run", "stamps", "committer", "beside")
-        own = {name: wiring[name] for name in needed}
+        needed = ("store", "run", "stamps", "committer", "beside", "permit")
+        own = {name: wiring[name] for name in needed if name in wiring}
         found = Shards(collection_id, sight=sight, make=make, **own)
     else:
         found = Channel(collection_id, sight=sight, **wiring)

@@ -35,7 +35,7 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import SetEpoch
 from gpuvec.meta.manifest import LogView, ManifestLog
 from gpuvec.meta.retention import newest_version
-from gpuvec.node.ports import Stamps
+from gpuvec.node.ports import Permit, Stamps, always
 from gpuvec.storage.object_store import Procedure
 from gpuvec.types import ChannelName, Timestamp
 from gpuvec.wal.log import (
@@ -230,6 +230,7 @@ def claim_all(
     appendable: bool,
     generation: int,
     committer: str,
+    permit: Permit = always,
 ) -> Procedure[Claimed]:
     """Become the owner of all channels; see the module for the steps.
 
@@ -239,8 +240,8 @@ def claim_all(
     """
     yield from sight.read()
     sight.view, changes = yield from take_epochs(  # a
-        sight.log, sight.known, sight.channels, generation=generation, committer=committer
-    )
+        sight.log, sight.known, sight.channels,
+        generation=generation, committer=committer, permit=permit)  # fmt: skip
     found: dict[ChannelName, Recovery] = {}
     for change in changes:  # b
         found[change.channel] = yield from claim(
@@ -267,9 +268,11 @@ def take_epochs(
     *,
     generation: int,
     committer: str,
+    permit: Permit = always,
 ) -> Procedure[tuple[LogView[CollectionState], Sequence[SetEpoch]]]:
     """Commit the next epoch of channels, also where a lower generation commits one meanwhile."""
     while True:
+        permit()  # after the look: who becomes the owner later makes the commit fail
         epochs = {name: view.state.channels[name].epoch + 1 for name in names}
         changes = [SetEpoch(channel=name, epoch=epoch) for name, epoch in epochs.items()]
         try:
