@@ -4,7 +4,7 @@ A read asks for one `ReadPlan`, then puts one question after the other about it.
 `Nodes` chooses who answers for which segments, and sees to it that each is answered for once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,6 +67,7 @@ class Nodes(Protocol):
         segments: Sequence[SegmentId] | None = None,
         growing: bool | None = None,
         cost: int = 0,
+        near: Mapping[SegmentId | None, NodeId] | None = None,
     ) -> list[Answered]:
         """Return answers that together are about each of the segments, and the growing rows, once.
 
@@ -75,8 +76,9 @@ class Nodes(Protocol):
             question: sent to each node as `question.only(its segments, growing=...)`.
             segments: of the plan; None: all.
             growing: whether to ask about the rows that are only in the log; None: if there are any.
-                All questions of one read about them should go to one node.
             cost: rows times queries, for admission.
+            near: who answered for a segment before (None: for the growing rows): a node knows best
+                what it was asked last.
 
         Raises:
             Replan: a node answered `Stale`.
