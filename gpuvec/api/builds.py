@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from gpuvec import telemetry
 from gpuvec.clock import Clock
 from gpuvec.coord.data_coord import BuildIndex, CompactSegments, DataCoord, HeavyJob
 from gpuvec.errors import index_not_built
@@ -192,6 +193,7 @@ class Builds:
         except Exception as error:
             if self._channel(job.collection_id) is None:
                 return None  # it was dropped
+            telemetry.COMPACTION_FAILURES.add()
             _log.warning("compaction will be tried again: %s: %s", type(error).__name__, error)
             return error
         return None
@@ -209,6 +211,7 @@ class Builds:
             if asked not in self._asked:
                 _log.warning("no index of %s: %s: %s", build.field, build.segment_id, error)
             self._asked.discard(asked)  # of later attempts only the log tells
+            telemetry.BUILD_FAILURES.add()
             return error
         return None
 
@@ -216,17 +219,28 @@ class Builds:
         channel = self._channel(build.collection_id)
         if channel is None:
             raise Stopped
-        session = self.session()
-        build_index(
-            channel,
-            build.segment_id,
-            build.field,
-            build.definition_id,
-            host=self._host,
-            threads=session.threads,
-            memory_limit=session.memory_limit,
-            progress=lambda share: self._tell(build, share),
-        )
+        session, began_s = self.session(), self._clock.monotonic_s()
+        with telemetry.span("build", collection=build.collection_id, field=build.field):
+            done = build_index(
+                channel,
+                build.segment_id,
+                build.field,
+                build.definition_id,
+                host=self._host,
+                threads=session.threads,
+                memory_limit=session.memory_limit,
+                progress=lambda share: self._tell(build, share),
+            )
+        if done:
+            seconds = self._clock.monotonic_s() - began_s
+            telemetry.BUILD_SECONDS.observe(seconds)
+            telemetry.note(
+                "build",
+                collection=build.collection_id,
+                field=build.field,
+                rows=build.rows,
+                seconds=seconds,
+            )
 
     def _tell(self, build: BuildIndex, share: float) -> None:
         """Note how far a build is; end it when nobody wants it any more."""

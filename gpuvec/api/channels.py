@@ -3,7 +3,9 @@
 import threading
 from typing import TYPE_CHECKING
 
+from gpuvec import telemetry
 from gpuvec.api.external_files import ExternalFiles
+from gpuvec.api.figures import readings
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.manifest import ManifestLog
 from gpuvec.node.shards import Channels, open_channels
@@ -28,6 +30,7 @@ class OpenChannels:
         self._flush_bytes = flush_bytes
         self._open: dict[str, Channels] = {}
         self._lock = lock
+        telemetry.METERS.watch(self, lambda channels: readings(channels._engine))
 
     def of(self, collection_id: str) -> Channels:
         """Return the channels of a collection.

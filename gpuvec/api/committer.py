@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from typing import Any
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 
 _GROUP_REQUESTS = 1024
 _GROUP_BYTES = 64 << 20
@@ -56,6 +56,10 @@ class Committer:
             AssertionError: maintenance met a bug since the last write; nothing was written.
         """
         self._tell()
+        with telemetry.span("write", collection=request.collection_id):
+            return self._submit(request, deadline_s)
+
+    def _submit(self, request: Any, deadline_s: float) -> Any:
         answer: Future[Any] = Future()
         with self._gate:
             if self._stopping:
@@ -129,12 +133,19 @@ class Committer:
         return group
 
     def _commit(self, collection_id: str, items: list[tuple[Any, "Future[Any]"]]) -> None:
+        began_s = time.perf_counter()
         try:
             answers = self._write_group(collection_id, [request for request, _ in items])
         except BaseException as error:  # every waiting caller must hear of it
+            telemetry.WRITES.add(len(items), "error")
             for _, future in items:
                 future.set_exception(error)
             return
+        telemetry.WRITE_SECONDS.observe(time.perf_counter() - began_s)
+        failed = sum(isinstance(answer, BaseException) for answer in answers)
+        telemetry.WRITES.add(len(items) - failed, "ok")
+        if failed:
+            telemetry.WRITES.add(failed, "error")
         for (_, future), answer in zip(items, answers, strict=True):
             if isinstance(answer, BaseException):
                 future.set_exception(answer)

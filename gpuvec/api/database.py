@@ -12,7 +12,9 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
 from gpuvec.api.inputs import readable_twice
 from gpuvec.api.source import CollectionSource
+from gpuvec.events import Event
 from gpuvec.node.shards import check_channel_count
+from gpuvec.query.build import whole_number
 from gpuvec.schema import Schema
 
 _engines: dict[
@@ -272,6 +274,21 @@ class Database:
             "collections": len(self.collections()),
             "files": None if files is None else files.stats(),
         }
+
+    def events(self, limit: int = 100) -> list[Event]:
+        """Return what happened to the database of late, oldest first.
+
+        Flushes, index builds and compactions of this process; of a cluster those of all its nodes,
+        and nodes that came and went. The newest thousand are kept, in memory.
+
+        Args:
+            limit: so many of the newest.
+
+        Raises:
+            QueryError: `GV-354`, not a whole number, or below 0.
+        """
+        self._check_open()
+        return self._engine.events(whole_number("limit", limit, least=0))
 
     def close(self) -> None:
         """Finish writes, save what is large enough for a file, let other processes write.

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.api.channels import OpenChannels
 from gpuvec.api.collections import Collections
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import DroppedFiles, delete_collection, unnamed_collections
+from gpuvec.api.figures import events_of
 from gpuvec.api.glance import glance
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
@@ -28,6 +29,7 @@ from gpuvec.coord.compaction import Wanted
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
 from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
+from gpuvec.events import Event
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.node.shards import Channels
@@ -355,6 +357,11 @@ class Engine:
     def files(self) -> RemoteFiles | None:
         """What reads a bucket's files through caches; None for other stores."""
         return files_of(self._store)
+
+    def events(self, limit: int) -> list[Event]:
+        """Return what happened of late, oldest first; see `gpuvec.events`."""
+        self.root()
+        return events_of(self, telemetry.EVENTS.newest(), limit)
 
     def abandon(self) -> None:
         """Let go of the lock; a forked child's came along, and shall end with the parent."""

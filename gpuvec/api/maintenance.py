@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
+from gpuvec import telemetry
 from gpuvec.api.builds import Builds, Host, Stopped
 from gpuvec.api.leases import Leases
 from gpuvec.clock import Clock
@@ -196,7 +197,8 @@ class Maintenance:
         since = self._need(channel.state, retention_s).since
         if self._leases.holds_before(channel.collection_id, since):
             self._leases.tend(at_once=True)  # this process's `at` handles stay readable
-        with self.at_work():
+        began_s = self._clock.monotonic_s()
+        with self.at_work(), telemetry.span("compaction", collection=channel.collection_id):
             done = compact(
                 channel.holding(inputs[0]),
                 inputs,
@@ -214,6 +216,7 @@ class Maintenance:
         self.note(channel)
         if done is None:
             return Compacted()
+        done.tell(channel.collection_id, self._clock.monotonic_s() - began_s)
         self.count(
             compactions=1,
             read_bytes=done.read_bytes,

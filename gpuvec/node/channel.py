@@ -1,9 +1,11 @@
 """One channel on this node: it follows another's log until it claims the channel itself."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from gpuvec import telemetry
 from gpuvec.errors import UnavailableError, channel_fenced
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import ChannelState, CollectionState
@@ -240,7 +242,9 @@ class Channel(Follower):
             frozen = None if owner is None else freeze(owner)  # 1
         if owner is None or frozen is None:
             return False
-        self._run(write_files(frozen, self._prefix, self.name, self._mint))  # 2
+        began_s = time.perf_counter()
+        with telemetry.span("flush", collection=self.collection_id):
+            self._run(write_files(frozen, self._prefix, self.name, self._mint))  # 2
         with self._lock:
             if self._owner is not owner:
                 return False  # the channel was lost: its log has the rows
@@ -250,6 +254,7 @@ class Channel(Follower):
                 swap(frozen, owner, self._loader)  # 4
                 fences = self._known.state.channels[self.name].fences
                 self._run(owner.log.truncate(frozen.to_lsn, fences))  # 5
+        frozen.tell(self.collection_id, time.perf_counter() - began_s)
         return True
 
     def add_files(

@@ -28,7 +28,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.meta.catalog import CollectionState, SegmentRecord
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_compaction import ReplaceSegments
@@ -81,6 +81,20 @@ class Compacted:
             removed_rows=self.removed_rows + other.removed_rows,
             read_bytes=self.read_bytes + other.read_bytes,
             written_bytes=self.written_bytes + other.written_bytes,
+        )
+
+    def tell(self, collection_id: str, seconds: float) -> None:
+        """Count a step that was done."""
+        telemetry.COMPACTION_SECONDS.observe(seconds)
+        telemetry.COMPACTION_BYTES.add(self.read_bytes, "read")
+        telemetry.COMPACTION_BYTES.add(self.written_bytes, "written")
+        telemetry.note(
+            "compaction",
+            collection=collection_id,
+            segments=f"{self.inputs} to {self.outputs}",
+            removed_rows=self.removed_rows,
+            bytes=self.written_bytes,
+            seconds=seconds,
         )
 
 

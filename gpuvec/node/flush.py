@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gpuvec import telemetry
 from gpuvec.meta.catalog import ChannelState
 from gpuvec.meta.changes import Flush, SegmentRecord, WriteSummary
 from gpuvec.meta.channel_state import Commits
@@ -80,6 +81,14 @@ class Frozen:
             fences=self.fences,
             commits=self.commits,
         )
+
+    def tell(self, collection_id: str, seconds: float) -> None:
+        """Count a flush that was done."""
+        size = sum(part.record.size_bytes for part in self.parts)
+        rows = sum(part.record.row_count for part in self.parts)
+        telemetry.FLUSH_SECONDS.observe(seconds)
+        telemetry.FLUSH_BYTES.add(size)
+        telemetry.note("flush", collection=collection_id, rows=rows, bytes=size, seconds=seconds)
 
 
 def freeze(owner: ChannelOwner) -> Frozen | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuvec import telemetry
+
 Key = tuple[Hashable, ...]  # begins with segment id and generation
 
 
@@ -33,6 +35,9 @@ class DerivedCache:
         self._held = 0
         self._uses = itertools.count(1)
         self._lock = threading.Lock()
+        telemetry.METERS.watch(
+            self, lambda cache: [telemetry.MEMORY_BYTES.at(cache.nbytes, "host")]
+        )
 
     def get(
         self,

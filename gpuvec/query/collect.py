@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from gpuvec import telemetry
 from gpuvec.errors import result_too_large
 from gpuvec.query import plan as p
 from gpuvec.query.estimate import check_fits, row_bytes
@@ -19,6 +21,28 @@ from gpuvec.segment.view import Snapshot
 FEW_ROWS = 4096
 
 
+class _CountedRun(Run):
+    """A run that a user asked for. What became of it is counted when it ends."""
+
+    def __init__(self, session: Session, operation: str) -> None:
+        super().__init__(session)
+        self._operation = operation
+        self._began_s = time.perf_counter()
+
+    def __exit__(self, kind: Any = None, error: Any = None, trace: Any = None) -> None:
+        super().__exit__(kind, error, trace)
+        measured = self.metrics
+        searched = measured.recall is not None or measured.unmeasured > 0
+        outcome = "error" if isinstance(error, Exception) else "ok"
+        telemetry.QUERIES.add(1, "search" if searched else self._operation, outcome)
+        telemetry.SCANNED_ROWS.add(measured.rows)
+        if measured.segments_pruned:
+            telemetry.PRUNED_SEGMENTS.add(measured.segments_pruned)
+        if searched:
+            telemetry.QUERY_VECTORS.add(measured.queries)
+            telemetry.SEARCH_SECONDS.observe(time.perf_counter() - self._began_s)
+
+
 def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Measurements]:
     """Return all visible columns of all rows, and what the run measured.
 
@@ -29,7 +53,7 @@ def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Measurements]:
     start = time.perf_counter()
     plan = optimize(node)
     names, vectors = plan.columns.visible, plan.columns.vectors
-    with Run(session) as run:
+    with telemetry.span("query"), _CountedRun(session, "read") as run:
         check_fits(plan, source_rows(run, plan), session.memory_limit)
         found: list[Rows] = []
         held, width = 0, row_bytes(plan.columns)
@@ -42,6 +66,8 @@ def collect_rows(node: p.Plan, session: Session) -> tuple[Rows, Measurements]:
         rows = Rows.concat(found) if found else empty_part(plan.columns).to_rows(names, vectors)
         run.metrics.seconds = time.perf_counter() - start
         run.metrics.output_rows, run.metrics.output_bytes = len(rows), held
+        if run.metrics.recall is not None:
+            telemetry.RECALL_ESTIMATE.set(run.metrics.recall, plan.columns.name)
         return rows, run.metrics
 
 
@@ -60,7 +86,7 @@ def stream_rows(node: p.Plan, session: Session, batch_rows: int | None) -> Itera
     """
     plan = optimize(node)
     names, vectors = plan.columns.visible, plan.columns.vectors
-    with Run(session) as run:
+    with _CountedRun(session, "read") as run:
         pieces = run.parts(plan)
         if batch_rows is not None:
             pieces = _cut(pieces, batch_rows)
@@ -86,7 +112,7 @@ def _cut(parts: Iterator[Part], size: int) -> Iterator[Part]:
 
 def count_rows(node: p.Plan, session: Session) -> int:
     """Return how many rows there are; columns that do not decide it are not read."""
-    with Run(session) as run:
+    with telemetry.span("count"), _CountedRun(session, "count") as run:
         return sum(part.num_rows for part in run.parts(optimize(node)))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpuvec import telemetry
 from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.groups import Groups, grouped_hits, make_groups
@@ -42,8 +43,10 @@ def run_search(
     groups = None
     if node.group_by is not None and searcher.total:
         groups = make_groups(searcher, node.group_by)
-    for tile in _tiles(searcher, query_parts):
+    for number, tile in enumerate(_tiles(searcher, query_parts)):
         metrics.queries += len(tile)
+        if number:
+            telemetry.TILE_SPLITS.add()
         yield from _answer(searcher, groups, tile, metrics)
 
 

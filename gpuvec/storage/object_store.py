@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from gpuvec import telemetry
 from gpuvec.clock import Clock
 
 Buffer = Any  # bytes, memoryview, or a C-contiguous array
@@ -159,12 +160,43 @@ Operation = (
     Get | GetRange | Size | Put | PutIfAbsent | Append | Sync | List | Delete | Sleep | Now | Nonce
 )
 
+_COUNTED_AS: dict[type, str] = {
+    Get: "get",
+    GetRange: "get",
+    Size: "head",
+    Put: "put",
+    PutIfAbsent: "put",
+    Append: "append",
+    Sync: "sync",
+    List: "list",
+    Delete: "delete",
+}
+_COUNTED = tuple(_COUNTED_AS)
+
 T = TypeVar("T")
 Procedure = Generator[Operation, Any, T]
 
 
 def perform(operation: Operation, store: ObjectStore, clock: Clock) -> Any:
-    """Do one operation and return its result."""
+    """Do one operation, count it, and return its result."""
+    result = _performed(operation, store, clock)
+    if isinstance(operation, _COUNTED):
+        telemetry.STORE_REQUESTS.add(1, _COUNTED_AS[type(operation)])
+        match operation:
+            case Get() | GetRange():
+                telemetry.STORE_BYTES.add(len(result), "read")
+            case Put(_, parts):
+                telemetry.STORE_BYTES.add(sum(map(_size, parts)), "written")
+            case PutIfAbsent(_, data) | Append(_, data):
+                telemetry.STORE_BYTES.add(len(data), "written")
+    return result
+
+
+def _size(part: Buffer) -> int:
+    return int(part.nbytes if hasattr(part, "nbytes") else len(part))
+
+
+def _performed(operation: Operation, store: ObjectStore, clock: Clock) -> Any:
     match operation:
         case Get(key):
             return store.get(key)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.storage.cache import Write
 from gpuvec.storage.checksum import as_bytes
 from gpuvec.storage.keys import check_key, check_prefix, is_key
@@ -223,10 +223,10 @@ class RemoteStore(NetworkStore):
             return errors.no_bucket(self._where, cause)
         if isinstance(error, FileNotFoundError):
             return errors.missing_object(path)
-        retried = _RETRIED.search(text)
-        return errors.store_failed(
-            action, path, cause, attempts=1 + int(retried[1] if retried else 0)
-        )
+        found = _RETRIED.search(text)
+        retries = int(found[1]) if found else 0
+        telemetry.STORE_RETRIES.add(retries)
+        return errors.store_failed(action, path, cause, attempts=1 + retries)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.storage.blocks import BlockSums
 from gpuvec.storage.cache import ChangedError, DirectoryCache, Write
 from gpuvec.storage.checksum import crc32c
@@ -220,6 +220,8 @@ class RemoteFiles:
         with self._lock:
             self._requests += 1
             self._fetched_bytes += size
+        telemetry.STORE_REQUESTS.add(1, "get")
+        telemetry.STORE_BYTES.add(size, "read")
 
     def _name(self, record: FileRecord) -> str:
         text = f"{self._store.identity}\0{record.key}\0{record.length}\0{record.crc32c:08x}"

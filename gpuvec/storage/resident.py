@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec import telemetry
 from gpuvec.errors import file_exceeds_memory
 
 Bytes = NDArray[np.uint8]
@@ -34,6 +35,9 @@ class Resident:
         self._alive: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         self._loading: dict[Hashable, threading.Lock] = {}
         self.peak_bytes = 0  # of all arrays that were alive at once
+        telemetry.METERS.watch(
+            self, lambda kept: [telemetry.MEMORY_BYTES.at(kept.held_bytes, "host")]
+        )
 
     def limit(self, budget_bytes: int, *, most_bytes: int) -> None:
         """Set other limits; see the class."""

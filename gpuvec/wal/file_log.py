@@ -18,6 +18,7 @@ there now, since its owner listed no fence; 3. sync what was read; 4. create the
 import json
 from collections.abc import Callable, Sequence
 
+from gpuvec import telemetry
 from gpuvec.errors import StorageError, append_unknown, channel_fenced, claim_lost
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Append, Delete, Nonce, Procedure, Put, Sleep, Sync
@@ -147,6 +148,8 @@ class FileLog:
         yield from self._check_fence()  # 2
         self._last_ts = last_ts
         self._closed = False
+        telemetry.WAL_APPENDS.add()
+        telemetry.WAL_BYTES.add(len(data))
         return self._lsn
 
     def fences(self, to_lsn: int) -> tuple[int, ...]:

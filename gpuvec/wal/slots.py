@@ -21,6 +21,7 @@ newest slot there is tells every reader in one listing whether any was written s
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpuvec import telemetry
 from gpuvec.errors import (
     StorageError,
     append_unknown,
@@ -153,6 +154,8 @@ class SlotLog:
                 raise AssertionError(f"epoch {self._epoch} of {self._channel.name} has two owners")
             raise channel_fenced(self._channel.name, mine=self._epoch, newest=other, outcome="none")
         self._lsn, self._last_ts, self._closed = lsn, last_ts, False
+        telemetry.WAL_APPENDS.add()
+        telemetry.WAL_BYTES.add(len(data))
         return lsn
 
     def fences(self, to_lsn: int) -> tuple[int, ...]:
