@@ -12,6 +12,7 @@ from gpuvec.messages import ChannelStatus
 from gpuvec.types import NodeId, SegmentId, Timestamp, Version
 
 PROTOCOL = 1  # of these messages; nodes of another one are listed, and never given work
+COORDINATOR = NodeId("coordinator")  # in the scheduler; the name under which it is called
 
 
 # Opening
@@ -199,12 +200,22 @@ class Own:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disown:
-    """Coordinator to node: end all writing to a collection, and say so when it is done."""
+    """Coordinator to node: end all writing to a collection, and say so when it is done.
+
+    Attributes:
+        dropped: whether the collection is gone: what it holds need not be saved in files.
+    """
 
     identity: str
     collection_id: str
     generation: int
     term: int
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Node to coordinator: what it was told is done."""
 
 
 # Segments

@@ -20,6 +20,9 @@ class Transport(Protocol):
             DeadlineError: `GV-611`, no answer in time; the outcome is unknown.
         """
 
+    def learn(self, node: NodeId, address: str) -> None:
+        """Note where a node answers from now on."""
+
 
 class InProcessTransport:
     """All roles in one process: a call is a function call."""
@@ -30,6 +33,9 @@ class InProcessTransport:
     def serve(self, node: NodeId, handler: Handler) -> None:
         """Send calls for `node` to `handler`, which keeps the deadline itself."""
         self._handlers[node] = handler
+
+    def learn(self, node: NodeId, address: str) -> None:
+        """See `Transport.learn`; functions have no address."""
 
     def call(self, node: NodeId, message: Any, *, deadline_s: float) -> Any:
         """See `Transport.call`."""

@@ -50,9 +50,11 @@ class Collections:
             more: further changes that it begins with, from a new timestamp.
             channels: how many.
         """
+        collection_id = self._new_id()
+        first = [] if more is None else more(self._engine.stamp())
         with self._engine.writing():
-            collection_id = self._begin(name, schema, more, channels)
-            self._commit(self._engine.names.root.create(name, collection_id))
+            self.begin(collection_id, name, schema, first, channels)
+            self.name(collection_id, name)
             return collection_id
 
     @contextmanager
@@ -67,33 +69,44 @@ class Collections:
             schema: the fields.
             channels: how many.
         """
-        engine = self._engine
-        with engine.writing():
-            collection_id = self._begin(name, schema, None, channels)
-        with engine.names.filling(collection_id, name):
+        collection_id = self._new_id()
+        self.begin(collection_id, name, schema, [], channels)
+        with self._engine.names.filling(collection_id, name):
             try:
                 yield collection_id
-                with engine.writing():
-                    self._commit(engine.names.root.create(name, collection_id))
+                self.name(collection_id, name)
             except BaseException:
-                with suppress(errors.GpuvecError), engine.writing():
-                    if engine.names.root.name_of(collection_id) is None:
-                        self._discard(collection_id, name)
+                with suppress(errors.GpuvecError):
+                    self.discard(collection_id, name)
                 raise
 
-    def _begin(self, name: str, schema: Schema, more: First | None, channels: int) -> str:
-        """Begin the log of a collection without a name; return its id."""
+    def _new_id(self) -> str:
+        return f"{ID_PREFIX}{self._engine.mint()}"
+
+    def begin(
+        self, collection_id: str, name: str, schema: Schema, then: Sequence[Change], channels: int
+    ) -> None:
+        """Do step 1 for a collection that shall have a name; see `create`."""
         engine = self._engine
-        collection_id = f"{ID_PREFIX}{engine.mint()}"
-        engine.names.root.create(name, collection_id)  # checks the name
-        log = ManifestLog(keys.collection(collection_id), CollectionState())
-        first = InitCollection(
-            collection_id=collection_id, schema=schema, channels=channel_names(channels)
-        )
-        view = engine.run(log.read())
-        then = [] if more is None else more(engine.stamp())
-        engine.run(log.commit(view, [first, *then], **engine.signature()))
-        return collection_id
+        with engine.writing():
+            engine.names.root.create(name, collection_id)  # checks the name
+            log = ManifestLog(keys.collection(collection_id), CollectionState())
+            first = InitCollection(
+                collection_id=collection_id, schema=schema, channels=channel_names(channels)
+            )
+            view = engine.run(log.read())
+            engine.run(log.commit(view, [first, *then], **engine.signature()))
+
+    def name(self, collection_id: str, name: str) -> None:
+        """Do step 2 for a collection that was begun."""
+        with self._engine.writing():
+            self._commit(self._engine.names.root.create(name, collection_id))
+
+    def discard(self, collection_id: str, name: str) -> None:
+        """Delete the files of a collection that was begun, unless it has a name."""
+        with self._engine.writing():
+            if self._engine.names.root.name_of(collection_id) is None:
+                self._discard(collection_id, name)
 
     def drop(self, name: str) -> None:
         """Forget a collection, then delete its files: now, or after reads that are under way."""

@@ -134,8 +134,11 @@ class _Cancelled(Exception):
 class _ImportWork:
     """See `gpuvec.api.job.Work`."""
 
+    is_new = True
+
     def __init__(self, bulk: BulkImport) -> None:
         self._bulk = bulk
+        self.size = bulk.size_bytes
         self.name = bulk.job
         self.what = bulk.what
         self._status: Status = "running"

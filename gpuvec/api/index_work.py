@@ -96,6 +96,11 @@ class IndexWork:
             self._engine.flush(self._id)
 
     @property
+    def size(self) -> int:
+        """What there is to do: rows."""
+        return self.rows
+
+    @property
     def _state(self) -> CollectionState:
         return self._engine.channel(self._id).state
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -97,7 +97,7 @@ class Indexed:
             return job
         try:
             if job.status == "running":
-                _show(work, job)
+                show_building(work, job)
             return job.wait()
         except KeyboardInterrupt:
             if work.is_new:
@@ -192,7 +192,17 @@ class Indexed:
         return [current_report(self._engine, self._id, state, name) for name in state.indexes]
 
 
-def _show(work: IndexWork, job: "Job[IndexReport]") -> None:
+class Building(Protocol):
+    """A job that builds an index."""
+
+    what: str
+    rows: int
+
+    def pause(self, timeout_s: float) -> None:
+        """See `gpuvec.api.job.Work.pause`."""
+
+
+def show_building(work: Building, job: "Job[IndexReport]") -> None:
     """Show how far a job is until it ends."""
     with progress(work.what, work.rows, "rows") as tell:
         shown = 0

@@ -97,6 +97,10 @@ class Names:
         """Note a collection that another process fills before it has its name."""
         self._filling[collection_id] = name
 
+    def filled(self, collection_id: str) -> str | None:
+        """Return the name that a collection will have which is being filled."""
+        return self._filling.get(collection_id)
+
     def forget(self, collection_id: str) -> None:
         """Note that nobody fills a collection any more."""
         self._filling.pop(collection_id, None)

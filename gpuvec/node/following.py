@@ -112,6 +112,11 @@ class Follower:
         return self._shard
 
     @property
+    def entry_id(self) -> int:
+        """The newest entry of the manifest that this process knows."""
+        return self._known.entry_id
+
+    @property
     def owned(self) -> bool:
         """Whether this process writes to the channel."""
         return self._owner is not None

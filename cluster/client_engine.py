@@ -1,0 +1,214 @@
+"""`ClusterEngine`: the engine of a client: it reads the store as any process may, others write.
+
+Names and manifests are read from the store, so they are as new as the last commit, whoever made it.
+Writes and the methods that change a collection go to its owner; changes of names to the
+coordinator; reads are spread over the nodes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from gpuvec import errors
+from gpuvec.api.collections import Collections, First
+from gpuvec.api.engine import Engine
+from gpuvec.clock import Clock
+from gpuvec.cluster.owners import Owners
+from gpuvec.cluster.warned import give
+from gpuvec.cluster_messages import (
+    COORDINATOR,
+    CallCoordinator,
+    Called,
+    CallOwner,
+    CloseDatabase,
+    DatabaseRef,
+    OpenDatabase,
+)
+from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.changes import Change
+from gpuvec.proxy.proxy import Proxy
+from gpuvec.query.spread import Nodes
+from gpuvec.rpc import Transport
+from gpuvec.schema import Schema
+from gpuvec.storage.open import Store
+from gpuvec.types import Timestamp
+
+NAMES_DEADLINE_S = 60.0
+CLOSE_DEADLINE_S = 2.0
+
+
+class ClusterEngine(Engine):
+    """One database in the process of a client. Safe for use by several threads.
+
+    Args:
+        store: where it lies.
+        reference: how all processes open it.
+        transport: reaches coordinator and nodes.
+        nodes: that reads are spread over; None: reads run here.
+        clock, flush_bytes, age_s, segment_bytes: see `Engine`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reference: DatabaseRef,
+        *,
+        transport: Transport,
+        nodes: Nodes | None = None,
+        clock: Clock | None = None,
+        flush_bytes: int,
+        age_s: float,
+        segment_bytes: int = 1 << 30,
+    ) -> None:
+        super().__init__(
+            store,
+            reference.url,
+            durability=reference.durability,
+            clock=clock,
+            flush_bytes=flush_bytes,
+            age_s=age_s,
+            segment_bytes=segment_bytes,
+        )
+        self.storage_options = reference.storage_options
+        self.reference = reference
+        self._transport = transport
+        self._nodes = nodes
+        self._opened = False
+        self.owners = Owners(transport, reference.identity, self._clock)
+        self.proxy = Proxy(_ToOwner(self.owners), lambda _: COORDINATOR, deadline_s=600.0)
+        self.collections = _RemoteCollections(self)
+
+    def open(self) -> None:
+        """Have the coordinator hold the database until `close`."""
+        self._ask(OpenDatabase(database=self.reference))
+        self._opened = True
+
+    def spread(self) -> Nodes | None:
+        """See `Engine.spread`."""
+        return self._nodes
+
+    def call_owner(self, collection_id: str, method: str, *arguments: Any, **options: Any) -> Any:
+        """Have the owner of a collection do something; return what it returns.
+
+        Raises:
+            GpuvecError: what it raises there.
+            UnavailableError: no owner answers; `details` tell whether it may have been done.
+        """
+        message = CallOwner(
+            identity=self.reference.identity,
+            collection_id=collection_id,
+            method=method,
+            arguments=arguments,
+            options=options,
+        )
+        called: Called = self.owners.call(message)
+        give(called.warnings, stacklevel=3)
+        return called.value
+
+    def call_coordinator(self, method: str, **arguments: Any) -> Any:
+        """Have the coordinator do something with names."""
+        called: Called = self._ask(
+            CallCoordinator(identity=self.reference.identity, method=method, arguments=arguments)
+        )
+        return called.value
+
+    def _ask(self, message: Any) -> Any:
+        self._check_usable()
+        return self._transport.call(COORDINATOR, message, deadline_s=NAMES_DEADLINE_S)
+
+    # What only owners do
+
+    def flush(self, collection_id: str) -> None:
+        """See `Engine.flush`."""
+        self.call_owner(collection_id, "flush")
+
+    def writing(self, collection_id: str = "") -> NoReturn:
+        """Refuse: a client writes nothing itself."""
+        raise errors.not_from_here("writing to a collection's log")
+
+    def change(
+        self,
+        collection_id: str,
+        decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
+    ) -> NoReturn:
+        """Refuse: see `writing`."""
+        raise errors.not_from_here("a change of a collection")
+
+    def close(self) -> None:
+        """Let go of the database, here and at the coordinator."""
+        opened, self._opened = self._opened and self.usable, False
+        super().close()
+        if opened:
+            self._leave()
+
+    def _leave(self) -> None:
+        message = CloseDatabase(identity=self.reference.identity)
+        try:
+            self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
+        except (errors.UnavailableError, errors.DeadlineError):
+            return  # a coordinator that is gone holds nothing
+
+
+class _ToOwner:
+    """Brings writes to the owner; see `Transport`."""
+
+    def __init__(self, owners: Owners) -> None:
+        self._owners = owners
+
+    def call(self, _: Any, message: Any, *, deadline_s: float) -> Any:
+        return self._owners.write(message)
+
+    def learn(self, node: Any, address: str) -> None:
+        raise AssertionError("owners know addresses")
+
+
+class _RemoteCollections(Collections):
+    """See `Collections`: the coordinator does it, with ids that are made here."""
+
+    _engine: ClusterEngine
+
+    def create(
+        self, name: str, schema: Schema, more: First | None = None, *, channels: int = 1
+    ) -> str:
+        """See `Collections.create`."""
+        collection_id = self._new_id()
+        then = [] if more is None else list(more(self._engine.stamp()))
+        self._call(
+            "create", collection_id=collection_id, name=name, schema=schema, then=then,
+            channels=channels,
+        )  # fmt: skip
+        return collection_id
+
+    def begin(
+        self, collection_id: str, name: str, schema: Schema, then: Sequence[Change], channels: int
+    ) -> None:
+        """See `Collections.begin`."""
+        self._call(
+            "begin", collection_id=collection_id, name=name, schema=schema, then=list(then),
+            channels=channels,
+        )  # fmt: skip
+        self._engine.names.expect(collection_id, name)
+        self._engine.call_owner(collection_id, "expect", name)
+
+    def name(self, collection_id: str, name: str) -> None:
+        """See `Collections.name`."""
+        self._call("name", collection_id=collection_id, name=name)
+
+    def discard(self, collection_id: str, name: str) -> None:
+        """See `Collections.discard`."""
+        self._call("discard", collection_id=collection_id, name=name)
+
+    def drop(self, name: str) -> None:
+        """See `Collections.drop`."""
+        self._call("drop", name=name)
+
+    def rename(self, old: str, new: str) -> None:
+        """See `Collections.rename`."""
+        self._call("rename", old=old, new=new)
+
+    def alias(self, alias: str, name: str | None) -> None:
+        """See `Collections.alias`."""
+        self._call("alias", alias=alias, name=name)
+
+    def _call(self, method: str, **arguments: Any) -> None:
+        self._engine.call_coordinator(method, **arguments)
+        self._engine.root()  # takes it over

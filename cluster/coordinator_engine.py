@@ -1,0 +1,155 @@
+"""`CoordinatorEngine`: names, generation and dropped files of a database that a cluster serves.
+
+It holds what one process alone may hold: the lock of a directory, the newest generation of the
+database's log. It owns no channels; collections are written by the nodes that it names.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.api.collections import Collections
+from gpuvec.api.engine import Engine
+from gpuvec.clock import Clock
+from gpuvec.cluster_messages import CallCoordinator, Called
+from gpuvec.meta.changes import Change
+from gpuvec.schema import Schema
+from gpuvec.storage.open import Store
+
+
+class CoordinatorEngine(Engine):
+    """One database at its coordinator. Safe for use by several threads.
+
+    Args:
+        store: where it lies.
+        where: its path, for messages.
+        disown: called before a collection is dropped, outside of all locks: returns when no node
+            owns it any more, and none will.
+        durability, clock, flush_bytes, age_s, segment_bytes: see `Engine`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        where: str,
+        *,
+        disown: Callable[[str], None],
+        durability: str,
+        clock: Clock | None = None,
+        flush_bytes: int,
+        age_s: float,
+        segment_bytes: int = 1 << 30,
+    ) -> None:
+        super().__init__(
+            store,
+            where,
+            durability=durability,
+            clock=clock,
+            flush_bytes=flush_bytes,
+            age_s=age_s,
+            segment_bytes=segment_bytes,
+        )
+        self.collections = _Collections(self, disown)
+        self.begun: dict[str, str] = {}  # collections that are being filled, and their names to be
+        self._methods: dict[str, Callable[..., Any]] = {
+            "create": self.collections.create_whole,
+            "begin": self.collections.begin,
+            "name": self.collections.name,
+            "discard": self.collections.discard,
+            "drop": self.collections.drop,
+            "rename": self.collections.rename,
+            "alias": self.collections.alias,
+        }
+
+    def rule(self) -> int:
+        """Become the coordinator; return the generation.
+
+        Raises:
+            ConflictError: `GV-602`, a process writes to the directory; `GV-538`, replaced before.
+            StorageError: the store cannot be written, or not safely: `GV-531`.
+        """
+        with self.writing() as generation:
+            return generation
+
+    def call(self, message: CallCoordinator, _: float) -> Called:
+        """Do what a client wants with names.
+
+        Raises:
+            GpuvecError: what comes of it embedded.
+            UnsupportedError: `GV-746`, there is no such method.
+        """
+        method = self._methods.get(message.method)
+        if method is None:
+            raise errors.not_from_here(message.method)
+        return Called(value=method(**message.arguments))
+
+    def ids(self) -> dict[str, str]:
+        """Return id to name of all collections, also of those that are being filled."""
+        root = self.root()
+        named = {}
+        for name in root.names():
+            _, collection_id = root.resolve(name)
+            named[collection_id] = name
+        return {**self.begun, **named}
+
+    def tend(self) -> bool:
+        """Delete what was dropped; return whether this is still the coordinator.
+
+        Raises:
+            StorageError: the store fails; or `GV-613`, its folder was moved.
+        """
+        self._place.check()
+        if self._writer.is_look_due(self._clock.monotonic_s()) and self._is_replaced():
+            return False
+        with self._lock:
+            if not self._closed:
+                self.dropped.delete()
+        return not self._writer.replaced
+
+
+class _Collections(Collections):
+    """See `Collections`: what clients ask for may be asked for twice, and owners end first."""
+
+    _engine: CoordinatorEngine
+
+    def __init__(self, engine: CoordinatorEngine, disown: Callable[[str], None]) -> None:
+        super().__init__(engine)
+        self._disown = disown
+
+    def create_whole(
+        self, collection_id: str, name: str, schema: Schema, then: Sequence[Change], channels: int
+    ) -> None:
+        """Create a collection with an id that the client made; done before, it is done."""
+        with self._engine.writing():
+            if self._engine.names.root.id_of(name) != collection_id:
+                super().begin(collection_id, name, schema, then, channels)
+                self.name(collection_id, name)
+
+    def begin(
+        self, collection_id: str, name: str, schema: Schema, then: Sequence[Change], channels: int
+    ) -> None:
+        """See `Collections.begin`; done before, it is done."""
+        if collection_id not in self._engine.begun:
+            super().begin(collection_id, name, schema, then, channels)
+            self._engine.begun[collection_id] = name
+
+    def name(self, collection_id: str, name: str) -> None:
+        """See `Collections.name`; done before, it is done."""
+        with self._engine.writing():
+            if self._engine.names.root.id_of(name) != collection_id:
+                super().name(collection_id, name)
+            self._engine.begun.pop(collection_id, None)
+
+    def discard(self, collection_id: str, name: str) -> None:
+        """See `Collections.discard`."""
+        self._engine.begun.pop(collection_id, None)
+        self._disown(collection_id)
+        super().discard(collection_id, name)
+
+    def drop(self, name: str) -> None:
+        """See `Collections.drop`."""
+        with self._engine.writing():
+            _, collection_id = self._engine.names.root.resolve(name)
+            self._engine.names.root.drop(name)  # refuses an alias
+        self._disown(collection_id)
+        super().drop(name)

@@ -1,0 +1,330 @@
+"""`NodeEngine`: the engine of a worker: it owns collections granted to it, and follows all others.
+
+A collection is owned by the coordinator's word (`gpuvec.cluster.grants`); its channels are claimed
+at the first write. What embedded is the database's generation, is here that of the coordinator who
+granted. Names are the coordinator's: a node only reads them.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.api.engine import Engine
+from gpuvec.clock import Clock
+from gpuvec.cluster.at_owner import AtOwner
+from gpuvec.cluster.grants import Grants
+from gpuvec.cluster.warmth import Warmth
+from gpuvec.cluster_messages import (
+    Called,
+    CallOwner,
+    Disown,
+    Done,
+    LoadSegments,
+    NodeReport,
+    Own,
+    PlanRead,
+    ReadPart,
+    ReleaseSegments,
+    Write,
+)
+from gpuvec.messages import WriteReply
+from gpuvec.node.shards import Channels
+from gpuvec.query.session import new_session, share_memory
+from gpuvec.storage.open import Store
+from gpuvec.types import NodeId
+
+_LOST = ("GV-523", "GV-527", "GV-529")  # what a log says to an owner who was replaced
+
+
+class NodeEngine(Engine):
+    """One database on one node. Safe for use by several threads.
+
+    Args:
+        store: where it lies.
+        where: its path, for messages.
+        node: who this is.
+        durability, clock, flush_bytes, age_s, segment_bytes: see `Engine`.
+
+    Attributes:
+        MESSAGES: the classes that `handle` takes.
+        grants: what it owns.
+    """
+
+    MESSAGES = (
+        Own, Disown, LoadSegments, ReleaseSegments, Write, CallOwner, PlanRead, ReadPart
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        store: Store,
+        where: str,
+        *,
+        node: NodeId,
+        durability: str,
+        clock: Clock | None = None,
+        flush_bytes: int,
+        age_s: float,
+        segment_bytes: int = 1 << 30,
+    ) -> None:
+        super().__init__(
+            store,
+            where,
+            durability=durability,
+            clock=clock,
+            flush_bytes=flush_bytes,
+            age_s=age_s,
+            segment_bytes=segment_bytes,
+        )
+        self.node = node
+        self.committer_name = f"{self.committer_name}:{node}"
+        self.grants = Grants(node, self._clock.monotonic_s)
+        self._named: set[str] = set()  # collections that had a name, so without one are dropped
+        session = new_session(None, device="cpu")
+        if self.files is not None:
+            session = share_memory(session, self.files.resident)
+        self.reads: Any = None
+        self._at_owner = AtOwner(self, session)
+        self._warmth = Warmth(self)
+        self._table: dict[type, Callable[[Any, float], Any]] = {
+            Own: self._own,
+            Disown: self._disown,
+            LoadSegments: self._load,
+            ReleaseSegments: self._release,
+            Write: self._write,
+            CallOwner: self._call,
+            PlanRead: self._plan,
+            ReadPart: self._answer,
+        }
+
+    def handle(self, message: Any, deadline_s: float) -> Any:
+        """Return the answer to a message of `MESSAGES`, or raise what the caller shall raise."""
+        return self._table[type(message)](message, deadline_s)
+
+    # Orders of the coordinator
+
+    def heard(self, sent_s: float, renewed: Mapping[str, int]) -> None:
+        """Note the answer to a report: leases go on from when it was sent.
+
+        Args:
+            sent_s: monotonic seconds, before it was sent.
+            renewed: by collection, the terms that go on.
+        """
+        self.grants.heard(sent_s, renewed)
+
+    def _own(self, order: Own, _: float) -> Done:
+        self.grants.own(order)
+        self._know(order.collection_id)
+        with self._lock:
+            self._check_usable()
+            self._begin()  # of maintenance
+        return Done()
+
+    def _disown(self, order: Disown, _: float) -> Done:
+        generation = order.generation
+        self.grants.end(order)
+        channel = self.channels.peek(order.collection_id)
+        if channel is not None and channel.owned:
+            self._hand_over(channel, generation, save=not order.dropped)
+        self.builds.forget(order.collection_id)
+        self.names.forget(order.collection_id)
+        return Done()
+
+    def _hand_over(self, channel: Channels, generation: int, *, save: bool) -> None:
+        """End writing to a collection; the log holds what could not be saved in files."""
+        try:
+            if save:
+                channel.flush(generation)
+        except errors.GpuvecError as error:
+            self._tell_loss(channel.collection_id, error)
+        finally:
+            channel.close()
+
+    def _tell_loss(self, collection_id: str, error: errors.GpuvecError) -> None:
+        if error.code not in (*_LOST, "GV-741"):
+            text = f"{collection_id} was handed over without a flush: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+    def _load(self, order: LoadSegments, _: float) -> Done:
+        self._know(order.collection_id)
+        self._warmth.load(order.collection_id, order.segments)
+        return Done()
+
+    def _release(self, order: ReleaseSegments, _: float) -> Done:
+        self._warmth.release(order.collection_id, order.segments)
+        return Done()
+
+    # Calls of clients
+
+    def _write(self, message: Write, deadline_s: float) -> WriteReply:
+        collection_id = message.request.collection_id
+        self.grants.check_term(collection_id, message.term)
+        self._know(collection_id)
+        self.oracle.observe(message.seen)
+        reply: WriteReply = self._submit(message.request, deadline_s)
+        return reply
+
+    def _call(self, message: CallOwner, deadline_s: float) -> Called:
+        self.grants.generation(message.collection_id)
+        self._know(message.collection_id)
+        return self._at_owner.call(message, deadline_s)
+
+    def _plan(self, message: PlanRead, _: float) -> Any:
+        return self.reads.plan(message)
+
+    def _answer(self, message: ReadPart, _: float) -> Any:
+        return self.reads.answer(message)
+
+    # What the embedded engine decides by its generation
+
+    def generation_of(self, collection_id: str) -> int:
+        """See `Engine.generation_of`; `GV-741` where another node owns it, or none."""
+        return self.grants.generation(collection_id)
+
+    def permit(self, collection_id: str) -> None:
+        """See `Engine.permit`."""
+        self.grants.permit(collection_id)
+
+    def writable(self) -> Sequence[Channels]:
+        """Return the open channels of the collections that this node owns."""
+        return [c for c in self.channels.all() if c.collection_id in self.grants]
+
+    @contextmanager
+    def writing(self, collection_id: str = "") -> Iterator[int]:
+        """Hold the engine's lock as the owner of a collection; yield the generation."""
+        with self._lock:
+            self._check_usable()
+            generation = self.grants.generation(collection_id)
+            with self._ruling(collection_id):
+                yield generation
+
+    @contextmanager
+    def _ruling(self, collection_id: str) -> Iterator[None]:
+        """Tell that another is the owner, where the log says so."""
+        try:
+            yield
+        except errors.UnavailableError as error:
+            if error.code in _LOST:
+                self._lose(collection_id)
+                outcome = error.details.get("outcome", "unknown")
+                raise errors.not_owner(collection_id, self.node, outcome=outcome) from error
+            raise
+
+    def _lose(self, collection_id: str) -> None:
+        self.grants.drop(collection_id)
+        channel = self.channels.peek(collection_id)
+        if channel is not None:
+            channel.close()
+
+    def _told(self, collection_id: str, answers: Sequence[Any]) -> Sequence[Any]:
+        lost = [a for a in answers if isinstance(a, errors.UnavailableError)]
+        if not lost or self.channel(collection_id).owned:
+            return answers
+        return [
+            errors.not_owner(collection_id, self.node, outcome=a.details.get("outcome", "unknown"))
+            if isinstance(a, errors.UnavailableError)
+            else a
+            for a in answers
+        ]
+
+    def channel(self, collection_id: str) -> Channels:
+        """See `Engine.channel`; without a lease it first looks whether it still owns them."""
+        found = super().channel(collection_id)
+        if found.owned and not self.grants.is_sure(collection_id):
+            found.confirm()
+        return found
+
+    def _know(self, collection_id: str) -> None:
+        """Learn a collection's name; one that is being filled is called by its id."""
+        names = self.names
+        if names.root.name_of(collection_id) is None:
+            with self._lock:
+                self._check_usable()
+                names.follow()
+        if names.root.name_of(collection_id) is not None:
+            self._named.add(collection_id)
+        elif collection_id in self.grants and collection_id not in self._named:
+            names.expect(collection_id, names.filled(collection_id) or collection_id)
+
+    # Life
+
+    def _maintain(self) -> None:
+        self._place.check()
+        with self._lock:
+            self.names.follow()
+            for channel in self.channels.all():
+                collection_id = channel.collection_id
+                if self.names.root.name_of(collection_id) is not None:
+                    self._named.add(collection_id)
+                elif collection_id in self._named:
+                    self.grants.drop(collection_id)
+                    self.channels.retire(collection_id, collection_id)
+                    self.builds.forget(collection_id)
+        self.maintenance.tend()
+
+    def _save(self) -> None:
+        for channel in self.channels.all():
+            if channel.owned:
+                generation = self.grants.generation(channel.collection_id)
+                self._hand_over(channel, generation, save=True)
+                self.grants.drop(channel.collection_id)
+
+    def close(self) -> None:
+        """Save what it owns in files, and let go of everything."""
+        self._warmth.stop()
+        if self.reads is not None:
+            self.reads.close()
+        super().close()
+
+    def tend(self) -> None:
+        """Do what is due with each report: let idle reads go."""
+        if self.reads is not None:
+            self.reads.tend()
+
+    @property
+    def held(self) -> Mapping[str, tuple[Any, ...]]:
+        """By collection, the segments that are open and warm."""
+        return self._warmth.held()
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of what is warm."""
+        return self._warmth.size_bytes()
+
+
+def report_of(
+    node: NodeId,
+    incarnation: str,
+    engines: Mapping[str, NodeEngine],
+    *,
+    queue: int = 0,
+    latency_s: float = 0.0,
+) -> NodeReport:
+    """Return what a node tells the coordinator.
+
+    Args:
+        node: who it is.
+        incarnation: since when.
+        engines: by identity of the database.
+        queue: calls that wait or run.
+        latency_s: p95 of searches of late.
+    """
+    entries = {
+        identity: {c.collection_id: c.channels[0].entry_id for c in engine.writable()}
+        for identity, engine in engines.items()
+    }
+    return NodeReport(
+        node=node,
+        incarnation=incarnation,
+        held={identity: engine.held for identity, engine in engines.items()},
+        owned={identity: engine.grants.terms() for identity, engine in engines.items()},
+        statuses={
+            identity: tuple(c.status() for c in engine.writable())
+            for identity, engine in engines.items()
+        },
+        entries=entries,
+        memory_used=sum(engine.memory_used for engine in engines.values()),
+        queue=queue,
+        latency_s=latency_s,
+    )

@@ -1,0 +1,104 @@
+"""From a `DatabaseRef` to the engine of a role; each process opens the store for itself."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.coordinator_engine import CoordinatorEngine
+from gpuvec.cluster.node_engine import NodeEngine
+from gpuvec.cluster_messages import DatabaseRef
+from gpuvec.query.spread import Nodes
+from gpuvec.rpc import Transport
+from gpuvec.settings import config
+from gpuvec.storage.disk_cache import disk_cache
+from gpuvec.storage.memory import MemoryStore
+from gpuvec.storage.network import NetworkStore
+from gpuvec.storage.open import Store, open_store
+from gpuvec.storage.outside import kind_of_place
+from gpuvec.storage.remote_files import RemoteFiles
+from gpuvec.types import NodeId
+
+
+def reference(
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    durability: str | None = None,
+) -> DatabaseRef:
+    """Return how every process of a cluster opens a database.
+
+    Args:
+        path: as `gpuvec.connect` takes it; one of this machine must be the same on all.
+        storage_options: of a bucket's store.
+        durability: None: the setting.
+
+    Raises:
+        QueryError: `GV-514`, an empty path.
+        UnsupportedError: `GV-740`, a store in the memory of this process; see also `open_store`.
+    """
+    text = os.fspath(path)
+    if not text.strip():
+        raise errors.empty_path()
+    chosen = config["durability"] if durability is None else durability
+    store = open_store(text, storage_options, durability=chosen)
+    try:
+        if isinstance(store, MemoryStore):
+            raise errors.not_shared(text)
+        identity = store.identity
+    finally:
+        store.close()
+    options = None if storage_options is None else dict(storage_options)
+    if kind_of_place(text) == "file":
+        text = identity  # other processes have other working directories
+    return DatabaseRef(identity=identity, url=text, storage_options=options, durability=str(chosen))
+
+
+def open_coordinator(ref: DatabaseRef, *, disown: Callable[[str], None]) -> CoordinatorEngine:
+    """Return the coordinator's engine, which does not rule yet; see `CoordinatorEngine.rule`."""
+    engine = CoordinatorEngine(_store(ref), ref.url, disown=disown, **_wiring(ref))
+    engine.storage_options = ref.storage_options
+    return engine
+
+
+def open_node(ref: DatabaseRef, *, node: NodeId) -> NodeEngine:
+    """Return a node's engine, which owns nothing yet."""
+    engine = NodeEngine(_store(ref), ref.url, node=node, **_wiring(ref))
+    engine.storage_options = ref.storage_options
+    return engine
+
+
+def open_client(
+    ref: DatabaseRef, *, transport: Transport, nodes: Nodes | None = None
+) -> ClusterEngine:
+    """Return a client's engine; the coordinator holds the database until it is closed.
+
+    Raises:
+        UnavailableError: no coordinator answers.
+        GpuvecError: why the coordinator cannot hold the database.
+    """
+    wiring = _wiring(ref)
+    del wiring["durability"]
+    engine = ClusterEngine(_store(ref), ref, transport=transport, nodes=nodes, **wiring)
+    try:
+        engine.open()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _store(ref: DatabaseRef) -> Store:
+    store = open_store(ref.url, ref.storage_options, durability=ref.durability)
+    if isinstance(store, NetworkStore):
+        store.files = RemoteFiles(store, disk_cache())
+    return store
+
+
+def _wiring(ref: DatabaseRef) -> dict[str, Any]:
+    return {
+        "durability": ref.durability,
+        "flush_bytes": int(config["flush.size_bytes"]),
+        "age_s": float(config["flush.age_s"]),
+        "segment_bytes": int(config["compact.size_bytes"]),
+    }

@@ -1,0 +1,75 @@
+"""`RemoteWork`: a job that runs at the owner of a collection, as its client sees it."""
+
+import time
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.api.job import Status
+from gpuvec.cluster.at_owner import JobState, Ticket
+from gpuvec.cluster.client_engine import ClusterEngine
+
+_FRESH_S = 0.05  # so long an answer counts
+
+
+class RemoteWork:
+    """See `gpuvec.api.job.Work`.
+
+    Args:
+        engine: of the client.
+        collection_id: whose owner does it.
+        ticket: what the owner calls it.
+    """
+
+    def __init__(self, engine: ClusterEngine, collection_id: str, ticket: Ticket) -> None:
+        self._engine = engine
+        self._id = collection_id
+        self.job_id = ticket.job_id
+        self.what = ticket.what
+        self.rows = self.size = max(1, ticket.size)
+        self.is_new = ticket.is_new
+        self._seen: tuple[float, JobState] | None = None
+
+    def status(self) -> Status:
+        """See `Work.status`."""
+        return self._look().status
+
+    def share(self) -> float:
+        """See `Work.share`."""
+        return self._look().share
+
+    def pause(self, timeout_s: float) -> None:
+        """See `Work.pause`."""
+        time.sleep(min(timeout_s, _FRESH_S))
+
+    def result(self) -> Any:
+        """See `Work.result`."""
+        return self._ask("result")
+
+    def cancel(self) -> None:
+        """See `Work.cancel`."""
+        self._ask("cancel")
+
+    def resume(self) -> None:
+        """Go on where it was."""
+        self._ask("resume")
+
+    def _look(self) -> JobState:
+        seen = self._seen
+        if seen is not None and (seen[1].status != "running" or _is_fresh(seen[0])):
+            return seen[1]
+        found: JobState = self._ask("look")
+        self._seen = time.monotonic(), found
+        return found
+
+    def _ask(self, action: str) -> Any:
+        self._seen = None
+        try:
+            return self._engine.call_owner(self._id, "job", self.job_id, action)
+        except errors.JobError as error:
+            if error.code == "GV-747":
+                raise errors.job_lost(self.what, self.job_id) from None
+            raise
+
+
+def _is_fresh(seen_s: float) -> bool:
+    return time.monotonic() - seen_s < _FRESH_S

@@ -1,0 +1,49 @@
+"""Warnings that are given while a node works for a client: gathered, so that the client gives them.
+
+Python's own way to record warnings is for a whole process; here each thread has its own list.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Told = tuple[type[Warning], str]
+
+_here = threading.local()
+
+
+@contextmanager
+def gathered() -> Iterator[list[Told]]:
+    """Yield the list to which this thread's warnings go within the block, instead of to people."""
+    _install()
+    before = getattr(_here, "told", None)
+    told: list[Told] = []
+    _here.told = told
+    try:
+        yield told
+    finally:
+        _here.told = before
+
+
+def give(told: Sequence[Told], *, stacklevel: int) -> None:
+    """Give warnings that were gathered elsewhere."""
+    for category, text in told:
+        warnings.warn(text, category, stacklevel=stacklevel + 1)
+
+
+def _install() -> None:
+    show = warnings.showwarning
+    if getattr(show, "gathers", False):
+        return
+
+    def gather(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        told = getattr(_here, "told", None)
+        if told is None:
+            show(message, category, *where, **more)
+        else:
+            told.append((category, str(message)))
+
+    gather.gathers = True  # type: ignore[attr-defined]
+    warnings.showwarning = gather

@@ -1,0 +1,48 @@
+"""74x: who owns a collection in a cluster, and calls to the owner."""
+
+from gpuvec.errors.base import JobError, UnavailableError, UnsupportedError
+
+
+def not_owner(collection: str, node: str, *, outcome: str = "none") -> UnavailableError:
+    """Return the error for a write to a node that does not own the collection, or no longer."""
+    return UnavailableError(
+        "GV-741",
+        f'node "{node}" does not own "{collection}", or no longer does',
+        hint="another node does, or will soon; a retry with the same request id is safe",
+        details={"collection": collection, "node": node, "retryable": True, "outcome": outcome},
+    )
+
+
+def older_term(
+    collection: str, *, got: tuple[int, int], newest: tuple[int, int]
+) -> UnavailableError:
+    """Return the error for an order of a coordinator that was replaced, or that comes too late."""
+    return UnavailableError(
+        "GV-745",
+        f'an order about "{collection}" is of generation and term {got}, the newest is {newest}',
+        hint="nothing was changed; a newer coordinator decides",
+        details={
+            "collection": collection, "got": got, "newest": newest,
+            "retryable": False, "outcome": "none",
+        },
+    )  # fmt: skip
+
+
+def not_from_here(what: str) -> UnsupportedError:
+    """Return the error for work that only the owner of a collection can do."""
+    return UnsupportedError(
+        "GV-746",
+        f"{what} is done by the node that owns the collection, not by a client",
+        hint="call the method of the collection that a connection with cluster= gives",
+        details={"what": what},
+    )
+
+
+def job_lost(what: str, job_id: str) -> JobError:
+    """Return the error for a job whose node is gone."""
+    return JobError(
+        "GV-747",
+        f"the node that did the {what} is gone",
+        hint="the same call begins again, with what was done and noted before",
+        details={"job": job_id, "what": what},
+    )
