@@ -30,6 +30,14 @@ DEFAULTS: dict[str, Any] = {
     "store.grace_s": 15 * 60.0,  # files that nobody names are kept so long, for reads under way
     "cache.dir": None,  # files of buckets on the local disk; None: ~/.cache/gpuvec
     "cache.size_bytes": None,  # None: a tenth of the disk's free space, 100 GiB at most; 0: none
+    "consistency": "strong",  # of reads on a cluster; or "bounded", "session", "eventually"
+    "staleness_s": 5.0,  # of bounded reads, at most
+    "cluster.search_deadline_s": 300.0,  # for one step of a read
+    "cluster.write_deadline_s": 600.0,  # for a write, with all its attempts
+    "cluster.wait_s": 30.0,  # reads and writes wait so long while no node is there to ask
+    "cluster.ping_s": 1.0,  # a node that is late has so long to say that it lives
+    "cluster.hedge_share": 0.05,  # of calls, that are made twice when one is late; 0: none
+    "cluster.result_cache_bytes": 0,  # for answers of this client's reads; 0: none
 }
 
 
@@ -152,6 +160,15 @@ def _settings_class() -> "type[BaseSettings]":
         retention_s: float = Field(default=DEFAULTS["store.retention_s"], ge=0)
         grace_s: float = Field(default=DEFAULTS["store.grace_s"], gt=0)
 
+    class Cluster(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        search_deadline_s: float = Field(default=DEFAULTS["cluster.search_deadline_s"], gt=0)
+        write_deadline_s: float = Field(default=DEFAULTS["cluster.write_deadline_s"], gt=0)
+        wait_s: float = Field(default=DEFAULTS["cluster.wait_s"], ge=0)
+        ping_s: float = Field(default=DEFAULTS["cluster.ping_s"], gt=0)
+        hedge_share: float = Field(default=DEFAULTS["cluster.hedge_share"], ge=0, le=1)
+        result_cache_bytes: int = Field(default=DEFAULTS["cluster.result_cache_bytes"], ge=0)
+
     class Settings(BaseSettings):
         model_config = SettingsConfigDict(
             env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore"
@@ -165,6 +182,9 @@ def _settings_class() -> "type[BaseSettings]":
         compact: Compact = Compact()
         store: Store = Store()
         cache: Cache = Cache()
+        consistency: Literal["strong", "bounded", "session", "eventually"] = DEFAULTS["consistency"]
+        staleness_s: float = Field(default=DEFAULTS["staleness_s"], ge=0)
+        cluster: Cluster = Cluster()
 
     return Settings
 

@@ -15,6 +15,7 @@ from gpuvec.errors.memory import *  # noqa: F403
 from gpuvec.errors.ownership import *  # noqa: F403
 from gpuvec.errors.queries import *  # noqa: F403
 from gpuvec.errors.remote import *  # noqa: F403
+from gpuvec.errors.routing import *  # noqa: F403
 from gpuvec.errors.rows import *  # noqa: F403
 from gpuvec.errors.schemas import *  # noqa: F403
 from gpuvec.errors.seeing import *  # noqa: F403
