@@ -122,6 +122,16 @@ class TakeGeneration(Change):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLeases(Change):
+    """From here on nodes may hold leases of collections, each for so long; 0: none is out.
+
+    A next coordinator names no new owners until leases of the one before have run out.
+    """
+
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCollection(Change):
     """Name a collection whose own log has begun."""
 

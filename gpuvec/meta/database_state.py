@@ -11,10 +11,11 @@ from gpuvec.meta.changes import Change
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseState:
-    """The collections of a database, by name."""
+    """The collections of a database, by name, and how long leases of them may be out."""
 
     collections: Mapping[str, str] = field(default_factory=dict)  # name to collection id
     aliases: Mapping[str, str] = field(default_factory=dict)  # alias to name
+    lease_s: float = 0.0  # after the end of who ruled last; 0: no node holds any
 
     def resolve(self, name: str) -> str | None:
         """Return the id of the collection that a name or an alias stands for."""
@@ -26,6 +27,8 @@ class DatabaseState:
         match change:
             case changes.TakeGeneration():
                 return self
+            case changes.GrantLeases():
+                return replace(self, lease_s=change.lease_s)
             case changes.CreateCollection():
                 self._check_free(change.name)
                 collections[change.name] = change.collection_id
@@ -53,7 +56,11 @@ class DatabaseState:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal state."""
-        return {"collections": dict(self.collections), "aliases": dict(self.aliases)}
+        return {
+            "collections": dict(self.collections),
+            "aliases": dict(self.aliases),
+            "lease_s": self.lease_s,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

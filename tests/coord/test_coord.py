@@ -12,7 +12,7 @@ from gpuvec.coord.data_coord import (
     unbuilt,
 )
 from gpuvec.coord.root_coord import RootCoord
-from gpuvec.coord.tso import TimestampOracle
+from gpuvec.coord.tso import ClusterTime, TimestampOracle
 from gpuvec.messages import ChannelStatus
 from gpuvec.meta.catalog import CollectionState, DatabaseState, SegmentRecord
 from gpuvec.meta.changes import (
@@ -262,3 +262,36 @@ def test_a_failure_is_forgotten_when_somebody_asks_again_or_the_wish_changes():
     assert coord.waiting("c") == {build_of("a", 10, "j"): None}
     coord.note_ended(build_of("a", 10), RuntimeError("of a wish that is gone"), 2)
     assert coord.reconcile(2) == [build_of("a", 10, "j")]
+
+
+def test_in_a_cluster_timestamps_follow_the_coordinators_time():
+    clock = ManualClock(3_600_000)  # an hour ahead
+    oracle = TimestampOracle(clock)
+    clock.advance(5)
+    oracle.follow(7000, clock.monotonic_s())
+    assert oracle.next() == pack_timestamp(7000)
+    clock.advance(2)
+    clock.step_back(1000)
+    assert oracle.next() == pack_timestamp(9000), "also while nothing is heard of it"
+    oracle.follow(0, clock.monotonic_s())
+    assert oracle.next() == pack_timestamp(9000, 1)
+
+
+def test_timestamps_do_not_go_back_to_a_time_that_is_behind():
+    clock = ManualClock(3_600_000)
+    oracle = TimestampOracle(clock)
+    first = oracle.next()
+    oracle.follow(7000, clock.monotonic_s())
+    assert oracle.next() == first + 1 == oracle.last
+
+
+def test_a_clusters_time_is_behind_no_timestamp_and_never_goes_back():
+    clock = ManualClock(1000)
+    time = ClusterTime(clock, pack_timestamp(5000, 7))
+    assert time.now_ms() == 5000
+    time.observe(pack_timestamp(6000))
+    assert time.now_ms() == 6000
+    clock.advance(8)
+    assert time.now_ms() == 9000
+    clock.step_back(5)
+    assert time.now_ms() == 9000

@@ -23,6 +23,7 @@ from gpuvec.meta.changes import (
     DropIndex,
     DropPartition,
     Flush,
+    GrantLeases,
     InitCollection,
     MarkDead,
     RenameCollection,
@@ -100,6 +101,7 @@ CHANGES = [
     RenameCollection(old="a", new="b"),
     SetAlias(alias="x", name="a"),
     DropAlias(alias="x"),
+    GrantLeases(lease_s=3.0),
     INIT,
     AddField(name="tags", field_type=List(String(), nullable=True, default=["a"])),
     DropField(name="v"),
@@ -194,6 +196,14 @@ def test_a_name_is_never_taken_twice_and_must_exist(change):
     with pytest.raises(ConflictError, match="another change came first") as told:
         state.apply(change)
     assert told.value.code == "GV-525"
+
+
+def test_leases_may_be_out_until_somebody_says_otherwise():
+    state = DatabaseState().apply(GrantLeases(lease_s=3.0)).apply(TakeGeneration())
+    assert state.lease_s == 3.0
+    assert DatabaseState.from_json(state.to_json()) == state
+    assert state.apply(GrantLeases(lease_s=0.0)).lease_s == 0.0
+    assert DatabaseState.from_json({"collections": {}, "aliases": {}}).lease_s == 0.0
 
 
 def test_a_field_dropped_and_added_again_is_a_new_one():
