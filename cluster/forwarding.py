@@ -11,20 +11,18 @@ from os import PathLike
 from typing import Any
 
 from gpuvec.api.collection import Collection
-from gpuvec.api.database import Database
-from gpuvec.api.external import WRITES, ExternalCollection, ExternalSource
+from gpuvec.api.external import WRITES, ExternalCollection
 from gpuvec.api.frame import Frame, frame
 from gpuvec.api.index_report import IndexReport
 from gpuvec.api.indexes import show_building
 from gpuvec.api.job import Job
 from gpuvec.api.progress import progress
-from gpuvec.api.source import CollectionSource, WriteResult
+from gpuvec.api.source import WriteResult
 from gpuvec.api.tuning import Tuning
 from gpuvec.cluster.at_owner import METHODS, PlainTuning, Ticket
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.remote_job import RemoteWork
 from gpuvec.node.loader import AUTO
-from gpuvec.query.session import Session
 from gpuvec.storage.outside import kind_of_place, open_outside
 
 _POLL_S = 0.1
@@ -176,30 +174,3 @@ def _install() -> None:
 
 
 _install()
-
-
-class ClusterDatabase(Database):
-    """A database that a cluster serves; see `Database`.
-
-    Args:
-        engine: of this client.
-        session: of this client.
-        path: as the user wrote it.
-    """
-
-    _engine: ClusterEngine
-
-    def __init__(self, engine: ClusterEngine, session: Session) -> None:
-        super().__init__(engine.reference.identity, engine, session)
-
-    def close(self) -> None:
-        """Let go of the database; the cluster goes on serving it to others."""
-        if not self._closed:
-            self._closed = True
-            self._engine.close()
-
-    def _collection(self, collection_id: str) -> Collection:
-        if self._engine.state(collection_id).external is None:
-            source = CollectionSource(self._engine, collection_id)
-            return ClusterCollection(source, self._session)
-        return ClusterExternalCollection(ExternalSource(self._engine, collection_id), self._session)

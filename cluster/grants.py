@@ -1,9 +1,10 @@
 """Which collections a node owns, by the coordinator's word, and until when it may believe that.
 
-A grant is ordered by (generation, term). Its lease runs from the moment at which the node *sent* a
-report that was answered, so it never ends later here than the coordinator counts. While it lasts
-nobody else is named. Afterwards the node may go on to write, which the log's fence decides; it must
-not claim, and must look at the manifest before it answers a read as the owner.
+Terms order all words about a collection, also those of different coordinators. A lease comes only
+from the answer to a report, and runs from the moment at which that report was *sent*, so it never
+ends later here than the coordinator counts; while it lasts nobody else is named. Afterwards the
+node may go on to write, which the fence in the log decides; it must not claim, and must look at the
+manifest before it answers a read as the owner.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ NEVER = float("-inf")
 
 @dataclass(slots=True)
 class _Grant:
-    order: tuple[int, int]  # generation, term
+    generation: int
+    term: int
     lease_s: float
-    until_s: float
+    until_s: float = NEVER
 
 
 class Grants:
@@ -34,37 +36,48 @@ class Grants:
     def __init__(self, node: NodeId, now_s: Callable[[], float]) -> None:
         self._node = node
         self._now_s = now_s
-        self._heard_s = NEVER  # when the newest report that was answered had been sent
         self._held: dict[str, _Grant] = {}
-        self._newest: dict[str, tuple[int, int]] = {}  # order of the newest word, also of an end
+        self._newest: dict[str, int] = {}  # the highest term that was heard of
+        self._generation = 0  # the highest that was heard of
 
-    def own(self, order: Own) -> None:
-        """Note a grant; said twice, it is one.
+    def own(self, order: Own) -> bool:
+        """Note a grant, which has no lease yet; return whether it is news.
 
-        Raises:
-            UnavailableError: `GV-745`, a newer order came before.
-        """
-        given = order.generation, order.term
-        self._check(order.collection_id, given)
-        self._newest[order.collection_id] = given
-        until_s = self._heard_s + order.lease_s
-        self._held[order.collection_id] = _Grant(given, order.lease_s, until_s)
-
-    def end(self, order: Disown) -> None:
-        """Note that a grant is over: from here on nothing begins that needs it.
+        One of a lower term comes too late, and changes nothing.
 
         Raises:
-            UnavailableError: `GV-745`, a newer order came before.
+            UnavailableError: `GV-745`, a coordinator says so who was replaced.
         """
-        given = order.generation, order.term
-        self._check(order.collection_id, given)
-        self._newest[order.collection_id] = given
+        self._check(order)
+        if order.term <= self._newest.get(order.collection_id, 0):
+            return False
+        self._newest[order.collection_id] = order.term
+        held = self._held.get(order.collection_id)
+        until_s = NEVER if held is None else held.until_s
+        self._held[order.collection_id] = _Grant(
+            order.generation, order.term, order.lease_s, until_s
+        )
+        return True
+
+    def end(self, order: Disown) -> bool:
+        """Note that a grant is over: nothing that needs it begins from here on; return whether.
+
+        Raises:
+            UnavailableError: `GV-745`, a coordinator says so who was replaced.
+        """
+        self._check(order)
+        held = self._held.get(order.collection_id)
+        if held is not None and order.term < held.term:
+            return False
+        newest = self._newest.get(order.collection_id, 0)
+        self._newest[order.collection_id] = max(newest, order.term)
         self._held.pop(order.collection_id, None)
+        return True
 
-    def _check(self, collection_id: str, given: tuple[int, int]) -> None:
-        newest = self._newest.get(collection_id, given)
-        if given < newest:
-            raise errors.older_term(collection_id, got=given, newest=newest)
+    def _check(self, order: Own | Disown) -> None:
+        if order.generation < self._generation:
+            raise errors.older_generation(got=order.generation, newest=self._generation)
+        self._generation = order.generation
 
     def drop(self, collection_id: str) -> None:
         """Note that another owner, or a newer coordinator, was met in the log."""
@@ -72,10 +85,9 @@ class Grants:
 
     def heard(self, sent_s: float, renewed: Mapping[str, int]) -> None:
         """Note the answer to a report that was sent at `sent_s`, and the terms that go on."""
-        self._heard_s = max(self._heard_s, sent_s)
         for collection_id, term in renewed.items():
             grant = self._held.get(collection_id)
-            if grant is not None and grant.order[1] == term:
+            if grant is not None and grant.term == term:
                 grant.until_s = max(grant.until_s, sent_s + grant.lease_s)
 
     def generation(self, collection_id: str) -> int:
@@ -87,12 +99,12 @@ class Grants:
         grant = self._held.get(collection_id)
         if grant is None:
             raise errors.not_owner(collection_id, self._node)
-        return grant.order[0]
+        return grant.generation
 
     def check_term(self, collection_id: str, term: int) -> None:
         """Refuse a caller who knows of a later owner than this node, `GV-741`."""
         grant = self._held.get(collection_id)
-        if grant is None or term > grant.order[1]:
+        if grant is None or term > grant.term:
             raise errors.not_owner(collection_id, self._node)
 
     def permit(self, collection_id: str) -> None:
@@ -110,4 +122,4 @@ class Grants:
 
     def terms(self) -> dict[str, int]:
         """Return the term of each collection that is owned."""
-        return {name: grant.order[1] for name, grant in list(self._held.items())}
+        return {name: grant.term for name, grant in list(self._held.items())}

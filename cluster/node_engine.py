@@ -114,21 +114,21 @@ class NodeEngine(Engine):
         self.grants.heard(sent_s, renewed)
 
     def _own(self, order: Own, _: float) -> Done:
-        self.grants.own(order)
-        self._know(order.collection_id)
-        with self._lock:
-            self._check_usable()
-            self._begin()  # of maintenance
+        if self.grants.own(order):
+            self._know(order.collection_id)
+            with self._lock:
+                self._check_usable()
+                self._begin()  # of maintenance
         return Done()
 
     def _disown(self, order: Disown, _: float) -> Done:
-        generation = order.generation
-        self.grants.end(order)
-        channel = self.channels.peek(order.collection_id)
-        if channel is not None and channel.owned:
-            self._hand_over(channel, generation, save=not order.dropped)
-        self.builds.forget(order.collection_id)
-        self.names.forget(order.collection_id)
+        if self.grants.end(order):
+            channel = self.channels.peek(order.collection_id)
+            if channel is not None and channel.owned:
+                self._hand_over(channel, order.generation, save=not order.dropped)
+            self.builds.forget(order.collection_id)
+            if order.dropped:
+                self.names.forget(order.collection_id)
         return Done()
 
     def _hand_over(self, channel: Channels, generation: int, *, save: bool) -> None:

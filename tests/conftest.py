@@ -13,11 +13,13 @@ from gpuvec.testing.ceph import ceph_server, missing_programs
 from gpuvec.testing.servers import Server, moto_server, sftp_server
 
 STORES = ("local", "memory", "s3", "sftp")
+CLUSTERS = ("inprocess",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
     parser.addoption("--store", choices=STORES, default="local", help="where databases lie")
+    parser.addoption("--cluster", choices=CLUSTERS, help="let nodes of a cluster serve databases")
     parser.addoption("--soak-minutes", type=float, help="let each slow soak take so long")
     parser.addoption("--ceph", action="store_true", help="let the S3 server be Ceph, not moto")
 
@@ -31,10 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow (make slow)")
+    embedded = pytest.mark.skip(reason="embedded: about what one process does for itself")
     skip_gpu = pytest.mark.skip(reason=why) if (why := no_device()) else None
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
+        if "embedded" in item.keywords and config.getoption("--cluster"):
+            item.add_marker(embedded)
         if "gpu" in item.keywords and skip_gpu is not None:
             item.add_marker(skip_gpu)
 

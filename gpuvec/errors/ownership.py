@@ -13,19 +13,14 @@ def not_owner(collection: str, node: str, *, outcome: str = "none") -> Unavailab
     )
 
 
-def older_term(
-    collection: str, *, got: tuple[int, int], newest: tuple[int, int]
-) -> UnavailableError:
-    """Return the error for an order of a coordinator that was replaced, or that comes too late."""
+def older_generation(*, got: int, newest: int) -> UnavailableError:
+    """Return the error for an order of a coordinator that was replaced."""
     return UnavailableError(
         "GV-745",
-        f'an order about "{collection}" is of generation and term {got}, the newest is {newest}',
-        hint="nothing was changed; a newer coordinator decides",
-        details={
-            "collection": collection, "got": got, "newest": newest,
-            "retryable": False, "outcome": "none",
-        },
-    )  # fmt: skip
+        f"the order is of generation {got}; a coordinator of generation {newest} rules",
+        hint="nothing was changed",
+        details={"got": got, "newest": newest, "retryable": False, "outcome": "none"},
+    )
 
 
 def not_from_here(what: str) -> UnsupportedError:

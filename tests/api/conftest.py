@@ -14,6 +14,15 @@ import gpuvec as gv
 ROWS = 1200
 
 
+@pytest.fixture(scope="session", autouse=True)
+def connected(request) -> None:
+    """Let `gv.connect` reach what `--cluster` says."""
+    if request.config.getoption("--cluster") == "inprocess":
+        from gpuvec.testing.roles import RolesInProcess
+
+        gv.connect = RolesInProcess().connect
+
+
 @pytest.fixture
 def db(tmp_path, where) -> Iterator[gv.Database]:
     """An empty database in `shop`, closed after the test."""

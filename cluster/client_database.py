@@ -1,0 +1,102 @@
+"""`ClusterDatabase`: a database that a cluster serves, as its clients have it."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpuvec import errors
+from gpuvec.api.collection import Collection
+from gpuvec.api.database import Database
+from gpuvec.api.external import ExternalSource
+from gpuvec.api.source import CollectionSource
+from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
+from gpuvec.cluster.opening import open_client, reference
+from gpuvec.device.detect import resolve_device
+from gpuvec.query.session import Session, new_session, share_memory
+from gpuvec.rpc import Transport
+from gpuvec.settings import parse_memory
+
+
+class ClusterDatabase(Database):
+    """See `Database`. Made by `gpuvec.connect`; closing it leaves the cluster as it is.
+
+    Args:
+        engine: of this client.
+        session: of this client's part of queries.
+        path: as the user wrote it.
+        on_close: called when it has been closed.
+    """
+
+    _engine: ClusterEngine
+
+    def __init__(
+        self,
+        engine: ClusterEngine,
+        session: Session,
+        path: str,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(engine.reference.identity, engine, session)
+        self._path = path
+        self._on_close = on_close
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return self._path
+
+    def close(self) -> None:
+        """Let go of the database; the cluster goes on serving it to others. May be called again."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._engine.close()
+            finally:
+                self._on_close()
+
+    def _collection(self, collection_id: str) -> Collection:
+        if self._engine.state(collection_id).external is None:
+            source = CollectionSource(self._engine, collection_id)
+            return ClusterCollection(source, self._session)
+        return ClusterExternalCollection(ExternalSource(self._engine, collection_id), self._session)
+
+
+def open_database(
+    path: str | os.PathLike[str],
+    *,
+    transport: Transport,
+    storage_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    memory_limit: int | str | None = None,
+    durability: str | None = None,
+    on_close: Callable[[], None] = lambda: None,
+) -> ClusterDatabase:
+    """Open a database on the cluster that a transport reaches; see `gpuvec.connect`.
+
+    Args:
+        path: of the database.
+        transport: reaches coordinator and nodes.
+        storage_options: of a bucket's store.
+        device: of this process.
+        memory_limit: of this process.
+        durability: of all processes.
+        on_close: called when the database has been closed, or could not be opened.
+    """
+    try:
+        resolve_device(device)
+        try:
+            limit = parse_memory(memory_limit)
+        except ValueError as error:
+            raise errors.bad_setting(
+                "memory_limit", memory_limit, str(error), where="connect"
+            ) from None
+        ref = reference(path, storage_options, durability)
+        engine = open_client(ref, transport=transport)
+    except BaseException:
+        on_close()
+        raise
+    session = new_session(limit, device=device)
+    if engine.files is not None:
+        session = share_memory(session, engine.files.resident)
+    return ClusterDatabase(engine, session, os.fspath(path), on_close)

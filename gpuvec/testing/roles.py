@@ -1,0 +1,241 @@
+"""Coordinator and nodes of one database in this process: a cluster without a network."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gpuvec.connecting
+from gpuvec import errors
+from gpuvec.api.database import Database
+from gpuvec.cluster.client_database import open_database
+from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.node_engine import NodeEngine, report_of
+from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
+from gpuvec.cluster_messages import (
+    COORDINATOR,
+    CallCoordinator,
+    CloseDatabase,
+    DatabaseRef,
+    Disown,
+    Done,
+    FindOwner,
+    GetRoutes,
+    Hello,
+    OpenDatabase,
+    Opened,
+)
+from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
+from gpuvec.rpc import InProcessTransport
+from gpuvec.types import NodeId
+
+_TICK_S = 0.05
+_FIND_S = 5.0
+
+
+class Roles:
+    """One database with its coordinator and some nodes. Safe for use by several threads.
+
+    Args:
+        ref: of the database.
+        nodes: how many.
+
+    Attributes:
+        transport: reaches all of them.
+        nodes: by name.
+        coordinator: the engine that rules.
+    """
+
+    def __init__(self, ref: DatabaseRef, *, nodes: int = 2) -> None:
+        self.ref = ref
+        self.transport = InProcessTransport()
+        self.coordinator = open_coordinator(ref, disown=self._disown)
+        self.generation = self.coordinator.rule()
+        self._lock = threading.RLock()
+        self._coord = ClusterCoord(
+            ref.identity, self.generation, now_s=time.monotonic(), quarantine_s=0.0
+        )
+        self.transport.serve(COORDINATOR, self._answer)
+        self.nodes: dict[NodeId, NodeEngine] = {}
+        for number in range(nodes):
+            self.add_node(NodeId(f"node-{number}"))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gpuvec-roles", daemon=True)
+        self._thread.start()
+
+    def add_node(self, name: NodeId) -> NodeEngine:
+        """Let another node join."""
+        sent_s = time.monotonic()
+        engine = open_node(self.ref, node=name)
+        self.transport.serve(name, engine.handle)
+        hello = Hello(
+            node=name, incarnation="1", address=f"inproc://{name}", host="here",
+            memory_bytes=1 << 30, threads=1,
+        )  # fmt: skip
+        with self._lock:
+            self._coord.note_hello(hello, sent_s)
+            self.nodes[name] = engine
+        engine.heard(sent_s, {})
+        return engine
+
+    def client(self) -> ClusterEngine:
+        """Return the engine of another client."""
+        return open_client(self.ref, transport=self.transport)
+
+    def tick(self) -> None:
+        """Let nodes report, note what there is, and do what the coordinator wants."""
+        self._report()
+        for collection_id in self.coordinator.ids():
+            try:
+                found = self.coordinator.state(collection_id).segments.values()
+            except errors.NotFoundError:
+                continue
+            sizes = {s.segment_id: SegmentSize(s.size_bytes, s.row_count) for s in found}
+            with self._lock:
+                self._coord.note_collection(collection_id, sizes, time.monotonic())
+        self.coordinator.tend()
+        self._reconcile()
+
+    def _report(self) -> None:
+        for name, engine in list(self.nodes.items()):
+            sent_s = time.monotonic()
+            report = report_of(name, "1", {self.ref.identity: engine})
+            with self._lock:
+                reply = self._coord.note_report(report, time.monotonic())
+            engine.heard(sent_s, reply.renewed.get(self.ref.identity, {}))
+            engine.tend()
+
+    def _reconcile(self) -> None:
+        with self._lock:
+            commands = self._coord.reconcile(time.monotonic())
+        for command in commands:
+            try:
+                self.transport.call(command.node, command.message, deadline_s=5.0)
+            except errors.GpuvecError as error:
+                with self._lock:
+                    self._coord.note_failed(command, error, time.monotonic())
+            else:
+                with self._lock:
+                    self._coord.note_done(command)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TICK_S):
+            self.tick()
+
+    def _answer(self, message: Any, deadline_s: float) -> Any:
+        if isinstance(message, OpenDatabase):
+            return Opened(generation=self.generation)
+        if isinstance(message, CloseDatabase):
+            return Done()
+        if isinstance(message, FindOwner):
+            return self._find(message.collection_id)
+        if isinstance(message, CallCoordinator):
+            called = self.coordinator.call(message, deadline_s)
+            if message.method in ("create", "begin"):
+                with self._lock:
+                    self._coord.note_created(message.arguments["collection_id"])
+            return called
+        assert isinstance(message, GetRoutes), message
+        with self._lock:
+            return self._coord.whole_routes()
+
+    def _find(self, collection_id: str) -> Any:
+        if collection_id not in self.coordinator.ids():
+            raise errors.collection_gone(collection_id)
+        until_s = time.monotonic() + _FIND_S
+        while time.monotonic() < until_s:
+            with self._lock:
+                self._coord.want_owner(collection_id, time.monotonic())
+            self._reconcile()
+            with self._lock:
+                found = self._coord.owner(collection_id)
+            if found is not None:
+                self._report()  # which brings the lease
+                return found
+            time.sleep(0.005)
+        raise errors.no_such_node(f"owner of {collection_id}")
+
+    def _disown(self, collection_id: str) -> None:
+        with self._lock:
+            owner = self._coord.owner(collection_id)
+            self._coord.note_dropped(collection_id, time.monotonic())
+        if owner is not None:
+            order = Disown(
+                identity=self.ref.identity, collection_id=collection_id, dropped=True,
+                generation=self.generation, term=owner.term,
+            )  # fmt: skip
+            self.transport.call(owner.node, order, deadline_s=60.0)
+
+    def close(self) -> None:
+        """End nodes and coordinator."""
+        self._stop.set()
+        self._thread.join()
+        for engine in self.nodes.values():
+            engine.close()
+        with self._lock:
+            self._coord.close()
+        self.coordinator.close()
+
+
+class RolesInProcess:
+    """Opens databases as `gpuvec.connect` does, each on nodes of its own in this process.
+
+    Handles of one database share coordinator and nodes, which end with the last of them.
+
+    Args:
+        nodes: how many each database has.
+    """
+
+    def __init__(self, nodes: int = 2) -> None:
+        self._nodes = nodes
+        self._open: dict[str, tuple[Roles, list[int]]] = {}
+        self._lock = threading.RLock()
+
+    def connect(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cluster: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        memory_limit: int | str | None = None,
+        durability: str | None = None,
+    ) -> Database:
+        """See `gpuvec.connect`; a database in memory runs embedded."""
+        if cluster is not None or os.fspath(path).startswith("memory://"):
+            return gpuvec.connecting.connect(
+                path, cluster=cluster, storage_options=storage_options, device=device,
+                memory_limit=memory_limit, durability=durability,
+            )  # fmt: skip
+        ref = reference(path, storage_options, durability)
+        roles = self._roles(ref)
+        return open_database(
+            path,
+            transport=roles.transport,
+            storage_options=storage_options,
+            device=device,
+            memory_limit=memory_limit,
+            durability=durability,
+            on_close=lambda: self._release(ref.identity, roles),
+        )
+
+    def _roles(self, ref: DatabaseRef) -> Roles:
+        with self._lock:
+            known = self._open.get(ref.identity)
+            if known is None:
+                known = self._open[ref.identity] = Roles(ref, nodes=self._nodes), [0]
+            roles, handles = known
+            handles[0] += 1
+            return roles
+
+    def _release(self, identity: str, roles: Roles) -> None:
+        with self._lock:
+            known = self._open.get(identity)
+            if known is None or known[0] is not roles:
+                return
+            known[1][0] -= 1
+            if known[1][0]:
+                return
+            del self._open[identity]
+        roles.close()
