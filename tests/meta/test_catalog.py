@@ -145,7 +145,7 @@ def test_a_change_comes_back_from_json_as_it_was(change):
 
 def test_a_state_comes_back_from_json_as_it_was():
     state = after(
-        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[7], CHANGES[15],
+        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[8], CHANGES[16],
         DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)),
         wish(), add("a"), state=OWNED,
     )  # fmt: skip
