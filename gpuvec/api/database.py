@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gpuvec import errors
 from gpuvec.api.collection import Collection
@@ -16,6 +16,10 @@ from gpuvec.events import Event
 from gpuvec.node.shards import check_channel_count
 from gpuvec.query.build import whole_number
 from gpuvec.schema import Schema
+
+if TYPE_CHECKING:
+    from gpuvec.api.frame import Frame
+    from gpuvec.api.job import Job
 
 _engines: dict[
     str, tuple[Engine, list[int]]
@@ -258,6 +262,24 @@ class Database:
         """Give a collection another name; aliases follow."""
         self._check_open()
         self._engine.collections.rename(old, new)
+
+    def jobs(self) -> "list[Job[Frame]]":
+        """Return the batch jobs that `Frame.submit` made, the newest first; see `Job`."""
+        from gpuvec.api.jobs import all_jobs
+
+        self._check_open()
+        return all_jobs(self._engine, self._session)
+
+    def job(self, job_id: str) -> "Job[Frame]":
+        """Return a batch job, whichever process submitted it.
+
+        Raises:
+            NotFoundError: `GV-774`, there is no such job.
+        """
+        from gpuvec.api.jobs import one_job
+
+        self._check_open()
+        return one_job(self._engine, self._session, job_id)
 
     def stats(self) -> dict[str, Any]:
         """Return path, number of collections, and for a bucket what was read of its files.

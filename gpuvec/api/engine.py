@@ -19,6 +19,7 @@ from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.figures import events_of
 from gpuvec.api.glance import glance
+from gpuvec.api.job_host import JobHost, LocalJobs
 from gpuvec.api.leases import Leases, told_expired
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
@@ -72,6 +73,7 @@ class Engine:
         dropped: files of collections that are gone.
         leases: versions that are read here.
         maintenance: flushes, builds, compacts and collects.
+        jobs: where batch jobs run.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Engine:
         self.leases = Leases(self, self._clock)
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
         self.builds = self.maintenance.builds
+        self.jobs: JobHost = LocalJobs(self)
         transport = InProcessTransport()
         transport.serve(NODE, self._submit)
         self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
@@ -322,6 +325,7 @@ class Engine:
     def close(self) -> None:
         """Finish the writes under way, save what is worth it, let go of the database."""
         if self.usable:
+            self.jobs.stop()
             self.leases.stop()
         with self._lock:
             if self._closed:

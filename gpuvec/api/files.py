@@ -1,6 +1,7 @@
 """Rows of files as one Arrow dataset: globs of Parquet, CSV or Arrow, from any fsspec URL."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -19,8 +20,12 @@ FORMATS = {
 }
 
 
-def open_files(pattern: str) -> "ds.Dataset":
+def open_files(pattern: str, options: Mapping[str, Any] | None = None) -> "ds.Dataset":
     """Return the files that a path, URL or glob names, as one Arrow dataset.
+
+    Args:
+        pattern: what names them.
+        options: of the fsspec file system.
 
     Raises:
         NotFoundError: `GV-703`, no file matches.
@@ -30,7 +35,7 @@ def open_files(pattern: str) -> "ds.Dataset":
     import fsspec
     import pyarrow.dataset as ds
 
-    filesystem, path = fsspec.core.url_to_fs(pattern)
+    filesystem, path = fsspec.core.url_to_fs(pattern, **(options or {}))
     paths = sorted(filesystem.glob(path)) if any(c in path for c in "*?[") else [path]
     files = [found for found in paths if filesystem.isfile(found)]
     if not files:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from gpuvec.api.grouping import GroupBy
+    from gpuvec.api.job import Job
     from gpuvec.api.report import RecallReport
     from gpuvec.query.explain import PlanText
 
@@ -148,6 +150,8 @@ class Frame:
 
     def group_by(self, *names: str) -> "GroupBy":
         """Return groups of rows with equal values, for `.agg(...)` or `.head(n)`."""
+        from gpuvec.api.grouping import GroupBy
+
         build.group_head(self.plan, checked_names("group_by", names), 1)
         return GroupBy(self, names)
 
@@ -333,6 +337,29 @@ class Frame:
         rows = stream_rows(self.plan, self._session, None)
         write_parquet(rows, self._output, os.fspath(path), names)
 
+    def submit(
+        self, path: str | os.PathLike[str] | None = None, *, part_rows: int | None = None
+    ) -> "Job[Frame]":
+        """Run as a batch job: rows go to Parquet files, part by part, and a kill loses no part.
+
+        What is done is noted in the database, so any process can watch the job, end it or go on:
+        `db.jobs()`, `db.job(id)`. It reads the versions of now, whatever is written meanwhile;
+        files it reads must stay as they are. Its result is a frame of the written rows: those of
+        `collect`, in its order; where a collection gives the queries, in the order of its keys.
+
+        Args:
+            path: an empty or new folder, local or any fsspec URL; None: with the database.
+            part_rows: queries of one part, or rows where nothing is searched for; None: as many as
+                take about two seconds.
+
+        Raises:
+            AlreadyExistsError: `GV-366`, the folder is not empty.
+            UnsupportedError: `GV-771`, the frame reads no collection, or of several databases.
+        """
+        from gpuvec.api.jobs import submit
+
+        return submit(self.plan, self._session, path, part_rows)
+
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """Run, and hand the rows to any reader of Arrow streams."""
         from gpuvec.api.output import arrow_stream
@@ -358,24 +385,6 @@ class Frame:
 
     def _repr_html_(self) -> str:
         return frame_html(self.plan)
-
-
-class GroupBy:
-    """Groups of a frame's rows."""
-
-    def __init__(self, source: Frame, names: Sequence[str]) -> None:
-        self._source = source
-        self._names = tuple(names)
-
-    def agg(self, **aggregates: Expr) -> Frame:
-        """Return one row per group, its keys and aggregates, in order of first appearance."""
-        source = self._source
-        return source._with(build.group(source.plan, self._names, aggregates))
-
-    def head(self, n: int = 1) -> Frame:
-        """Return the first `n` rows of each group, in the order of the frame."""
-        source = self._source
-        return source._with(build.group_head(source.plan, self._names, n))
 
 
 def frame(data: Any, *, primary_key: str | None = None) -> Frame:

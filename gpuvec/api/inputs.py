@@ -63,10 +63,14 @@ class FileSource:
 
     name = ""
 
-    def __init__(self, pattern: str, primary_key: str | None) -> None:
+    def __init__(
+        self, pattern: str, primary_key: str | None, options: Mapping[str, Any] | None = None
+    ) -> None:
         from gpuvec.api.files import open_files  # brings pyarrow.dataset, and that pandas
 
-        dataset = open_files(pattern)
+        self.pattern = pattern
+        self.primary_key = primary_key
+        dataset = open_files(pattern, options)
         head = interop.to_rows(dataset.head(INFER_ROWS))
         schema = _schema_of(head, primary_key)
         fields = {

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from gpuvec import errors
 
 R = TypeVar("R", covariant=True)
-Status = Literal["running", "done", "failed", "cancelled"]
+Status = Literal["waiting", "running", "interrupted", "done", "failed", "cancelled"]
 _POLL_S = 0.2
 
 
@@ -20,7 +20,7 @@ class Work(Protocol[R]):
         """The work, for people."""
 
     def status(self) -> Status:
-        """Return how it stands."""
+        """Return how it stands; `interrupted`: nobody works on it any more."""
 
     def share(self) -> float:
         """Return how much is done, 0 to 1."""
@@ -39,7 +39,8 @@ class Job(Generic[R]):
     """Long work under way; `await job` and `job.wait()` return its result.
 
     It goes on whether anybody waits or not, until it is done, is cancelled, or the database is
-    closed; what an index lacks then is built when the collection is next written to.
+    closed; what an index lacks then is built when the collection is next written to. A batch job
+    can be resumed then, from any process, and goes on by itself in a cluster.
 
     Args:
         job_id: its name.
@@ -53,7 +54,11 @@ class Job(Generic[R]):
 
     @property
     def status(self) -> Status:
-        """`running`, `done`, `failed` or `cancelled`."""
+        """`running`, `done`, `failed` or `cancelled`.
+
+        A batch job may also be `waiting` for somebody who begins, and `interrupted`, when the
+        process that worked on it has ended: `resume` goes on.
+        """
         return self._work.status()
 
     @property
@@ -64,6 +69,10 @@ class Job(Generic[R]):
     @property
     def eta(self) -> float | None:
         """Seconds until it is done, by what it took so far; None while nothing is known."""
+        told = getattr(self._work, "eta", None)
+        if told is not None:
+            found: float | None = told()
+            return found
         share = self.progress
         if share >= 1.0:
             return 0.0
@@ -78,14 +87,15 @@ class Job(Generic[R]):
         Raises:
             QueryError: `GV-354`, timeout is no such number.
             DeadlineError: `GV-624`, it is not done in time; it goes on.
-            JobError: `GV-622`, it was cancelled. What it failed with is raised as it is.
+            JobError: `GV-622`, it was cancelled. What it failed with is raised as it is; of a batch
+                job `GV-770`, `GV-775` when it was cancelled, `GV-772` when nobody works on it.
         """
         given: Any = timeout
         number = isinstance(given, Real) and not isinstance(given, bool)
         if given is not None and not (number and float(given) >= 0):
             raise errors.bad_number("timeout", timeout, "seconds, at least 0, or None")
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self.status == "running":
+        while self.status in ("running", "waiting"):
             left = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
             if left <= 0:
                 raise errors.job_not_done(self._work.what, float(timeout or 0), self.progress)
@@ -93,20 +103,20 @@ class Job(Generic[R]):
         return self._work.result()
 
     def cancel(self) -> None:
-        """End it, and undo what is half done; nothing happens when it is not running."""
-        if self.status == "running":
+        """End it, and undo what is half done; nothing happens when it has ended already."""
+        if self.status in ("running", "waiting", "interrupted"):
             self._work.cancel()
 
     def resume(self) -> None:
-        """Go on after a failure or `cancel`, with what was done before; not while it is running.
+        """Go on with what was done before; nothing happens when it is running or done.
 
         Raises:
-            UnsupportedError: `GV-669`, another kind of job than an import.
+            UnsupportedError: `GV-669`, the building of an index.
         """
         resume = getattr(self._work, "resume", None)
         if resume is None:
             raise errors.cannot_resume(self._work.what)
-        if self.status in ("failed", "cancelled"):
+        if self.status in ("waiting", "failed", "cancelled", "interrupted"):
             resume()
 
     def __await__(self) -> Generator[Any, None, R]:

@@ -62,7 +62,7 @@ class CollectionSource:
     def __init__(self, engine: Engine, collection_id: str, partition: str | None = None) -> None:
         self.engine = engine
         self.collection_id = collection_id
-        self._partition = partition
+        self.partition = partition
         self._scanned: tuple[Schema, Scan] | None = None
 
     @property
@@ -91,12 +91,12 @@ class CollectionSource:
 
     def _part(self, found: Snapshot) -> Snapshot:
         """Return the source's part of a snapshot of the collection."""
-        if self._partition is None:
+        if self.partition is None:
             return found
         segments = tuple(
             segment
             for segment in found.segments
-            if isinstance(segment, VisibleSegment) and segment.partition == self._partition
+            if isinstance(segment, VisibleSegment) and segment.partition == self.partition
         )
         return replace(found, segments=segments)
 

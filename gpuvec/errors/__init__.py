@@ -11,6 +11,7 @@ from gpuvec.errors.filters import *  # noqa: F403
 from gpuvec.errors.hosting import *  # noqa: F403
 from gpuvec.errors.imports import *  # noqa: F403
 from gpuvec.errors.indexes import *  # noqa: F403
+from gpuvec.errors.jobs import *  # noqa: F403
 from gpuvec.errors.memory import *  # noqa: F403
 from gpuvec.errors.ownership import *  # noqa: F403
 from gpuvec.errors.queries import *  # noqa: F403

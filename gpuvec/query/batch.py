@@ -71,13 +71,14 @@ def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int)
 
 def array_blocks(queries: QueryArray) -> Iterator[Tile]:
     """Yield queries in memory as one block; their ids are row numbers."""
-    vectors, numbers = _usable(queries.vectors, np.arange(len(queries)))
+    numbers = np.arange(queries.first, queries.first + len(queries))
+    vectors, numbers = _usable(queries.vectors, numbers)
     yield Tile(vectors, arrow_numbers(numbers), None)
 
 
 def frame_blocks(queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool) -> Iterator[Tile]:
     """Yield the queries of each part of a query frame; rows with a null vector are left out."""
-    before = 0
+    before = queries.first
     for part in parts:
         numbers = np.arange(before, before + part.num_rows)
         before += part.num_rows

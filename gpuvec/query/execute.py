@@ -153,6 +153,17 @@ def _limit(run: Run, node: p.Limit) -> Iterator[Part]:
             return
 
 
+def _slice(run: Run, node: p.Slice) -> Iterator[Part]:
+    before = 0
+    for part in run.parts(node.input):
+        start, stop = max(node.start - before, 0), min(node.stop - before, part.num_rows)
+        if start < stop:
+            yield part.slice(start, stop)
+        before += part.num_rows
+        if before >= node.stop:
+            return
+
+
 def _sample(run: Run, node: p.Sample) -> Iterator[Part]:
     part = run.whole(node.input)
     if node.count >= part.num_rows:
@@ -203,6 +214,7 @@ _RUNNERS: dict[type[p.Plan], Callable[[Run, Any], Iterator[Part]]] = {
     p.WithColumns: _with_columns,
     p.Sort: _sort,
     p.Limit: _limit,
+    p.Slice: _slice,
     p.Sample: _sample,
     p.Join: _join,
     p.Concat: _concat,

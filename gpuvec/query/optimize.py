@@ -19,15 +19,16 @@ def optimize(node: Plan) -> Plan:
         return push_filter(optimize(node.input), node.predicate)
     if isinstance(node, p.Project) and isinstance(node.input, p.Project):
         return optimize(replace(node, input=node.input.input))
-    return _with_inputs(node, optimize)
+    return with_inputs(node, optimize)
 
 
 def apart(node: Plan) -> Plan:
     """Return the same plan where each node stands in one place, though a frame is used twice."""
-    return replace(_with_inputs(node, apart))
+    return replace(with_inputs(node, apart))
 
 
-def _with_inputs(node: Plan, change: Callable[[Plan], Plan]) -> Plan:
+def with_inputs(node: Plan, change: Callable[[Plan], Plan]) -> Plan:
+    """Return a node with `change` of each plan below it."""
     if isinstance(node, p.Concat):
         return replace(node, parts=tuple(map(change, node.parts)))
     if isinstance(node, p.Join):

@@ -163,6 +163,15 @@ class Limit(Plan):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Slice(Plan):
+    """Rows `start` to `stop` of the input, in its order; made by `gpuvec.query.cut` alone."""
+
+    input: Plan
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Sample(Plan):
     """`count` rows drawn without replacement, in the order of the input."""
 
@@ -230,9 +239,10 @@ class Describe(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class QueryArray:
-    """Queries in memory; their ids are row numbers from 0."""
+    """Queries in memory; their ids are row numbers from `first`."""
 
     vectors: VectorColumn
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -245,7 +255,7 @@ class QueryFrame:
     Attributes:
         plan: the query frame.
         vector: its vector column.
-        query_id: the column that names a query; None: the row number.
+        query_id: the column that names a query; None: the row number, from `first`.
         key: its primary key, for `exclude_self`.
     """
 
@@ -253,6 +263,7 @@ class QueryFrame:
     vector: str
     query_id: str | None
     key: str | None
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

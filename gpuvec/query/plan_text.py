@@ -117,6 +117,7 @@ _TITLES: dict[type[p.Plan], Callable[[Any], str]] = {
     p.WithColumns: _compute_title,
     p.Sort: _sort_title,
     p.Limit: lambda node: f"Limit {node.count:,}",
+    p.Slice: lambda node: f"Rows {node.start:,} to {node.stop:,}",
     p.Sample: _sample_title,
     p.Join: _join_title,
     p.Concat: lambda node: f"Concat {len(node.parts)} frames",
