@@ -1,6 +1,7 @@
 """How new a read must be, by level; every level is exact about the one version that it reads."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,19 +55,24 @@ class Seen:
     """The newest version of each collection that this client knows of. Thread-safe."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, Version] = {}
+        self._versions: Mapping[str, Version] = {}  # replaced, so that it is read without the lock
         self._lock = threading.Lock()
 
     def note(self, collection_id: str, version: Version) -> None:
         """Take in a version that was written or read."""
         with self._lock:
-            self._versions[collection_id] = max(version, self._versions.get(collection_id, 0))
+            if version > self._versions.get(collection_id, 0):
+                self._versions = {**self._versions, collection_id: version}
 
     def of(self, collection_id: str) -> Version:
         """Return the newest one; 0: none was seen."""
         return self._versions.get(collection_id, 0)
 
+    def newest(self) -> Version:
+        """Return the newest one of all collections; 0: none was seen."""
+        return max(self._versions.values(), default=0)
+
     def forget(self, collection_id: str) -> None:
         """Let go of a collection that was dropped."""
         with self._lock:
-            self._versions.pop(collection_id, None)
+            self._versions = {k: v for k, v in self._versions.items() if k != collection_id}

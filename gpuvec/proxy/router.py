@@ -5,61 +5,21 @@ answer of a node that was replaced since is as good as any. So all here is about
 quickest, who is late, who is gone. Without a coordinator the last routes serve on.
 """
 
-import random
-import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpuvec import errors, telemetry
-from gpuvec.cluster_messages import (
-    COORDINATOR,
-    Busy,
-    GetRoutes,
-    Ping,
-    PlanRead,
-    ReadPlan,
-    RouteDelta,
-    Stale,
-)
-from gpuvec.proxy.calls import Calls, Came
+from gpuvec import telemetry
+from gpuvec.cluster_messages import PlanRead, ReadPlan, RouteDelta, Stale
+from gpuvec.proxy.calls import Calls
 from gpuvec.proxy.consistency import Consistency, Guarantee, Seen, guarantee
-from gpuvec.proxy.fleet import Fleet, NodeFigures
-from gpuvec.proxy.hedging import Hedging
-from gpuvec.proxy.placing import Placer, Tried, Unit
-from gpuvec.proxy.route_table import RouteTable
-from gpuvec.proxy.scatter import Group, Scatter, Verdict
+from gpuvec.proxy.directory import Directory, Limits, limits_of_settings
+from gpuvec.proxy.fleet import NodeFigures
+from gpuvec.proxy.placing import Placer, Unit
+from gpuvec.proxy.scatter import Group, Verdict
+from gpuvec.proxy.step import Step
 from gpuvec.query.spread import Answered, Question, Replan, read_part
 from gpuvec.settings import config
 from gpuvec.types import NodeId, SegmentId, Version
-
-_FETCH_S = 5.0  # deadline of a fetch of the routes
-_FETCH_AGAIN_S = 0.5
-_BUSY_S = 0.1  # of a node that refused without saying for how long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long reads wait, in seconds; see the settings of the same names.
-
-    Attributes:
-        search_deadline_s: for one step of a read.
-        wait_s: while there is nobody to ask.
-        ping_s: for a sign of life of a node that is late.
-    """
-
-    search_deadline_s: float
-    wait_s: float
-    ping_s: float
-
-
-def limits_of_settings() -> Limits:
-    """Return the limits that the settings have now."""
-    return Limits(
-        search_deadline_s=config["cluster.search_deadline_s"],
-        wait_s=config["cluster.wait_s"],
-        ping_s=config["cluster.ping_s"],
-    )
 
 
 class Router:
@@ -85,54 +45,24 @@ class Router:
         seed: int = 0,
     ) -> None:
         self.identity = identity
-        self.calls = calls
-        self.table = RouteTable(identity)
         self.seen = Seen()
-        self.fleet = Fleet(seed=seed)
-        share = config["cluster.hedge_share"] if hedge_share is None else hedge_share
-        self.hedging = Hedging(share=share)
-        self.random = random.Random(seed)
-        self._learn = learn
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._fetching = False
-        self._fetch_from_s = float("-inf")  # not before
+        self.directory = Directory(
+            identity,
+            calls,
+            learn=learn,
+            limits=limits,
+            hedge_share=config["cluster.hedge_share"] if hedge_share is None else hedge_share,
+            seed=seed,
+        )
         self._plans: dict[str, tuple[ReadPlan, float]] = {}
 
-    # Routes
-
     def apply(self, delta: RouteDelta) -> None:
-        """Take in routes that the coordinator pushed or sent; waits for nothing."""
-        if delta.identity != self.identity:
-            return
-        self.table.apply(delta)
-        routes = self.table.routes
-        self.fleet.learn(routes.nodes.values())
-        for line in routes.nodes.values():
-            self._learn(line.node, line.address)
+        """Take in routes that the coordinator pushed; waits for nothing."""
+        self.directory.apply(delta)
 
-    def refresh(self, *, force: bool = False) -> None:
-        """Begin to fetch all routes, if some are missing; waits for nothing.
-
-        Args:
-            force: also if none is known to be missing: a push may have been lost.
-        """
-        now_s = self.calls.now_s()
-        with self._lock:
-            wanted = (force or self.table.behind) and now_s >= self._fetch_from_s
-            if self._fetching or not wanted:
-                return
-            self._fetching = True
-            self._fetch_from_s = now_s + _FETCH_AGAIN_S
-        message = GetRoutes(identity=self.identity)
-        self.calls.begin(COORDINATOR, message, deadline_s=_FETCH_S, then=self._fetched)
-
-    def _fetched(self, came: Came) -> None:
-        self._fetching = False
-        if isinstance(came.reply, RouteDelta):
-            self.apply(came.reply)
-
-    # Reading
+    def refresh(self) -> None:
+        """Begin to fetch all routes, since a push may have been lost; waits for nothing."""
+        self.directory.refresh(force=True)
 
     def note_seen(self, collection_id: str, version: Version) -> None:
         """Note a version that this client wrote, so that no read of it is older."""
@@ -140,7 +70,7 @@ class Router:
 
     def forget(self, collection_id: str) -> None:
         """Let go of a collection that was dropped."""
-        self.table.forget_collection(collection_id)
+        self.directory.table.forget_collection(collection_id)
         self.seen.forget(collection_id)
         self._plans.pop(collection_id, None)
 
@@ -149,7 +79,7 @@ class Router:
         level = Consistency(config["consistency"])
         seen = self.seen.of(collection_id) if version is None else 0
         wanted = guarantee(level, seen=seen, staleness_s=config["staleness_s"])
-        asked_s = self.calls.now_s()
+        asked_s = self.directory.calls.now_s()
         known = self._plans.get(collection_id)
         if version is None and known is not None and _serves(known, wanted, asked_s):
             return known[0]
@@ -184,7 +114,13 @@ class Router:
             return []
         rows_of = {**rows, None: plan.growing_rows}
         total = max(1, sum(rows_of[unit] for unit in units))
-        placer = Placer(plan.collection_id, self.fleet, plan=plan, near=near, rng=self.random)
+        placer = Placer(
+            plan.collection_id,
+            self.directory.fleet,
+            plan=plan,
+            near=near,
+            rng=self.directory.random,
+        )
 
         def message(of: Sequence[Unit]) -> Any:
             named = [unit for unit in of if unit is not None]
@@ -204,12 +140,14 @@ class Router:
 
         kind = (type(question).__name__, cost.bit_length() // 2)
         with telemetry.span("scatter", collection=plan.collection_id, parts=len(units)):
-            groups = _Step(self, placer, message, judge, kind=kind).run(units, self._limits())
+            groups = Step(self.directory, placer, message, judge, kind=kind).run(
+                units, self.directory.limits()
+            )
         return [_answered(group) for group in groups]
 
     def figures(self) -> list[NodeFigures]:
         """Return what this client saw of each node."""
-        return self.fleet.figures()
+        return self.directory.fleet.figures()
 
     def _ask_plan(self, collection_id: str, version: Version | None, wanted: Guarantee) -> ReadPlan:
         message = PlanRead(
@@ -224,9 +162,9 @@ class Router:
             newer = version is not None or reply.version >= wanted.seen
             return Verdict.ANSWER if newer else Verdict.BEHIND
 
-        placer = Placer(collection_id, self.fleet, rng=self.random)
-        step = _Step(self, placer, lambda units: message, judge, kind=None)
-        plan: ReadPlan = step.run([None], self._limits())[0].reply
+        placer = Placer(collection_id, self.directory.fleet, rng=self.directory.random)
+        step = Step(self.directory, placer, lambda units: message, judge, kind=None)
+        plan: ReadPlan = step.run([None], self.directory.limits())[0].reply
         return plan
 
 
@@ -244,148 +182,3 @@ def _answered(group: Group) -> Answered:
         answer=group.reply,
         seconds=group.seconds,
     )
-
-
-class _Step:
-    """One question under way: does what its `Scatter` wants done, and waits."""
-
-    def __init__(
-        self,
-        router: Router,
-        placer: Placer,
-        message: Callable[[Sequence[Unit]], Any],
-        judge: Callable[[NodeId, Any], Verdict],
-        *,
-        kind: Hashable | None,
-    ) -> None:
-        self._router = router
-        self._placer = placer
-        self._message = message
-        self._judge = judge
-        self._kind = kind
-        self._calls = router.calls
-        self._inbox = router.calls.inbox()
-        self._numbers = 0
-        self._deadline_s = 0.0
-        self._ping_s = 0.0
-        self._incarnations: dict[NodeId, str] = {}
-
-    def run(self, units: Iterable[Unit], limits: Limits) -> list[Group]:
-        """Return the groups that together answer for every unit once."""
-        begun_s = self._calls.now_s()
-        self._deadline_s = begun_s + limits.search_deadline_s
-        self._ping_s = limits.ping_s
-        scatter = Scatter(
-            units,
-            self,
-            now_s=begun_s,
-            deadline_s=self._deadline_s,
-            patience_s=limits.wait_s,
-            ping_s=limits.ping_s,
-            backoff=lambda seconds: seconds * self._router.random.uniform(0.5, 1.0),
-        )
-        while not scatter.done:
-            item = self._inbox.get(scatter.wake_s)
-            now_s = self._calls.now_s()
-            if item is not None:
-                scatter.came(item[0], item[1], now_s)
-            going_on = scatter.tick(now_s)
-            if not (going_on or scatter.done):
-                raise self._incomplete(scatter, now_s - begun_s)
-        if scatter.retries:
-            telemetry.READ_RETRIES.add(scatter.retries)
-        return scatter.answers()
-
-    def _incomplete(self, scatter: Scatter, seconds: float) -> Exception:
-        missing = [unit or "rows of the log" for unit in scatter.missing()]
-        return errors.read_incomplete(self._placer.collection_id, missing, seconds, scatter.cause)
-
-    # What a scatter needs done
-
-    def place(self, units: Iterable[Unit], tried: Tried, *, warm: bool) -> dict[NodeId, list[Unit]]:
-        """See `scatter.Host.place`."""
-        router = self._router
-        router.refresh()
-        now_s = self._calls.now_s()
-        for node in router.fleet.due(now_s):
-            self._probe(node)
-        return self._placer.place(units, router.table.routes, now_s, tried=tried, warm=warm)
-
-    def send(self, node: NodeId, units: Sequence[Unit]) -> int:
-        """See `scatter.Host.send`."""
-        router, begun_s = self._router, self._calls.now_s()
-        line = router.table.routes.nodes.get(node)
-        self._incarnations[node] = "" if line is None else line.incarnation
-        number = self._numbers = self._numbers + 1
-
-        def then(came: Came) -> None:
-            self._inbox.put((number, self._noted(node, came, begun_s)))
-
-        router.fleet.started(node)
-        router.hedging.called()
-        left_s = max(0.0, self._deadline_s - begun_s)
-        self._calls.begin(node, self._message(units), deadline_s=left_s, then=then)
-        return number
-
-    def ping(self, node: NodeId) -> int:
-        """See `scatter.Host.ping`."""
-        number = self._numbers = self._numbers + 1
-        self._calls.begin(
-            node,
-            Ping(),
-            deadline_s=self._ping_s,
-            then=lambda came: self._inbox.put((number, came)),
-        )
-        return number
-
-    def judge(self, node: NodeId, reply: Any) -> Verdict:
-        """See `scatter.Host.judge`."""
-        return Verdict.BUSY if isinstance(reply, Busy) else self._judge(node, reply)
-
-    def hedge_delay_s(self) -> float | None:
-        """See `scatter.Host.hedge_delay_s`."""
-        return None if self._kind is None else self._router.hedging.delay_s(self._kind)
-
-    def may_hedge(self, calls: int) -> bool:
-        """See `scatter.Host.may_hedge`."""
-        may = self._router.hedging.take(calls)
-        if may:
-            telemetry.HEDGES.add(calls)
-        return may
-
-    def gone(self, node: NodeId) -> bool:
-        """See `scatter.Host.gone`."""
-        line = self._router.table.routes.nodes.get(node)
-        return line is None or line.incarnation != self._incarnations[node]
-
-    def hangs(self, node: NodeId) -> None:
-        """See `scatter.Host.hangs`."""
-        self._router.fleet.suspect(node, self._calls.now_s())
-        self._router.refresh(force=True)
-
-    def _noted(self, node: NodeId, came: Came, begun_s: float) -> Came:
-        """Tell the fleet how a call ended; runs on any thread, even when nobody waits any more."""
-        fleet, now_s = self._router.fleet, self._calls.now_s()
-        if isinstance(came.error, errors.UnavailableError | errors.DeadlineError):
-            fleet.failed(node, now_s)
-            self._router.refresh(force=True)
-            return came
-        fleet.answered(node, now_s - begun_s)
-        if isinstance(came.error, errors.QuotaError):
-            came = Came(reply=Busy(retry_after_s=_BUSY_S))
-        if isinstance(came.reply, Busy):
-            fleet.busy(node, now_s + came.reply.retry_after_s)
-        elif came.error is None and self._kind is not None:
-            self._router.hedging.observe(self._kind, now_s - begun_s)
-        return came
-
-    def _probe(self, node: NodeId) -> None:
-        fleet = self._router.fleet
-
-        def then(came: Came) -> None:
-            if isinstance(came.error, errors.UnavailableError | errors.DeadlineError):
-                fleet.suspect(node, self._calls.now_s())
-            else:
-                fleet.alive(node)
-
-        self._calls.begin(node, Ping(), deadline_s=self._ping_s, then=then)

@@ -223,7 +223,7 @@ class Scatter:
             self._host.hangs(group.node)
             self._leave(group, group.node, now_s)
             return
-        group.pinged = False
+        group.pinged, group.failing_s = False, None
         group.wake_s = now_s + max(_LATE_S, (now_s - group.begun_s) / 2)
 
     def _hedge(self, group: Group, node: NodeId, now_s: float) -> None:

@@ -14,7 +14,8 @@ from gpuvec.cluster_messages import (
     RouteDelta,
     Stale,
 )
-from gpuvec.proxy.router import Limits, Router
+from gpuvec.proxy.directory import Limits
+from gpuvec.proxy.router import Router
 from gpuvec.testing.network import Network
 from gpuvec.types import NodeId, SegmentId
 

@@ -330,11 +330,11 @@ def test_a_missing_change_of_routes_makes_the_router_fetch_them():
     cluster.router.apply(
         type(ahead)(identity=ahead.identity, generation=1, epoch=5, segments={}, owners={})
     )
-    assert cluster.router.table.behind
+    assert cluster.router.directory.table.behind
     cluster.network.sleep(1.0)
     cluster.ask()
     cluster.network.sleep(1.0)
-    assert not cluster.router.table.behind
+    assert not cluster.router.directory.table.behind
     assert {each.node for each in cluster.ask(growing=False)} == {B}
 
 
