@@ -186,7 +186,8 @@ def main() -> None:
             f"{name:28} reconcile median {stage['reconcile_ms_median']:8.2f} ms, "
             f"max {stage['reconcile_ms_max']:8.1f}, total {stage['reconcile_ms_total']:8.1f}; "
             f"noted {stage['noted_ms']:7.1f}; "
-            f"reports of a round {stage['reports_ms_median']:6.2f}; {stage['segments_loaded']} loads, {stage['delta_bytes']:,} bytes of deltas"
+            f"reports of a round {stage['reports_ms_median']:6.2f}; "
+            f"{stage['segments_loaded']} loads, {stage['delta_bytes']:,} bytes of deltas"
         )
     rest = {name: value for name, value in found.items() if name != "stages"}
     print(json.dumps(rest, indent=1))
