@@ -23,6 +23,7 @@ from gpuvec.errors import (
     no_such_file,
     not_a_collection_path,
 )
+from gpuvec.job_commands import app as job_app
 from gpuvec.show import print_facts, print_rows
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(job_app, name="job")
 out = Console()
 
 Target = Annotated[str, typer.Argument(help="database path and collection: ./shop/items")]

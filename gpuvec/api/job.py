@@ -119,6 +119,23 @@ class Job(Generic[R]):
         if self.status in ("waiting", "failed", "cancelled", "interrupted"):
             resume()
 
+    @property
+    def output(self) -> str | None:
+        """Where the rows of a batch job go; None for other jobs."""
+        return getattr(self._work, "output", None)
+
+    def forget(self) -> None:
+        """Delete what the database keeps of a batch job; files in a folder of its own stay.
+
+        Raises:
+            ConflictError: `GV-778`, it is running.
+            UnsupportedError: `GV-779`, it is no batch job.
+        """
+        forget = getattr(self._work, "forget", None)
+        if forget is None:
+            raise errors.no_batch_job(self._work.what)
+        forget()
+
     def __await__(self) -> Generator[Any, None, R]:
         import asyncio  # whoever awaits has it; others need not wait for it
 

@@ -1,5 +1,6 @@
 """Batch jobs of a database: submit a frame, find jobs again, watch, end and resume them."""
 
+import datetime
 import os
 import secrets
 import time
@@ -96,6 +97,11 @@ class BatchWork:
         """See `Work.what`."""
         return f"job {self.spec.job_id} ({self.spec.title})"
 
+    @property
+    def output(self) -> str:
+        """Where the rows go."""
+        return self.spec.output
+
     def state(self) -> JobState:
         """Return what the store says."""
         found = self._engine.run(read_state(self.spec.job_id, self._plan))
@@ -104,7 +110,11 @@ class BatchWork:
 
     def status(self) -> Status:
         """See `Work.status`."""
-        return status_of(self.state(), self._engine.now_ms())
+        return self.status_of(self.state())
+
+    def status_of(self, state: JobState) -> Status:
+        """Return how the job stands in a state."""
+        return status_of(state, self._engine.now_ms())
 
     def share(self) -> float:
         """See `Work.share`."""
@@ -246,19 +256,27 @@ def _place(state: JobState, part: int) -> str:
 
 def facts_of(jobs: Sequence[BatchJobHandle]) -> list[dict[str, Any]]:
     """Return a line per job, for tables."""
-    found = []
-    for job in jobs:
-        work = work_of(job)
-        state = work.state()
-        parts = 0 if state.plan is None else len(state.plan.parts)
-        found.append(
-            {
-                "id": job.id,
-                "status": status_of(state, work._engine.now_ms()),
-                "progress": f"{state.share:.0%}",
-                "parts": f"{len(state.parts)}/{parts or '?'}",
-                "what": work.spec.title,
-                "output": work.spec.output,
-            }
-        )
-    return found
+    names = ("id", "status", "progress", "parts", "what", "output")
+    return [{name: facts[name] for name in names} for facts in map(details_of, jobs)]
+
+
+def details_of(job: BatchJobHandle) -> dict[str, Any]:
+    """Return what the store says of a job, for people."""
+    work = work_of(job)
+    spec, state = work.spec, work.state()
+    parts = "?" if state.plan is None else f"{len(state.plan.parts):,}"
+    made = datetime.datetime.fromtimestamp(spec.created_ms / 1000, datetime.UTC)
+    return {
+        "id": job.id,
+        "status": work.status_of(state),
+        "progress": f"{state.share:.0%}",
+        "parts": f"{len(state.parts):,}/{parts}",
+        "what": spec.title,
+        "output": spec.output,
+        "made": made.isoformat(" ", timespec="seconds").replace("+00:00", "Z"),
+        "eta_s": work.eta(),
+        "runs": state.run,
+        "worker": None if state.claim is None else state.claim.worker,
+        "failure": state.facts.get("problem") if state.ending == "failed" else None,
+        "plan": "\n".join(spec.what),
+    }

@@ -101,3 +101,13 @@ def job_is_running(job_id: str) -> ConflictError:
         hint="cancel it first",
         details={"job": job_id, "retryable": True},
     )
+
+
+def no_batch_job(what: str) -> UnsupportedError:
+    """Return the error for forgetting a job of which the database keeps nothing."""
+    return UnsupportedError(
+        "GV-779",
+        f"{what} is no batch job: the database keeps nothing of it that could be forgotten",
+        hint="db.jobs() lists the jobs that frame.submit() made",
+        details={"job": what},
+    )
