@@ -15,6 +15,7 @@ from gpuvec.proxy.consistency import Consistency, Guarantee, Seen, guarantee
 from gpuvec.proxy.directory import Directory, Limits, limits_of_settings
 from gpuvec.proxy.fleet import NodeFigures
 from gpuvec.proxy.placing import Placer, Unit
+from gpuvec.proxy.result_cache import ResultCache
 from gpuvec.proxy.scatter import Group, Verdict
 from gpuvec.proxy.step import Step
 from gpuvec.query.spread import Answered, Question, Replan, read_part
@@ -54,6 +55,7 @@ class Router:
             hedge_share=config["cluster.hedge_share"] if hedge_share is None else hedge_share,
             seed=seed,
         )
+        self._cache = ResultCache(lambda: int(config["cluster.result_cache_bytes"]))
         self._plans: dict[str, tuple[ReadPlan, float]] = {}
 
     def apply(self, delta: RouteDelta) -> None:
@@ -73,6 +75,7 @@ class Router:
         self.directory.table.forget_collection(collection_id)
         self.seen.forget(collection_id)
         self._plans.pop(collection_id, None)
+        self._cache.forget(collection_id)
 
     def plan(self, collection_id: str, *, version: Version | None = None) -> ReadPlan:
         """See `query.spread.Nodes.plan`; the setting `consistency` says how new it is."""
@@ -106,25 +109,30 @@ class Router:
         Raises:
             UnavailableError: `GV-767`, parts that nobody answered for in time.
         """
-        rows: dict[Unit, int] = dict(plan.segments)
-        units: list[Unit] = list(rows if segments is None else segments)
+        units: list[Unit] = [each for each, _ in plan.segments] if segments is None else [*segments]
         if growing or (growing is None and plan.growing_rows):
             units.append(None)
         if not units:
             return []
-        rows_of = {**rows, None: plan.growing_rows}
-        total = max(1, sum(rows_of[unit] for unit in units))
-        placer = Placer(
-            plan.collection_id,
-            self.directory.fleet,
-            plan=plan,
-            near=near,
-            rng=self.directory.random,
+        return self._cache.answers(
+            plan, question, units, lambda: self._scatter(plan, question, units, cost, near)
         )
+
+    def _scatter(
+        self,
+        plan: ReadPlan,
+        question: Question,
+        units: Sequence[Unit],
+        cost: int,
+        near: Mapping[Unit, NodeId] | None,
+    ) -> list[Answered]:
+        directory = self.directory
+        rows: dict[Unit, int] = {**dict(plan.segments), None: plan.growing_rows}
+        total = max(1, sum(rows[unit] for unit in units))
 
         def message(of: Sequence[Unit]) -> Any:
             named = [unit for unit in of if unit is not None]
-            share = cost * sum(rows_of[unit] for unit in of) // total
+            share = cost * sum(rows[unit] for unit in of) // total
             return read_part(
                 self.identity, plan, question, segments=named, growing=None in of, cost=share
             )
@@ -135,14 +143,17 @@ class Router:
             if reply.entry_id < plan.entry_id:
                 return Verdict.BEHIND
             self._plans.pop(plan.collection_id, None)
+            self._cache.forget(plan.collection_id)
             telemetry.STALE_REPLANS.add()
             raise Replan
 
+        placer = Placer(
+            plan.collection_id, directory.fleet, plan=plan, near=near, rng=directory.random
+        )
         kind = (type(question).__name__, cost.bit_length() // 2)
         with telemetry.span("scatter", collection=plan.collection_id, parts=len(units)):
-            groups = Step(self.directory, placer, message, judge, kind=kind).run(
-                units, self.directory.limits()
-            )
+            step = Step(directory, placer, message, judge, kind=kind)
+            groups = step.run(units, directory.limits())
         return [_answered(group) for group in groups]
 
     def figures(self) -> list[NodeFigures]:
