@@ -103,6 +103,11 @@ class ExternalSource(CollectionSource):
     in memory already.
     """
 
+    @property
+    def spread(self) -> None:
+        """None: the files are looked at, and read, where the query runs."""
+        return
+
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """See `Source.snapshot`; `GV-671` and `GV-672` name a file that is not what it was."""

@@ -12,6 +12,7 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.frame import Frame, frame
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource
 from gpuvec.meta.past import state_at
+from gpuvec.query.spread import Spread
 from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.segment.visible import VisibleSegment
@@ -44,6 +45,11 @@ class SourceAt(CollectionSource):
     def schema(self) -> Schema:
         """The fields of the version."""
         return self.past.schema
+
+    @property
+    def spread(self) -> Spread | None:
+        """See `CollectionSource.spread`."""
+        return self._spread(self.version)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from gpuvec.api.engine import Engine
 from gpuvec.query.build import scan
 from gpuvec.query.plan import Scan
+from gpuvec.query.spread import Spread
 from gpuvec.schema import Schema
 from gpuvec.segment.view import Snapshot
 from gpuvec.segment.visible import VisibleSegment
@@ -82,6 +83,22 @@ class CollectionSource:
             if last is None or last[0] is not schema or last[1].columns.name != self.name:
                 last = self._scanned = schema, scan(self)
             return last[1]
+
+    @property
+    def spread(self) -> Spread | None:
+        """How the nodes of a cluster know these rows; None: they are read here."""
+        return self._spread(None)
+
+    def _spread(self, version: Version | None) -> Spread | None:
+        nodes = self.engine.spread()
+        if nodes is None:
+            return None
+        return Spread(
+            nodes=nodes,
+            collection_id=self.collection_id,
+            partition=self.partition,
+            version=version,
+        )
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

@@ -21,6 +21,7 @@ from gpuvec.errors.rows import *  # noqa: F403
 from gpuvec.errors.schemas import *  # noqa: F403
 from gpuvec.errors.seeing import *  # noqa: F403
 from gpuvec.errors.settings import *  # noqa: F403
+from gpuvec.errors.spread import *  # noqa: F403
 from gpuvec.errors.storage import *  # noqa: F403
 from gpuvec.errors.upkeep import *  # noqa: F403
 from gpuvec.errors.verification import *  # noqa: F403

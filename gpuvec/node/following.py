@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from gpuvec.errors import channel_fenced, collection_gone
 from gpuvec.meta.catalog import CollectionState
@@ -192,7 +193,15 @@ class Follower:
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is acknowledged now, at one version."""
         self.refresh()
+        return self.seen(name, now_ms)
+
+    def seen(self, name: str, now_ms: int) -> Snapshot:
+        """Return the newest version that this process knows; asks the store nothing."""
         return self.shard.snapshot(name, now_ms)
+
+    def steady(self) -> AbstractContextManager[Any]:
+        """Return a block in which neither the manifest nor what reads see changes."""
+        return self._lock
 
     def snapshots_at(self, name: str, *versions: Timestamp) -> list[Snapshot]:
         """Return what was visible at some versions, as views of the same segments.
@@ -202,11 +211,18 @@ class Follower:
             SnapshotExpiredError: `GV-640`, it was forgotten.
         """
         self.refresh()
+        return self.seen_at(name, *versions)
+
+    def seen_at(self, name: str, *versions: Timestamp, now_ms: int | None = None) -> list[Snapshot]:
+        """Return versions that this process knows; asks the store nothing.
+
+        Args: see `snapshots_at` and, for `now_ms`, `History.snapshots`.
+        """
         newest, segments = self.shard.version, self.shard.published()
         state = self.state  # the last: what was forgotten before the segments changed is in it
         for version in versions:
             check_readable(state, name, version, newest)
-        return self._history.snapshots(segments, state, name, versions)
+        return self._history.snapshots(segments, state, name, versions, now_ms)
 
     def writes(self) -> list[WriteSummary]:
         """Return the writes that can be told of, oldest first, also those in no file."""

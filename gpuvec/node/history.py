@@ -43,6 +43,7 @@ class History:
         state: CollectionState,
         name: str,
         versions: Sequence[Timestamp],
+        now_ms: int | None = None,
     ) -> list[Snapshot]:
         """Return what was visible at some versions.
 
@@ -51,18 +52,24 @@ class History:
             state: the newest one, which holds what the versions need.
             name: of the collection, for messages.
             versions: closed: every write up to them is published.
+            now_ms: decides what has outlived its time; None: the time of each version does.
 
         Cost: per version, a pass over the insertion times of segments that hold younger rows, once.
         """
-        return [self._snapshot(segments, state, name, version) for version in versions]
+        return [self._snapshot(segments, state, name, version, now_ms) for version in versions]
 
     def _snapshot(
-        self, segments: Sequence[Segment], state: CollectionState, name: str, version: Timestamp
+        self,
+        segments: Sequence[Segment],
+        state: CollectionState,
+        name: str,
+        version: Timestamp,
+        now_ms: int | None,
     ) -> Snapshot:
         seen = self._last(version)
         past = seen.past if seen is not None and seen.state is state else state_at(state, version)
         known = {} if seen is None else seen.views
-        views = views_at(segments, past, version, known)
+        views = views_at(segments, past, version, known, now_ms=now_ms)
         with self._lock:
             self._seen[version] = _Seen(state, past, {id(s): (s, view) for s, view in views})
             self._seen.move_to_end(version)
@@ -86,6 +93,8 @@ def views_at(
     past: CollectionState,
     version: Timestamp,
     known: Mapping[int, tuple[Segment, VisibleSegment]] = MappingProxyType({}),
+    *,
+    now_ms: int | None = None,
 ) -> list[tuple[Segment, VisibleSegment]]:
     """Return a view of each segment that may have rows visible at a version.
 
@@ -94,11 +103,12 @@ def views_at(
         past: the state as of the version.
         version: see `History.snapshots`.
         known: views from before, by identity of the segment: they come back where they still hold.
+        now_ms: see `History.snapshots`.
     """
     layout = Layout(past.schema, past.schema_version, past.field_versions)
     visibility = Visibility(past.truncated_ts, dict(past.dropped_partitions), past.ttl_s)
     found = []
-    outlived = visibility.outlived(version >> LOGICAL_BITS)
+    outlived = visibility.outlived(version >> LOGICAL_BITS if now_ms is None else now_ms)
     for segment in segments:
         hidden = max(visibility.hidden_until(segment.partition), outlived)
         if segment.first_ts > version or segment.last_ts <= hidden:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,11 @@ class Shards:
         return self._sight.known.state
 
     @property
+    def entry_id(self) -> int:
+        """See `Channel.entry_id`."""
+        return self._sight.known.entry_id
+
+    @property
     def shard(self) -> AllShards:
         """The open segments of all channels."""
         return AllShards(self.channels)
@@ -138,6 +143,14 @@ class Shards:
     def snapshot(self, name: str, now_ms: int) -> Snapshot:
         """Return what is acknowledged now, at one version of all channels."""
         self.refresh()
+        return self.seen(name, now_ms)
+
+    def steady(self) -> AbstractContextManager[Any]:
+        """See `Channel.steady`."""
+        return self.lock
+
+    def seen(self, name: str, now_ms: int) -> Snapshot:
+        """See `Channel.seen`."""
         with self._gate:
             found = [channel.shard.snapshot(name, now_ms) for channel in self.channels]
         version = max(snapshot.version for snapshot in found)
@@ -147,6 +160,10 @@ class Shards:
     def snapshots_at(self, name: str, *versions: Timestamp) -> list[Snapshot]:
         """See `Channel.snapshots_at`."""
         self.refresh()
+        return self.seen_at(name, *versions)
+
+    def seen_at(self, name: str, *versions: Timestamp, now_ms: int | None = None) -> list[Snapshot]:
+        """See `Channel.seen_at`."""
         with self._gate:
             shards = [channel.shard for channel in self.channels]
             newest = max(shard.version for shard in shards)
@@ -154,7 +171,7 @@ class Shards:
         state = self.state  # the last: what was forgotten before the segments changed is in it
         for version in versions:
             check_readable(state, name, version, newest)
-        return self._history.snapshots(segments, state, name, versions)
+        return self._history.snapshots(segments, state, name, versions, now_ms)
 
     def writes(self) -> list[WriteSummary]:
         """Return the writes that can be told of, oldest first: one line for all parts of each."""
@@ -203,6 +220,11 @@ class Shards:
     def confirm(self) -> None:
         """See `Channel.confirm`: who owns one channel owns all."""
         self.channels[0].confirm()
+
+    def own(self, generation: int) -> None:
+        """See `Channel.own`."""
+        with self.lock:
+            self._own(generation)
 
     def _own(self, generation: int) -> SpanningWriter:
         self._check_there()

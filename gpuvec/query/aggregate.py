@@ -165,11 +165,23 @@ def distinct_part(part: Part, names: Sequence[str]) -> Part:
     return part.take(np.sort(first_rows(codes)))
 
 
-def describe_part(node: Describe, part: Part) -> Part:
-    """Return one row per visible column of the input; see `DESCRIBE_FIELDS`."""
+def describe_part(node: Describe, part: Part, nulls: Mapping[str, int]) -> Part:
+    """Return one row per visible column of the input; see `DESCRIBE_FIELDS`.
+
+    Args:
+        node: what was asked.
+        part: all rows of its input.
+        nulls: how many there are, of columns that need not be read.
+    """
     columns = node.input.columns
+
+    def told(name: str) -> dict[str, Any]:
+        if name in nulls:
+            return {"count": part.num_rows - nulls[name], "nulls": nulls[name]}
+        return _describe(part.column(name))
+
     lines = [
-        {"column": name, "type": repr(columns.fields[name]), **_describe(part.column(name))}
+        {"column": name, "type": repr(columns.fields[name]), **told(name)}
         for name in columns.visible
     ]
     arrays = {

@@ -12,10 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuvec.cluster_messages import ReadPlan
+from gpuvec.expr.bind import bind_filter
 from gpuvec.expr.prune import can_match
+from gpuvec.expr.tree import col
 from gpuvec.query import plan as p
 from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
 from gpuvec.query.evaluate import evaluate_part, keep_part
+from gpuvec.query.fragment import branches, pack, spread_of
 from gpuvec.query.join import join_parts
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import (
@@ -27,8 +31,10 @@ from gpuvec.query.part import (
     null_column,
     segment_part,
 )
-from gpuvec.query.searches import run_search
+from gpuvec.query.remote_parts import FragmentRead
+from gpuvec.query.searches import run_search, run_spread_search
 from gpuvec.query.session import Session
+from gpuvec.query.spread import Spread
 from gpuvec.query.stored import StoredColumns
 from gpuvec.segment.view import Snapshot
 
@@ -41,6 +47,8 @@ class Run:
         self.metrics = Measurements()
         self._stack = ExitStack()
         self._snapshots: dict[int, Snapshot] = {}
+        self._plans: dict[tuple[Any, ...], ReadPlan] = {}
+        self._reads: dict[int, tuple[p.Plan, FragmentRead]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -57,12 +65,50 @@ class Run:
 
     def parts(self, node: p.Plan) -> Iterator[Part]:
         """Yield the rows of a node."""
-        return _RUNNERS[type(node)](self, node)
+        read = self.fragment(node)
+        return _RUNNERS[type(node)](self, node) if read is None else read.parts()
+
+    def first(self, node: p.Plan, count: int) -> Iterator[Part]:
+        """Yield the rows of a node, of which no more than the first `count` will be asked for."""
+        read = self.fragment(node)
+        return self.parts(node) if read is None else read.first(count)
+
+    def fragment(self, node: p.Plan) -> FragmentRead | None:
+        """Return what asks nodes for the rows of a plan; None: this process reads them."""
+        spread = spread_of(node)
+        if spread is None:
+            return None
+        if id(node) not in self._reads:
+            packed = pack(node, spread.partition)
+            plan = self.read_plan(spread)
+            read = FragmentRead(spread.nodes, plan, packed, node.columns, self.metrics)
+            self._reads[id(node)] = (node, read)  # which keeps the node, and so its id
+        return self._reads[id(node)][1]
+
+    def read_plan(self, spread: Spread) -> ReadPlan:
+        """Return what nodes have of a source, at the version of this run."""
+        key = (id(spread.nodes), spread.collection_id, spread.version)
+        if key not in self._plans:
+            with self.metrics.stage("snapshot"):
+                plan = spread.nodes.plan(spread.collection_id, version=spread.version)
+            self._plans[key] = plan
+        return self._plans[key]
 
     def whole(self, node: p.Plan) -> Part:
         """Return all rows of a node as one part."""
+        read = self.fragment(node)
+        if read is not None:
+            return read.whole()
         found = [part for part in self.parts(node) if part.num_rows]
         return concat_parts(found) if found else empty_part(node.columns)
+
+
+class LocalRun(Run):
+    """A run that reads everything in this process, also what nodes could."""
+
+    def fragment(self, node: p.Plan) -> None:
+        """See `Run.fragment`."""
+        return
 
 
 def empty_part(columns: p.Columns) -> Part:
@@ -100,17 +146,22 @@ def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
 
 
 def _get(run: Run, node: p.Get) -> Iterator[Part]:
+    read = run.fragment(node.input)
+    if read is not None:
+        if (found := read.get(node.ids)).num_rows:
+            yield found
+        return
     key = str(node.input.columns.primary_key)
     wanted = node.ids.unique()
     parts: list[Part] = []
     places, whose, rows = [], [], []
     for part in run.parts(node.input):
         place = pc.index_in(part.column(key), value_set=wanted)
-        found = np.flatnonzero(np.asarray(place.is_valid()))
-        if len(found):
+        hit = np.flatnonzero(np.asarray(place.is_valid()))
+        if len(hit):
             places.append(np.asarray(place.drop_null()).astype(np.int64))
-            whose.append(np.full(len(found), len(parts)))
-            rows.append(found)
+            whose.append(np.full(len(hit), len(parts)))
+            rows.append(hit)
             parts.append(part)
     if not parts:
         return
@@ -146,7 +197,7 @@ def _limit(run: Run, node: p.Limit) -> Iterator[Part]:
     left = node.count
     if not left:
         return
-    for part in run.parts(node.input):
+    for part in run.first(node.input, left):
         yield part.slice(0, min(left, part.num_rows))
         left -= part.num_rows
         if left <= 0:
@@ -155,7 +206,7 @@ def _limit(run: Run, node: p.Limit) -> Iterator[Part]:
 
 def _slice(run: Run, node: p.Slice) -> Iterator[Part]:
     before = 0
-    for part in run.parts(node.input):
+    for part in run.first(node.input, node.stop):
         start, stop = max(node.start - before, 0), min(node.stop - before, part.num_rows)
         if start < stop:
             yield part.slice(start, stop)
@@ -195,7 +246,18 @@ def _group_head(run: Run, node: p.GroupHead) -> Iterator[Part]:
 
 
 def _describe(run: Run, node: p.Describe) -> Iterator[Part]:
-    yield describe_part(node, run.whole(node.input))
+    far = run.fragment(node.input) is not None
+    nulls = {name: _nulls(run, node.input, name) for name in node.input.columns.vectors if far}
+    yield describe_part(node, run.whole(node.input), nulls)
+
+
+def _nulls(run: Run, node: p.Plan, name: str) -> int:
+    """Return how many rows have no vector; none is read."""
+    if not node.columns.fields[name].nullable:
+        return 0
+    predicate = bind_filter(col(name).is_null(), node.columns.fields)
+    missing = p.Filter(columns=node.columns, input=node, predicate=predicate)
+    return sum(part.num_rows for part in run.parts(missing))
 
 
 def _search(run: Run, node: p.Search) -> Iterator[Part]:
@@ -203,7 +265,15 @@ def _search(run: Run, node: p.Search) -> Iterator[Part]:
         assert isinstance(node.queries, p.QueryFrame)
         return run.parts(node.queries.plan)
 
-    return run_search(node, list(run.parts(node.input)), query_parts, run.session, run.metrics)
+    frames = list(branches(node.input))
+    reads = [run.fragment(frame) for frame in frames]
+    if not any(reads):
+        parts = list(run.parts(node.input))
+        return run_search(node, parts, query_parts, run.session, run.metrics)
+    found: list[FragmentRead | list[Part]] = [
+        read or list(run.parts(frame)) for frame, read in zip(frames, reads, strict=True)
+    ]
+    return run_spread_search(node, found, query_parts, run.session, run.metrics)
 
 
 _RUNNERS: dict[type[p.Plan], Callable[[Run, Any], Iterator[Part]]] = {

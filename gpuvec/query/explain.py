@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpuvec.query import plan as p
 from gpuvec.query.collect import collect_rows, source_rows, visible_rows
 from gpuvec.query.estimate import most_rows, row_bytes
-from gpuvec.query.execute import Run
+from gpuvec.query.execute import LocalRun, Run
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.optimize import apart, columns_read, optimize
 from gpuvec.query.plan_text import Line, render, search_title, short, title
@@ -50,7 +50,7 @@ def explain(node: p.Plan, session: Session, *, analyze: bool) -> PlanText:
         analyze: run it, and add what was measured.
     """
     plan = apart(optimize(node))
-    with Run(session) as run:
+    with LocalRun(session) as run:
         lines = render(_Explainer(run, plan).line(plan))
     if not analyze:
         return PlanText("\n".join(lines))

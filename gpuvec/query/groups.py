@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpuvec.index.base import Queries
 from gpuvec.query.batch import take_queries
 from gpuvec.query.codes import places_within, row_codes
-from gpuvec.query.part import concat_columns, take_column
+from gpuvec.query.part import Column, concat_columns, take_column
 from gpuvec.query.reduce import Hits, IntArray, sort_hits
 from gpuvec.query.search import Searcher
 
@@ -40,14 +40,23 @@ class Groups:
 
 def make_groups(searcher: Searcher, name: str) -> Groups:
     """Read the column and number its values; nulls are one group."""
+    return _numbered(searcher, name, [])[0]
+
+
+def groups_with(searcher: Searcher, name: str, values: Column) -> tuple[Groups, IntArray]:
+    """Return the groups of a column, and the numbers that these values have among them."""
+    return _numbered(searcher, name, [values])
+
+
+def _numbered(searcher: Searcher, name: str, more: list[Column]) -> tuple[Groups, IntArray]:
     bases = [target.base for target in searcher.targets]
-    codes = row_codes([concat_columns([base.column(name) for base in bases])], [name])
-    split = np.split(codes, np.cumsum([base.num_rows for base in bases])[:-1])
+    codes = row_codes([concat_columns([*(base.column(name) for base in bases), *more])], [name])
+    *split, others = np.split(codes, np.cumsum([base.num_rows for base in bases]))
     counts = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
     for target, part in zip(searcher.targets, split, strict=True):
         kept = part if target.keep is None else part[target.keep]
         counts += np.bincount(kept, minlength=len(counts))
-    return Groups(split, counts)
+    return Groups(split, counts), others
 
 
 def grouped_hits(
@@ -76,7 +85,7 @@ def _from_whole_range(
 ) -> Hits:
     hits = searcher.hits(queries, own_keys, None)
     return hits.where(
-        _first_groups(hits, groups.of(hits), searcher.node.k, searcher.node.group_size)
+        first_groups(hits, groups.of(hits), searcher.node.k, searcher.node.group_size)
     )
 
 
@@ -95,7 +104,7 @@ def _every_group(
     query = np.concatenate([hits.query for hits in found])
     rank = searcher.ranks(part, row)
     hits = sort_hits(query, part, row, distance, rank, len(queries))
-    return hits.where(_first_groups(hits, groups.of(hits), node.k, node.group_size))
+    return hits.where(first_groups(hits, groups.of(hits), node.k, node.group_size))
 
 
 def _by_widening(
@@ -117,7 +126,7 @@ def _by_widening(
         if node.high is not None:
             seen_all |= np.diff(hits.offsets) < np.diff(top.offsets) - (keys is not None)
         codes = groups.of(hits)
-        keep = _first_groups(hits, codes, node.k, node.group_size)
+        keep = first_groups(hits, codes, node.k, node.group_size)
         known = seen_all | _has_groups(hits, codes, node.k)
         keep &= known[hits.query]
         query = hits.query[keep]
@@ -186,6 +195,41 @@ def _filled(
     return sort_hits(every.query, every.part, every.row, every.distance, rank, len(queries))
 
 
+def some_groups(
+    searcher: Searcher,
+    groups: Groups,
+    pairs: tuple[IntArray, IntArray],
+    queries: Queries,
+    own_keys: pa.Array | None,
+) -> Hits:
+    """Return the nearest `group_size` rows of some groups.
+
+    Args:
+        searcher: what is searched.
+        groups: its rows are in.
+        pairs: which query, and which group: the answer has hits for each of them.
+        queries: as `VectorIndex.search` takes them.
+        own_keys: see `Searcher.hits`.
+    """
+    query, code = pairs
+    size = searcher.node.group_size
+    found = []
+    for group in np.unique(code):
+        if not groups.counts[group]:
+            continue
+        which = np.flatnonzero(code == group)
+        keys = None if own_keys is None else take_column(own_keys, query[which])
+        few = take_queries(queries, query[which])
+        more = _one_group(searcher, groups, int(group), few, keys).nearest(size)
+        found.append((which[more.query], more))
+    if not found:
+        return Hits.empty(len(query))
+    part, row = (np.concatenate([getattr(h, name) for _, h in found]) for name in ("part", "row"))
+    distance = np.concatenate([hits.distance for _, hits in found])
+    pair = np.concatenate([which for which, _ in found])
+    return sort_hits(pair, part, row, distance, searcher.ranks(part, row), len(query))
+
+
 def _one_group(
     searcher: Searcher, groups: Groups, group: int, queries: Queries, own_keys: pa.Array | None
 ) -> Hits:
@@ -199,7 +243,7 @@ def _one_group(
     return _in_range(searcher, top.hits(), own_keys)
 
 
-def _first_groups(hits: Hits, codes: IntArray, k: int | None, size: int) -> NDArray[np.bool_]:
+def first_groups(hits: Hits, codes: IntArray, k: int | None, size: int) -> NDArray[np.bool_]:
     """Mark the first `size` hits of the first `k` groups of each query."""
     if not len(hits):
         return np.zeros(0, bool)

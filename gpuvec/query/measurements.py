@@ -26,6 +26,25 @@ class _Stage:
 
 
 @dataclass(slots=True)
+class NodeWork:
+    """What one node did for a run.
+
+    Attributes:
+        calls: questions it answered.
+        segments: that it answered for, the most in one call.
+        size_bytes: of its answers, about.
+        seconds: from questions to answers, all together.
+        worked_s: of them, those of its work.
+    """
+
+    calls: int = 0
+    segments: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+    worked_s: float = 0.0
+
+
+@dataclass(slots=True)
 class Measurements:
     """Counts and times of one run; `Result.metrics` shows them.
 
@@ -52,6 +71,8 @@ class Measurements:
         recall: expected, of the setting with the least; 1.0 when every search was exact; None when
             nothing was searched, or with knobs that were never measured.
         unmeasured: how often such knobs were used.
+        nodes: by name, what each node of a cluster did; `stages` are this process's.
+        begun: how often the run began anew, since rows were rewritten meanwhile.
     """
 
     seconds: float = 0.0
@@ -71,6 +92,8 @@ class Measurements:
     output_bytes: int = 0
     recall: float | None = None
     unmeasured: int = 0
+    nodes: dict[str, NodeWork] = field(default_factory=dict)
+    begun: int = 0
 
     def stage(self, name: str) -> "_Stage":
         """Add the time of a `with` block to a stage."""
@@ -101,3 +124,39 @@ class Measurements:
             found = live.mean
             self.live_recall = min(found, 1.0 if self.live_recall is None else self.live_recall)
         self.recall = found if self.recall is None else min(self.recall, found)
+
+    def note_node(
+        self, node: str, *, segments: int, size_bytes: int, seconds: float, worked_s: float
+    ) -> None:
+        """Add one answer of a node; see `NodeWork`."""
+        work = self.nodes.setdefault(node, NodeWork())
+        work.calls += 1
+        work.segments = max(work.segments, segments)
+        work.size_bytes += size_bytes
+        work.seconds += seconds
+        work.worked_s += worked_s
+
+    def add(self, other: "Measurements", *, first: bool, first_search: bool) -> None:
+        """Add what a node measured for one question.
+
+        Args:
+            other: of the node.
+            first: whether it is the first question about these rows: they are counted once.
+            first_search: whether it is the first search of them.
+        """
+        if first:
+            self.segments += other.segments
+            self.segments_pruned += other.segments_pruned
+            self.rows += other.rows
+        if first_search:
+            self.rows_passed += other.rows_passed
+        self.strategies.update(other.strategies)
+        for name in ("candidates", "rescanned", "completed", "checked", "unmeasured"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.recall = None if self.unmeasured else _least(self.recall, other.recall)
+        self.live_recall = _least(self.live_recall, other.live_recall)
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    known = [value for value in (one, other) if value is not None]
+    return min(known, default=None)

@@ -22,7 +22,7 @@ from gpuvec.query import plan as p
 from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, take_queries, tiles
 from gpuvec.query.build import whole_number
 from gpuvec.query.codes import places_within
-from gpuvec.query.execute import Run
+from gpuvec.query.execute import LocalRun, Run
 from gpuvec.query.groups import Groups, grouped_hits, make_groups
 from gpuvec.query.optimize import optimize
 from gpuvec.query.reduce import Hits
@@ -67,7 +67,7 @@ def measure(node: p.Plan, session: Session, sample: int, seed: int) -> Measured:
     """
     size = whole_number("sample", sample, least=1)
     search = find_search(optimize(node))
-    with Run(session) as run:
+    with LocalRun(session) as run:
         targets = make_targets(run.parts(search.input), search, session)
         searcher = Searcher(search, targets, session, run.metrics)
         tile = _draw(run, search, size, seed)

@@ -14,7 +14,7 @@ from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
 from gpuvec.query.bundle import Bundle, bundles
 from gpuvec.query.measurements import Measurements
-from gpuvec.query.part import arrow_numbers, gather, take_column
+from gpuvec.query.part import Part, arrow_numbers, gather, take_column
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_ranges
 from gpuvec.query.session import Session
@@ -145,6 +145,10 @@ class Searcher:
             return part * (1 << 40) + row
         keys = self._int_keys(part, row)
         return text_ranks(self._key_column(part, row)) if keys is None else keys
+
+    def found(self, hits: Hits) -> Part:
+        """Return hits as rows; columns are read when needed."""
+        return gather([target.base for target in self.targets], hits.part, hits.row)
 
     def places(self, hits: Hits) -> IntArray:
         """Return where each hit is in the input, counting rows that filters hide."""

@@ -1,24 +1,60 @@
 """A search node at work: tiles of queries against all parts, each tile's answer as one part."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from gpuvec import telemetry
+from gpuvec.index.base import Queries
 from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
+from gpuvec.query.branch import LocalBranch
 from gpuvec.query.estimate import row_bytes
-from gpuvec.query.groups import Groups, grouped_hits, make_groups
+from gpuvec.query.groups import grouped_hits, make_groups
 from gpuvec.query.measurements import Measurements
-from gpuvec.query.part import Column, Part, arrow_numbers, gather, take_column
+from gpuvec.query.part import Column, Part, arrow_numbers, take_column
 from gpuvec.query.plan import QueryArray, Search
-from gpuvec.query.reduce import Hits
+from gpuvec.query.reduce import Hits, IntArray
+from gpuvec.query.remote_parts import FragmentRead
+from gpuvec.query.remote_search import Branch, RemoteBranch, SpreadSearcher
 from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
 from gpuvec.query.target import make_targets
 
 FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
+
+
+Grouped = Callable[[Queries, pa.Array | None], Hits]  # queries and their own keys to hits
+
+
+class Answering(Protocol):
+    """What finds the nearest rows of one search; `Searcher` is one."""
+
+    @property
+    def node(self) -> Search:
+        """The search."""
+
+    @property
+    def session(self) -> Session:
+        """Where it runs."""
+
+    @property
+    def total(self) -> int:
+        """Rows that may be found, at most."""
+
+    def queries(self, vectors: Queries) -> Queries:
+        """See `Searcher.queries`."""
+
+    def hits(self, queries: Queries, own_keys: pa.Array | None, k: int | None) -> Hits:
+        """See `Searcher.hits`."""
+
+    def places(self, hits: Hits) -> IntArray:
+        """See `Searcher.places`; of the hits asked for last."""
+
+    def found(self, hits: Hits) -> Part:
+        """Return hits as rows; of those asked for last."""
 
 
 def run_search(
@@ -40,17 +76,56 @@ def run_search(
     searcher = Searcher(node, make_targets(parts, node, session), session, metrics)
     metrics.rows_passed += searcher.total
     metrics.note_search()
-    groups = None
+    grouped: Grouped | None = None
     if node.group_by is not None and searcher.total:
-        groups = make_groups(searcher, node.group_by)
+        grouped = partial(grouped_hits, searcher, make_groups(searcher, node.group_by))
+    yield from _answers(searcher, grouped, query_parts, metrics)
+
+
+def run_spread_search(
+    node: Search,
+    frames: Sequence[FragmentRead | Sequence[Part]],
+    query_parts: Callable[[], Iterator[Part]],
+    session: Session,
+    metrics: Measurements,
+) -> Iterator[Part]:
+    """Yield the answers, in query order, some rows being at nodes; see `run_search`.
+
+    Args:
+        node: what to search.
+        frames: whose rows, one after the other, are those of its input.
+        query_parts: see `run_search`.
+        session: see `run_search`.
+        metrics: see `run_search`.
+    """
+    found: list[Branch] = []
+    for rows in frames:
+        if isinstance(rows, FragmentRead):
+            found.append(RemoteBranch(rows))
+            continue
+        local = Searcher(node, make_targets(rows, node, session), session, metrics)
+        metrics.rows_passed += local.total
+        found.append(LocalBranch(local))
+    metrics.note_search()
+    searcher = SpreadSearcher(node, found, session)
+    grouped = None if node.group_by is None else searcher.grouped
+    yield from _answers(searcher, grouped, query_parts, metrics)
+
+
+def _answers(
+    searcher: Answering,
+    grouped: Grouped | None,
+    query_parts: Callable[[], Iterator[Part]],
+    metrics: Measurements,
+) -> Iterator[Part]:
     for number, tile in enumerate(_tiles(searcher, query_parts)):
         metrics.queries += len(tile)
         if number:
             telemetry.TILE_SPLITS.add()
-        yield from _answer(searcher, groups, tile, metrics)
+        yield from _answer(searcher, grouped, tile, metrics)
 
 
-def _tiles(searcher: Searcher, query_parts: Callable[[], Iterator[Part]]) -> Iterator[Tile]:
+def _tiles(searcher: Answering, query_parts: Callable[[], Iterator[Part]]) -> Iterator[Tile]:
     node = searcher.node
     if isinstance(node.queries, QueryArray):
         blocks = array_blocks(node.queries)
@@ -65,23 +140,23 @@ def _tiles(searcher: Searcher, query_parts: Callable[[], Iterator[Part]]) -> Ite
 
 
 def _answer(
-    searcher: Searcher, groups: Groups | None, tile: Tile, metrics: Measurements
+    searcher: Answering, grouped: Grouped | None, tile: Tile, metrics: Measurements
 ) -> Iterator[Part]:
     node = searcher.node
-    if groups is None and node.k is None and node.high is None:
+    if grouped is None and node.k is None and node.high is None:
         yield from _endless(searcher, tile)
         return
     queries: Any = searcher.queries(tile.vectors)
     with metrics.stage("search"):
-        if groups is None:
+        if grouped is None:
             hits = searcher.hits(queries, tile.keys, node.k)
         else:
-            hits = grouped_hits(searcher, groups, queries, tile.keys)
+            hits = grouped(queries, tile.keys)
     if len(hits):
         yield output_part(searcher, tile, hits)
 
 
-def _endless(searcher: Searcher, tile: Tile) -> Iterator[Part]:
+def _endless(searcher: Answering, tile: Tile) -> Iterator[Part]:
     """Yield all rows in order of distance, query by query, searching deeper only when read on."""
     for number in range(len(tile)):
         one = tile.slice(number, number + 1)
@@ -97,7 +172,7 @@ def _endless(searcher: Searcher, tile: Tile) -> Iterator[Part]:
             seen, depth = len(hits), depth * 8
 
 
-def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) -> Part:
+def output_part(searcher: Answering, tile: Tile, hits: Hits, *, before: int = 0) -> Part:
     """Return hits as rows: `query_id, rank, primary key, distance`, then the other fields.
 
     Args:
@@ -107,7 +182,7 @@ def output_part(searcher: Searcher, tile: Tile, hits: Hits, *, before: int = 0) 
         before: hits of the only query that went before these.
     """
     renamed = searcher.node.renamed
-    found = gather([target.base for target in searcher.targets], hits.part, hits.row)
+    found = searcher.found(hits)
     own: dict[str | None, Callable[[], Column]] = {
         "query_id": lambda: take_column(tile.ids, hits.query),
         "rank": lambda: arrow_numbers((hits.rank + (before + 1)).astype(np.int32)),

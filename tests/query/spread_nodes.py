@@ -1,0 +1,79 @@
+"""Nodes in one process, each a follower of one directory with its own caches, for reads to ask."""
+
+import pickle
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import gpuvec as gv
+from gpuvec.clock import SystemClock
+from gpuvec.cluster_messages import PlanRead, Stale
+from gpuvec.node.query_node import QueryNode
+from gpuvec.query.cache import DerivedCache
+from gpuvec.query.session import Session
+from gpuvec.query.spread import Answered, Replan, read_part
+from gpuvec.types import NodeId
+
+
+def session():
+    return Session(memory_limit=1 << 30, threads=1, cache=DerivedCache(1 << 28))
+
+
+class DirectNodes:
+    """See `gpuvec.query.spread.Nodes`; each segment is asked of a node drawn by seed.
+
+    Attributes:
+        calls: questions put to nodes.
+        before: called with each part before it is answered.
+    """
+
+    def __init__(self, nodes, seed=0):
+        self.nodes = nodes
+        self.calls = []
+        self.before = lambda part: None
+        self._rng = np.random.default_rng(seed)
+        self._plans = 0
+
+    def plan(self, collection_id, *, version=None):
+        self._plans += 1
+        message = PlanRead(identity="db", collection_id=collection_id, version=version)
+        return self.nodes[self._plans % len(self.nodes)].plan(message)
+
+    def ask(self, plan, question, *, segments=None, growing=None, cost=0, near=None):
+        names = [name for name, _ in plan.segments] if segments is None else list(segments)
+        growing = plan.growing_rows > 0 if growing is None else growing
+        near = near or {}
+        whose = {}
+        for name in [*names, *([None] if growing else [])]:
+            drawn = NodeId(str(self._rng.integers(len(self.nodes))))
+            whose.setdefault(near.get(name, drawn), []).append(name)
+        return [self._one(plan, question, node, asked, cost) for node, asked in whose.items()]
+
+    def _one(self, plan, question, node, asked, cost):
+        names = tuple(name for name in asked if name is not None)
+        part = read_part("db", plan, question, segments=names, growing=None in asked, cost=cost)
+        self.calls.append((node, type(question).__name__))
+        self.before(part)
+        answer = self.nodes[int(node)].answer(pickle.loads(pickle.dumps(part, protocol=5)))
+        if isinstance(answer, Stale):
+            raise Replan
+        return Answered(
+            node=node, segments=names, growing=None in asked,
+            answer=pickle.loads(pickle.dumps(answer, protocol=5)),
+        )  # fmt: skip
+
+
+@contextmanager
+def spread_over(path: Path, count: int, seed: int = 0):
+    """Yield a connection whose reads are answered by so many followers, and these."""
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(count):
+            engine = stack.enter_context(gv.connect(path))._engine
+            nodes.append(QueryNode(engine, session(), SystemClock()))
+            stack.callback(nodes[-1].close)
+        client = stack.enter_context(gv.connect(path))
+        direct = DirectNodes(nodes, seed)
+        client._engine.spread = lambda: direct
+        yield client, direct
