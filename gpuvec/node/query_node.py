@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gpuvec import telemetry
 from gpuvec.clock import Clock
 from gpuvec.cluster_messages import PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.node.shards import Channels
@@ -98,6 +99,17 @@ class QueryNode:
             NotFoundError: `GV-608`, the collection was dropped.
             GpuvecError: what the read itself raises.
         """
+        began_s, outcome = self._clock.monotonic_s(), "error"
+        try:
+            with telemetry.span("part", collection=part.collection_id, segments=len(part.segments)):
+                found = self._answered(part)
+            outcome = "stale" if isinstance(found, Stale) else "ok"
+            return found
+        finally:
+            telemetry.PARTS.add(1, outcome)
+            telemetry.PART_SECONDS.observe(self._clock.monotonic_s() - began_s)
+
+    def _answered(self, part: ReadPart) -> Any:
         key = (part.collection_id, part.entry_id, part.version, part.now_ms)
         with self._host.kept(part.collection_id):
             standing = self._known(key)
