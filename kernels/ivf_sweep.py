@@ -211,9 +211,11 @@ def _finish_hits(job: Any, at: int, tile: int, first: int, count: int, stop: int
         put_u16(job.masks, count * PARTS + i, np.uint16(0))
     hits = list_parts(job.masks, (count * PARTS + 7) // 8 * 8, job.parts)
     passed = 0
-    if stop < steps:
-        for p in range(hits):
-            v = np.int64(get_i32(job.parts, p)) % PARTS
+    for p in range(hits):
+        v = np.int64(get_i32(job.parts, p)) % PARTS
+        names = job.rows + 8 * (tile * TILE_ROWS + v * PART)
+        fetch_near(names, names + 8 * PART)
+        if stop < steps:
             rows = tile_codes + v * PART * WORD
             fetch_part(rows + stop * _TILE, rows + steps * _TILE)
     for p in range(hits):
