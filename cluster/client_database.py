@@ -9,12 +9,11 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
 from gpuvec.api.external import ExternalSource
 from gpuvec.api.source import CollectionSource
-from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.client_engine import ClusterEngine, Reach
 from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
 from gpuvec.cluster.opening import open_client, reference
 from gpuvec.device.detect import resolve_device
 from gpuvec.query.session import Session, new_session, share_memory
-from gpuvec.rpc import Transport
 from gpuvec.settings import parse_memory
 
 
@@ -65,7 +64,7 @@ class ClusterDatabase(Database):
 def open_database(
     path: str | os.PathLike[str],
     *,
-    transport: Transport,
+    transport: Reach,
     storage_options: Mapping[str, Any] | None = None,
     device: str = "auto",
     memory_limit: int | str | None = None,

@@ -5,14 +5,15 @@ Writes and the methods that change a collection go to its owner; changes of name
 coordinator; reads are spread over the nodes.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from gpuvec import errors
 from gpuvec.api.collections import Collections, First
 from gpuvec.api.engine import Engine
 from gpuvec.clock import Clock
-from gpuvec.cluster.owners import Owners
+from gpuvec.cluster.job_calls import RemoteJobs
 from gpuvec.cluster.warned import give
 from gpuvec.cluster_messages import (
     COORDINATOR,
@@ -23,10 +24,13 @@ from gpuvec.cluster_messages import (
     DatabaseRef,
     OpenDatabase,
 )
+from gpuvec.events import Event, event_of
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
+from gpuvec.proxy.calls import Submits, TransportCalls
+from gpuvec.proxy.owner_calls import OwnerCalls
 from gpuvec.proxy.proxy import Proxy
-from gpuvec.query.spread import Nodes
+from gpuvec.proxy.router import Router
 from gpuvec.rpc import Transport
 from gpuvec.schema import Schema
 from gpuvec.storage.open import Store
@@ -36,6 +40,10 @@ NAMES_DEADLINE_S = 60.0
 CLOSE_DEADLINE_S = 2.0
 
 
+class Reach(Transport, Submits, Protocol):
+    """A transport that also begins calls without waiting for them."""
+
+
 class ClusterEngine(Engine):
     """One database in the process of a client. Safe for use by several threads.
 
@@ -43,8 +51,10 @@ class ClusterEngine(Engine):
         store: where it lies.
         reference: how all processes open it.
         transport: reaches coordinator and nodes.
-        nodes: that reads are spread over; None: reads run here.
         clock, flush_bytes, age_s, segment_bytes: see `Engine`.
+
+    Attributes:
+        router: the nodes, as reads find them; routes that the coordinator pushes go to `apply`.
     """
 
     def __init__(
@@ -52,8 +62,7 @@ class ClusterEngine(Engine):
         store: Store,
         reference: DatabaseRef,
         *,
-        transport: Transport,
-        nodes: Nodes | None = None,
+        transport: Reach,
         clock: Clock | None = None,
         flush_bytes: int,
         age_s: float,
@@ -70,21 +79,24 @@ class ClusterEngine(Engine):
         )
         self.storage_options = reference.storage_options
         self.reference = reference
+        self.client = secrets.token_hex(8)  # who holds the database open
         self._transport = transport
-        self._nodes = nodes
         self._opened = False
-        self.owners = Owners(transport, reference.identity, self._clock)
+        calls = TransportCalls(transport, self._clock)
+        self.router = Router(reference.identity, calls, learn=transport.learn)
+        self.owners = OwnerCalls(self.router)
         self.proxy = Proxy(_ToOwner(self.owners), lambda _: COORDINATOR, deadline_s=600.0)
         self.collections = _RemoteCollections(self)
+        self.jobs = RemoteJobs(self)
 
     def open(self) -> None:
         """Have the coordinator hold the database until `close`."""
-        self._ask(OpenDatabase(database=self.reference))
+        self._ask(OpenDatabase(database=self.reference, client=self.client))
         self._opened = True
 
-    def spread(self) -> Nodes | None:
+    def spread(self) -> Router:
         """See `Engine.spread`."""
-        return self._nodes
+        return self.router
 
     def call_owner(self, collection_id: str, method: str, *arguments: Any, **options: Any) -> Any:
         """Have the owner of a collection do something; return what it returns.
@@ -101,6 +113,7 @@ class ClusterEngine(Engine):
             options=options,
         )
         called: Called = self.owners.call(message)
+        self.router.note_seen(collection_id, called.stamp)
         give(called.warnings, stacklevel=3)
         return called.value
 
@@ -110,6 +123,10 @@ class ClusterEngine(Engine):
             CallCoordinator(identity=self.reference.identity, method=method, arguments=arguments)
         )
         return called.value
+
+    def events(self, limit: int) -> list[Event]:
+        """See `Engine.events`: those of all nodes."""
+        return [event_of(values) for values in self.call_coordinator("events", limit=limit)]
 
     def _ask(self, message: Any) -> Any:
         self._check_usable()
@@ -141,7 +158,7 @@ class ClusterEngine(Engine):
             self._leave()
 
     def _leave(self) -> None:
-        message = CloseDatabase(identity=self.reference.identity)
+        message = CloseDatabase(identity=self.reference.identity, client=self.client)
         try:
             self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
         except (errors.UnavailableError, errors.DeadlineError):
@@ -151,7 +168,7 @@ class ClusterEngine(Engine):
 class _ToOwner:
     """Brings writes to the owner; see `Transport`."""
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: OwnerCalls) -> None:
         self._owners = owners
 
     def call(self, _: Any, message: Any, *, deadline_s: float) -> Any:
@@ -199,7 +216,10 @@ class _RemoteCollections(Collections):
 
     def drop(self, name: str) -> None:
         """See `Collections.drop`."""
+        collection_id = self._engine.root().id_of(name)
         self._call("drop", name=name)
+        if collection_id is not None:
+            self._engine.router.forget(collection_id)
 
     def rename(self, old: str, new: str) -> None:
         """See `Collections.rename`."""

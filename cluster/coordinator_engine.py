@@ -10,6 +10,7 @@ from typing import Any
 from gpuvec import errors
 from gpuvec.api.collections import Collections
 from gpuvec.api.engine import Engine
+from gpuvec.api.job_host import LocalJobs
 from gpuvec.clock import Clock
 from gpuvec.cluster_messages import CallCoordinator, Called
 from gpuvec.meta.changes import Change
@@ -50,6 +51,7 @@ class CoordinatorEngine(Engine):
             segment_bytes=segment_bytes,
         )
         self.collections = _Collections(self, disown)
+        self.jobs: LocalJobs = LocalJobs(self, by_cluster=True)
         self.begun: dict[str, str] = {}  # collections that are being filled, and their names to be
         self._methods: dict[str, Callable[..., Any]] = {
             "create": self.collections.create_whole,
@@ -59,6 +61,8 @@ class CoordinatorEngine(Engine):
             "drop": self.collections.drop,
             "rename": self.collections.rename,
             "alias": self.collections.alias,
+            "events": lambda limit: [event.to_dict() for event in self.events(limit)],
+            "run_job": lambda job_id: self.jobs.launch(job_id),
         }
 
     def rule(self) -> int:
@@ -91,6 +95,16 @@ class CoordinatorEngine(Engine):
             _, collection_id = root.resolve(name)
             named[collection_id] = name
         return {**self.begun, **named}
+
+    @property
+    def generation(self) -> int:
+        """Under which it rules; 0: not yet, or not any more."""
+        return self._writer.generation
+
+    def confirm(self) -> bool:
+        """Return whether the log as it is now knows no later coordinator; `StorageError` else."""
+        newest = self.run(self.names.log.read(self.names.view))
+        return bool(newest.generation <= self.generation_of(""))
 
     def tend(self) -> bool:
         """Delete what was dropped; return whether this is still the coordinator.

@@ -30,6 +30,7 @@ from gpuvec.cluster_messages import (
     Write,
 )
 from gpuvec.messages import WriteReply
+from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory
 from gpuvec.storage.open import Store
@@ -84,7 +85,8 @@ class NodeEngine(Engine):
         session = new_session(None, device="cpu")
         if self.files is not None:
             session = share_memory(session, self.files.resident)
-        self.reads: Any = None
+        self.session = session
+        self.reads = QueryNode(self, session, self._clock)
         self._at_owner = AtOwner(self, session)
         self._warmth = Warmth(self)
         self._table: dict[type, Callable[[Any, float], Any]] = {
@@ -230,6 +232,7 @@ class NodeEngine(Engine):
 
     def channel(self, collection_id: str) -> Channels:
         """See `Engine.channel`; without a lease it first looks whether it still owns them."""
+        self._know(collection_id)
         found = super().channel(collection_id)
         if found.owned and not self.grants.is_sure(collection_id):
             found.confirm()
@@ -273,14 +276,12 @@ class NodeEngine(Engine):
     def close(self) -> None:
         """Save what it owns in files, and let go of everything."""
         self._warmth.stop()
-        if self.reads is not None:
-            self.reads.close()
+        self.reads.close()
         super().close()
 
     def tend(self) -> None:
         """Do what is due with each report: let idle reads go."""
-        if self.reads is not None:
-            self.reads.tend()
+        self.reads.tend()
 
     @property
     def held(self) -> Mapping[str, tuple[Any, ...]]:
@@ -327,4 +328,5 @@ def report_of(
         memory_used=sum(engine.memory_used for engine in engines.values()),
         queue=queue,
         latency_s=latency_s,
+        newest=max((engine.oracle.last for engine in engines.values()), default=0),
     )

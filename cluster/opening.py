@@ -5,12 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpuvec import errors
-from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.client_engine import ClusterEngine, Reach
 from gpuvec.cluster.coordinator_engine import CoordinatorEngine
 from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster_messages import DatabaseRef
-from gpuvec.query.spread import Nodes
-from gpuvec.rpc import Transport
 from gpuvec.settings import config
 from gpuvec.storage.disk_cache import disk_cache
 from gpuvec.storage.memory import MemoryStore
@@ -68,9 +66,7 @@ def open_node(ref: DatabaseRef, *, node: NodeId) -> NodeEngine:
     return engine
 
 
-def open_client(
-    ref: DatabaseRef, *, transport: Transport, nodes: Nodes | None = None
-) -> ClusterEngine:
+def open_client(ref: DatabaseRef, *, transport: Reach) -> ClusterEngine:
     """Return a client's engine; the coordinator holds the database until it is closed.
 
     Raises:
@@ -79,7 +75,7 @@ def open_client(
     """
     wiring = _wiring(ref)
     del wiring["durability"]
-    engine = ClusterEngine(_store(ref), ref, transport=transport, nodes=nodes, **wiring)
+    engine = ClusterEngine(_store(ref), ref, transport=transport, **wiring)
     try:
         engine.open()
     except BaseException:

@@ -34,14 +34,27 @@ class DatabaseRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDatabase:
-    """Client to coordinator: hold this database from now on, until as many `CloseDatabase`."""
+    """Client to coordinator: hold this database for me; said again every `KEEP_S`.
+
+    Attributes:
+        client: who asks; one that is not heard for a while is taken for gone.
+    """
 
     database: DatabaseRef
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseDatabase:
-    """Client to coordinator: this client needs it no more."""
+    """Client to coordinator: this client needs it no more. Coordinator to node: nobody does."""
+
+    identity: str
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindDatabase:
+    """Node to coordinator: where does a database lie? Answered with its `DatabaseRef`."""
 
     identity: str
 
@@ -106,6 +119,7 @@ class NodeReport:
         owned: by database and collection, the terms under which it owns collections.
         statuses: by database, what its channels hold that is in no file.
         entries: by database and owned collection, the newest entry of its manifest.
+        newest: the newest timestamp that it gave to a write, or knows.
         memory_used: bytes of segments and what is derived from them.
         queue: calls that wait or run.
         latency_s: p95 of searches of late; 0: there were none.
@@ -117,6 +131,7 @@ class NodeReport:
     owned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     statuses: Mapping[str, tuple[ChannelStatus, ...]] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    newest: Timestamp = 0
     memory_used: int = 0
     queue: int = 0
     latency_s: float = 0.0
@@ -129,10 +144,12 @@ class ReportReply:
     Attributes:
         known: False: say `Hello` again.
         renewed: by database and collection, the terms that go on.
+        now_ms: the cluster's time; see `coord.tso`.
     """
 
     known: bool
     renewed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    now_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,4 +437,5 @@ class Busy:
 
 
 REPORT_S = 0.5
+KEEP_S = 2.0
 LEASE_S = 3.0

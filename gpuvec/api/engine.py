@@ -18,26 +18,23 @@ from gpuvec.api.collections import Collections
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.figures import events_of
-from gpuvec.api.glance import glance
 from gpuvec.api.job_host import JobHost, LocalJobs
-from gpuvec.api.leases import Leases, told_expired
+from gpuvec.api.leases import Leases
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.names import Names
+from gpuvec.api.reading import Reading
 from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.coord.compaction import Wanted
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
-from gpuvec.coord.root_coord import RootCoord
 from gpuvec.coord.tso import TimestampOracle
 from gpuvec.events import Event
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.node.shards import Channels
 from gpuvec.proxy.proxy import Proxy
-from gpuvec.query.spread import Nodes
 from gpuvec.rpc import InProcessTransport
-from gpuvec.segment.view import Snapshot
 from gpuvec.storage import keys
 from gpuvec.storage.fsspec_store import FsspecStore
 from gpuvec.storage.local import LocalStore
@@ -54,7 +51,7 @@ _WORTH_COLLECTING = 100  # entries of the database's log
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
-class Engine:
+class Engine(Reading):
     """One database in this process. Safe for use by several threads.
 
     Args:
@@ -117,82 +114,6 @@ class Engine:
         transport.serve(NODE, self._submit)
         self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
 
-    # Reading
-
-    def snapshot(self, collection_id: str) -> Snapshot:
-        """Return a collection at its newest version."""
-        with self.glance(collection_id):
-            name = self.name_of(collection_id)
-            return self.channel(collection_id).snapshot(name, self.now_ms())
-
-    def glance(self, collection_id: str, *, rows: bool = True) -> AbstractContextManager[None]:
-        """Return a block in which a bucket is asked for news once; see `gpuvec.api.glance`."""
-        catalog = self._writer.generation == 0 or self.names.stale
-        channel = self.channels.peek(collection_id)
-        return glance(self._store, channel, catalog=catalog, rows=rows)
-
-    @contextmanager
-    def reading(self, collection_id: str) -> Iterator[Snapshot]:
-        """Yield a collection at its newest version; its files stay meanwhile, even if dropped.
-
-        Raises:
-            NotFoundError: `GV-608`, it was dropped, perhaps by another process while it was read.
-            SnapshotExpiredError: `GV-640`, files that it needs are no longer kept.
-        """
-        with self.kept(collection_id):
-            yield self.snapshot(collection_id)
-
-    @contextmanager
-    def reading_at(
-        self, collection_id: str, versions: Sequence[Timestamp]
-    ) -> Iterator[list[Snapshot]]:
-        """Yield a collection at some versions, as views of the same segments; else as `reading`."""
-        with self.kept(collection_id):
-            name = self.name_of(collection_id)
-            yield self.channel(collection_id).snapshots_at(name, *versions)
-
-    @contextmanager
-    def kept(self, collection_id: str) -> Iterator[None]:
-        """Keep the files that a read of a collection may use; tell of those that are gone."""
-        with self.dropped.kept(collection_id), self.leases.reading(collection_id):
-            try:
-                yield
-            except errors.CorruptError as error:
-                name = self.name_of(collection_id)  # a collection that is gone is not damaged
-                raise told_expired(error, self.state(collection_id), name) from error
-
-    def spread(self) -> Nodes | None:
-        """Return the nodes that a read is spread over; None: it runs here."""
-        return None
-
-    def state(self, collection_id: str) -> CollectionState:
-        """Return the newest manifest of a collection."""
-        channel = self.channel(collection_id)
-        channel.look()
-        return channel.state
-
-    def channel(self, collection_id: str) -> Channels:
-        """Return the channels of a collection, following their logs."""
-        self._check_usable()
-        return self.channels.of(collection_id)
-
-    def root(self) -> RootCoord:
-        """Return the root coordinator, told of what other processes did."""
-        self._check_usable()
-        if self._writer.generation == 0 or self.names.stale:
-            with self._lock:
-                self.names.follow()
-        return self.names.root
-
-    def name_of(self, collection_id: str) -> str:
-        """Return the present name of a collection.
-
-        Raises:
-            NotFoundError: `GV-608`, it was dropped.
-        """
-        self.root()
-        return self.names.name_of(collection_id)
-
     # Changing a collection
 
     def change(
@@ -212,6 +133,7 @@ class Engine:
     def flush(self, collection_id: str) -> None:
         """Save a collection's growing rows in segment files."""
         with self.owning(collection_id) as (channel, generation):
+            channel.own(generation)
             channel.flush(generation)
 
     @contextmanager

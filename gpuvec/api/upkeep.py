@@ -120,6 +120,7 @@ class Maintained:
             if channel.state.external is not None:
                 raise errors.read_only_files("compact()", self._source.name)
             if not dry_run:
+                channel.own(generation)
                 channel.flush(generation)
             before = maintenance.weights(channel)
             wanted = maintenance.wanted
@@ -161,6 +162,7 @@ class Maintained:
         with engine.owning(self._source.collection_id) as (channel, generation):
             maintenance = engine.maintenance
             if not dry_run:
+                channel.own(generation)
                 channel.flush(generation)
             weights = maintenance.weights(channel, age_s)
             plan = plan_vacuum(weights)

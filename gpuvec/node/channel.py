@@ -25,7 +25,6 @@ from gpuvec.types import ChannelName, SegmentId, Timestamp
 from gpuvec.wal.log import Group, WriteAheadLog, claim
 
 __all__ = ["CHANNEL", "Channel"]
-
 T = TypeVar("T")
 _WORTH_COLLECTING = 100  # entries of a manifest
 
@@ -55,17 +54,17 @@ class Channel(Follower):
         assert self._owner is not None, "claim comes first"
         return self._owner
 
-    def _own(self, generation: int) -> ChannelOwner:
-        """Return the owner, which claims the channel if there is none; under the lock."""
-        self._check_there()
-        if self._owner is None:
-            self.claim(generation)
-        assert self._owner is not None
-        return self._owner
+    def own(self, generation: int) -> ChannelOwner:
+        """Return the owner, which claims the channel if there is none."""
+        with self._lock:
+            self._check_there()
+            if self._owner is None:
+                self.claim(generation)
+            return self.owner
 
     def own_newest(self, generation: int) -> None:
         """Own the channel, and know what readers have pinned meanwhile; under the lock."""
-        mine = self._own(generation).log.epoch
+        mine = self.own(generation).log.epoch
         self._view = self._run(self._manifest.read(self._view))
         newest = self.state.channels[self.name].epoch
         if newest != mine:  # memory lacks what the newer owner did
@@ -157,7 +156,7 @@ class Channel(Follower):
     ) -> list[WriteReply | Exception]:
         """Do a group of writes, durable when this returns; each has its own answer or error."""
         with self._lock:
-            owner = self._own(generation)
+            owner = self.own(generation)
             try:
                 return list(self._run(owner.write(name, requests)))
             except ChannelLostError as lost:
@@ -174,7 +173,7 @@ class Channel(Follower):
         cause: BaseException,
     ) -> list[WriteReply | Exception]:
         self._disown()
-        return answers_after(cause, lambda: self._own(generation), name, requests)
+        return answers_after(cause, lambda: self.own(generation), name, requests)
 
     def change(
         self, decide: Callable[[CollectionState, Timestamp], Sequence[Change]], generation: int
@@ -271,10 +270,10 @@ class Channel(Follower):
         """
         with self._flush_lock:
             with self._lock:
-                self._own(generation)
+                self.own(generation)
             self.flush_now(generation)  # most of it, while writes go on
             with self._lock:
-                owner = self._own(generation)
+                owner = self.own(generation)
                 self.flush_now(generation)
                 found = self._run(prepare())
                 if isinstance(found, WriteSummary):
@@ -301,7 +300,7 @@ class Channel(Follower):
     def take_ids(self, count: int, generation: int) -> int:
         """Return the first of so many new automatic keys."""
         with self._lock:
-            return self._own(generation).take_ids(count)
+            return self.own(generation).take_ids(count)
 
     def collect(
         self, generation: int, limits: Limits | None = None, *, dry_run: bool = False

@@ -221,17 +221,14 @@ class Shards:
         """See `Channel.confirm`: who owns one channel owns all."""
         self.channels[0].confirm()
 
-    def own(self, generation: int) -> None:
-        """See `Channel.own`."""
+    def own(self, generation: int) -> SpanningWriter:
+        """Return what writes, after claiming the channels if need be."""
         with self.lock:
-            self._own(generation)
-
-    def _own(self, generation: int) -> SpanningWriter:
-        self._check_there()
-        if not self.owned:
-            self.claim(generation)
-        assert self._writer is not None
-        return self._writer
+            self._check_there()
+            if not self.owned:
+                self.claim(generation)
+            assert self._writer is not None
+            return self._writer
 
     def _check_there(self) -> None:
         if self._gone:
@@ -274,24 +271,24 @@ class Shards:
     ) -> list[WriteReply | Exception]:
         """Do a group of writes, durable when this returns; each has its own answer or error."""
         with self.lock, self._whole():
-            writer = self._own(generation)
+            writer = self.own(generation)
             try:
                 return writer.write(name, requests)
             except ChannelLostError as lost:
                 self.let_go()
-                return answers_after(lost.cause, lambda: self._own(generation), name, requests)
+                return answers_after(lost.cause, lambda: self.own(generation), name, requests)
 
     def take_ids(self, count: int, generation: int) -> int:
         """Return the first of so many new automatic keys."""
         with self.lock:
-            return self._own(generation).take_ids(count)
+            return self.own(generation).take_ids(count)
 
     def change(
         self, decide: Callable[[CollectionState, Timestamp], Sequence[Change]], generation: int
     ) -> None:
         """Commit changes of schema, partitions or time to live; see `Channel.change`."""
         with self.lock:
-            self._own(generation)
+            self.own(generation)
             self.channels[0].own_newest(generation)
             changes = decide(self.state, self._stamps.next())
             if not changes:
@@ -318,12 +315,12 @@ class Shards:
         """Commit a write whose rows are in files already, in all channels; see `Channel`."""
         with self.unflushed():
             with self.lock:
-                self._own(generation)
+                self.own(generation)
             self._flush_now(generation)  # most of it, while writes go on
             with self.lock:
-                self._own(generation)
+                self.own(generation)
                 self._flush_now(generation)
-                writer = self._own(generation)
+                writer = self.own(generation)
                 found = self._run(prepare())
                 if isinstance(found, WriteSummary):
                     return found

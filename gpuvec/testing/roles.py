@@ -3,8 +3,10 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
 
 import gpuvec.connecting
 from gpuvec import errors
@@ -15,6 +17,7 @@ from gpuvec.cluster.node_engine import NodeEngine, report_of
 from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
 from gpuvec.cluster_messages import (
     COORDINATOR,
+    LEASE_S,
     CallCoordinator,
     CloseDatabase,
     DatabaseRef,
@@ -25,6 +28,7 @@ from gpuvec.cluster_messages import (
     Hello,
     OpenDatabase,
     Opened,
+    RouteDelta,
 )
 from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
 from gpuvec.rpc import InProcessTransport
@@ -34,30 +38,60 @@ _TICK_S = 0.05
 _FIND_S = 5.0
 
 
+class Network(InProcessTransport):
+    """An in-process transport that begins calls on threads, and from which nodes can be cut off.
+
+    Attributes:
+        cut: the nodes that cannot be reached, and reach nobody.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut: set[NodeId] = set()
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="gpuvec-network")
+
+    def call(self, node: NodeId, message: Any, *, deadline_s: float) -> Any:
+        """See `Transport.call`."""
+        if node in self.cut:
+            raise errors.no_such_node(node)
+        return super().call(node, message, deadline_s=deadline_s)
+
+    def submit(self, node: NodeId, message: Any, *, deadline_s: float) -> "Future[Any]":
+        """See `gpuvec.proxy.calls.Submits`."""
+        return self._threads.submit(self.call, node, message, deadline_s=deadline_s)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+
 class Roles:
     """One database with its coordinator and some nodes. Safe for use by several threads.
 
     Args:
         ref: of the database.
         nodes: how many.
+        lease_s: how long owners may believe that they are.
 
     Attributes:
         transport: reaches all of them.
         nodes: by name.
         coordinator: the engine that rules.
+        listeners: told of each change of routes.
     """
 
-    def __init__(self, ref: DatabaseRef, *, nodes: int = 2) -> None:
+    def __init__(self, ref: DatabaseRef, *, nodes: int = 2, lease_s: float = LEASE_S) -> None:
         self.ref = ref
-        self.transport = InProcessTransport()
+        self.transport = Network()
         self.coordinator = open_coordinator(ref, disown=self._disown)
         self.generation = self.coordinator.rule()
         self._lock = threading.RLock()
         self._coord = ClusterCoord(
-            ref.identity, self.generation, now_s=time.monotonic(), quarantine_s=0.0
+            ref.identity, self.generation, now_s=time.monotonic(), lease_s=lease_s, quarantine_s=0.0
         )
         self.transport.serve(COORDINATOR, self._answer)
         self.nodes: dict[NodeId, NodeEngine] = {}
+        self.listeners: list[Callable[[RouteDelta], None]] = []
         for number in range(nodes):
             self.add_node(NodeId(f"node-{number}"))
         self._stop = threading.Event()
@@ -79,6 +113,16 @@ class Roles:
         engine.heard(sent_s, {})
         return engine
 
+    def lose(self, name: NodeId) -> None:
+        """Tell the coordinator that the connection to a node broke."""
+        with self._lock:
+            self._coord.note_lost(name, "1", time.monotonic())
+
+    def pause(self) -> None:
+        """Let nothing happen by itself any more."""
+        self._stop.set()
+        self._thread.join()
+
     def client(self) -> ClusterEngine:
         """Return the engine of another client."""
         return open_client(self.ref, transport=self.transport)
@@ -96,9 +140,16 @@ class Roles:
                 self._coord.note_collection(collection_id, sizes, time.monotonic())
         self.coordinator.tend()
         self._reconcile()
+        with self._lock:
+            delta = self._coord.take_delta()
+        if delta is not None:
+            for listen in list(self.listeners):
+                listen(delta)
 
     def _report(self) -> None:
         for name, engine in list(self.nodes.items()):
+            if name in self.transport.cut:
+                continue
             sent_s = time.monotonic()
             report = report_of(name, "1", {self.ref.identity: engine})
             with self._lock:
@@ -167,15 +218,26 @@ class Roles:
             )  # fmt: skip
             self.transport.call(owner.node, order, deadline_s=60.0)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def close(self) -> None:
         """End nodes and coordinator."""
-        self._stop.set()
-        self._thread.join()
+        self.pause()
         for engine in self.nodes.values():
             engine.close()
         with self._lock:
             self._coord.close()
         self.coordinator.close()
+        self.transport.close()
 
 
 class RolesInProcess:

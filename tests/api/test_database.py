@@ -30,6 +30,7 @@ def files_in(path):
     return sorted(str(p.relative_to(path)) for p in path.rglob("*"))
 
 
+@pytest.mark.embedded
 def test_a_directory_becomes_a_database_with_its_first_collection(tmp_path):
     path = tmp_path / "new" / "shop"
     with gv.connect(path) as db:
@@ -286,6 +287,7 @@ def test_a_forked_child_must_open_the_database_itself(tmp_path):
         assert ids_of(items) == [1]
 
 
+@pytest.mark.embedded
 def test_the_right_to_write_ends_with_the_parent_though_a_child_lives(tmp_path):
     db = gv.connect(tmp_path)
     db.create_collection("items", SCHEMA)
