@@ -3,38 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from gpuvec import telemetry
-
-
-class _Exporter(InMemorySpanExporter):
-    """Keeps spans during the tests of this file only: a provider is set once per process."""
-
-    listening = False
-
-    def export(self, spans):
-        return super().export(spans) if self.listening else SpanExportResult.SUCCESS
-
-
-_exporter = _Exporter()
+from gpuvec.testing.spans import collected_spans
 
 
 @pytest.fixture
 def spans():
-    """Set OpenTelemetry up; what it exports is this list. A process can do so only once."""
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        provider = TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(_exporter))
-        trace.set_tracer_provider(provider)
-    _exporter.listening = True
-    yield lambda: {span.name: span for span in _exporter.get_finished_spans()}
-    _exporter.listening = False
-    _exporter.clear()
+    with collected_spans() as found:
+        yield found
 
 
 def test_a_span_within_a_span_is_its_child(spans):

@@ -57,6 +57,8 @@ SHOWN = {
     "device-memory": ["No worker has reported yet"],
 }
 
+PICTURES = ("collections", "segments", "nodes", "jobs", "recall")  # memory would differ each time
+
 
 def test_every_page_is_drawn_and_no_script_complains():
     async def check(browser: Browser, url: str) -> None:
@@ -65,7 +67,8 @@ def test_every_page_is_drawn_and_no_script_complains():
             for text in ["4 nodes", *SHOWN[spec.name]]:
                 await browser.until(f"{TEXT}.includes({text!r})")
             await asyncio.sleep(0.5)  # what is drawn last
-            await browser.picture(DOCS / f"dashboard-{spec.name}.png")
+            if spec.name in PICTURES:
+                await browser.picture(DOCS / f"dashboard-{spec.name}.png")
 
     in_browser(check, lambda: sample_state(lacking=3, now_ms=SystemClock().now_ms()))
 
