@@ -48,7 +48,6 @@ class _Node:
     times_open: int = 0
     open_until_s: float = 0.0
     probed_s: float = float("-inf")
-    busy_until_s: float = 0.0
     calls: int = 0
     failures: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -114,21 +113,10 @@ class Fleet:
         with self._lock:
             _close(self._of(node))
 
-    def busy(self, node: NodeId, until_s: float) -> None:
-        """Note that a node takes no calls until then."""
-        with self._lock:
-            known = self._of(node)
-            known.busy_until_s = max(known.busy_until_s, until_s)
-
     def is_open(self, node: NodeId) -> bool:
         """Return whether a node is left alone, since it failed."""
         with self._lock:
             return bool(self._of(node).times_open)
-
-    def busy_until_s(self, node: NodeId) -> float:
-        """Return when a node takes calls again."""
-        with self._lock:
-            return self._of(node).busy_until_s
 
     def due(self, now_s: float) -> list[NodeId]:
         """Return the open nodes that are to be pinged now; each once in a while."""

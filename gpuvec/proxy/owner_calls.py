@@ -17,9 +17,8 @@ from gpuvec.proxy.router import Router
 from gpuvec.settings import config
 from gpuvec.types import NodeId
 
-# Errors of the way to an owner, not of what was asked: closed there, nobody there, no answer, not
-# the owner, not yet at home, the connection broke, too many wait.
-ON_THE_WAY = frozenset({"GV-600", "GV-610", "GV-611", "GV-741", "GV-750", "GV-751", "GV-753"})
+_OF_THE_STORE = ("GV-603", "GV-604")  # an owner's answer, that no other owner could better
+_TOO_MANY = "GV-753"  # calls wait there
 _FIND_S = 5.0
 _BACKOFF_S = (0.02, 0.5)
 _LATE_S = 1.0
@@ -275,4 +274,8 @@ class _Attempts:
 
 
 def _on_the_way(error: Exception) -> bool:
-    return isinstance(error, errors.GpuvecError) and error.code in ON_THE_WAY
+    """Return whether an error is of the way to an owner, not of what was asked."""
+    if isinstance(error, errors.QuotaError):
+        return error.code == _TOO_MANY
+    lost = isinstance(error, errors.UnavailableError | errors.DeadlineError)
+    return lost and getattr(error, "code", "") not in _OF_THE_STORE

@@ -62,21 +62,27 @@ class Placer:
         self._rows: dict[Unit, int] = dict(plan.segments) if plan else {}
 
     def place(
-        self, units: Iterable[Unit], routes: Routes, now_s: float, *, tried: Tried, warm: bool
+        self,
+        units: Iterable[Unit],
+        routes: Routes,
+        *,
+        tried: Tried,
+        busy: Collection[NodeId],
+        warm: bool,
     ) -> dict[NodeId, list[Unit]]:
         """Return what each node is asked for; a unit that nobody is left for is in none.
 
         Args:
             units: to be answered for.
             routes: as they are now.
-            now_s: the time.
             tried: nodes that are not asked again, by unit.
+            busy: nodes that take no more now.
             warm: only nodes that have a route, for calls that are to be quick.
         """
         ordered = sorted(units, key=lambda unit: -self._rows.get(unit, 0))
         fair = max(1, sum(self._rows.get(unit, 0) for unit in ordered))
         standing = [node for node in routes.standing() if not self._fleet.is_open(node)]
-        ready = {node for node in standing if self._fleet.busy_until_s(node) <= now_s}
+        ready = {node for node in standing if node not in busy}
         chosen: dict[NodeId, list[Unit]] = {}
         given: dict[NodeId, float] = {}
         for unit in ordered:

@@ -44,6 +44,7 @@ class Step:
         self._numbers = 0
         self._deadline_s = 0.0
         self._ping_s = 0.0
+        self._busy_until_s: dict[NodeId, float] = {}
         self._incarnations: dict[NodeId, str] = {}
 
     def run(self, units: Iterable[Unit], limits: Limits) -> list[Group]:
@@ -85,7 +86,8 @@ class Step:
         now_s = self._calls.now_s()
         for node in directory.fleet.due(now_s):
             self._probe(node)
-        return self._placer.place(units, directory.table.routes, now_s, tried=tried, warm=warm)
+        busy = [node for node, until_s in self._busy_until_s.items() if until_s > now_s]
+        return self._placer.place(units, directory.table.routes, tried=tried, busy=busy, warm=warm)
 
     def send(self, node: NodeId, units: Sequence[Unit]) -> int:
         """See `scatter.Host.send`."""
@@ -116,7 +118,10 @@ class Step:
 
     def judge(self, node: NodeId, reply: Any) -> Verdict:
         """See `scatter.Host.judge`."""
-        return Verdict.BUSY if isinstance(reply, Busy) else self._judge(node, reply)
+        if not isinstance(reply, Busy):
+            return self._judge(node, reply)
+        self._busy_until_s[node] = self._calls.now_s() + reply.retry_after_s
+        return Verdict.BUSY
 
     def hedge_delay_s(self) -> float | None:
         """See `scatter.Host.hedge_delay_s`."""
@@ -149,9 +154,8 @@ class Step:
         fleet.answered(node, now_s - begun_s)
         if isinstance(came.error, errors.QuotaError):
             came = Came(reply=Busy(retry_after_s=_BUSY_S))
-        if isinstance(came.reply, Busy):
-            fleet.busy(node, now_s + came.reply.retry_after_s)
-        elif came.error is None and self._kind is not None:
+        answers = came.error is None and not isinstance(came.reply, Busy)
+        if answers and self._kind is not None:
             self._directory.hedging.observe(self._kind, now_s - begun_s)
         return came
 

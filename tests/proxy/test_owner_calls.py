@@ -194,6 +194,17 @@ def test_what_the_owner_raises_is_raised():
     assert owners.network.calls_to(A, Write) == 1
 
 
+@pytest.mark.parametrize("error", [errors.write_failed("c", OSError()), errors.forked("c")])
+def test_only_the_way_to_an_owner_is_tried_again(error):
+    owners = Owners()
+    owners.error = error
+    with pytest.raises(UnavailableError) as raised:
+        owners.calls.write(REQUEST)
+    answered = error.code == "GV-604"  # what the store does to one owner, it does to all
+    assert raised.value.code == ("GV-604" if answered else "GV-766")
+    assert (owners.network.calls_to(A, Write) == 1) == answered
+
+
 def test_what_the_coordinator_raises_is_raised():
     owners = Owners()
 
