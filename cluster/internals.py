@@ -6,10 +6,10 @@ something breaks `tests/on_dask/test_internals.py`.
 
 import asyncio
 import pickle
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from distributed.comm import Comm
+from distributed.comm.core import Comm, connect
 from distributed.core import ConnectionPool, Status, send_recv
 from distributed.protocol.serialize import ToPickle
 
@@ -70,3 +70,88 @@ def run_beside(work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         await work()
 
     return asyncio.get_running_loop().create_task(_run())
+
+
+def incarnation_of(worker: Any) -> str:
+    """Return what tells one start of a worker from the next, which has the same name."""
+    return str(worker.id)
+
+
+def threads_of(worker: Any) -> int:
+    """Return the threads on which a worker runs tasks."""
+    return int(worker.state.nthreads)
+
+
+def memory_limit_of(worker: Any) -> int | None:
+    """Return the bytes that a worker may use; None: it has no limit."""
+    limit = worker.memory_manager.memory_limit
+    return int(limit) if limit else None
+
+
+async def register_on_workers(scheduler: Any, plugin: Any, name: str) -> None:
+    """Have all workers, those to come too, run a plugin."""
+    await scheduler.register_worker_plugin(None, pickle.dumps(plugin), name, idempotent=False)
+
+
+def address_of_names(scheduler: Any, names: Collection[Any]) -> list[str]:
+    """Return the addresses of the workers with these names."""
+    wanted = {str(name) for name in names}
+    return [ws.address for ws in scheduler.workers.values() if str(ws.name) in wanted]
+
+
+def wrap_retirement(scheduler: Any, drain: Callable[[list[str]], Awaitable[None]]) -> None:
+    """Await `drain` for the workers' addresses before a scheduler retires them.
+
+    Adaptive scaling, `scale`, the command line, `--lifetime` and Kubernetes' operator all end here.
+    """
+    original = scheduler.retire_workers
+
+    async def retire_workers(
+        workers: list[str] | None = None, *, names: list[Any] | None = None, **options: Any
+    ) -> Any:
+        if names is not None and workers is not None:
+            raise TypeError("names and workers are mutually exclusive")
+        if names is not None:
+            workers = address_of_names(scheduler, names)
+        elif workers is None:
+            chosen = ("memory_ratio", "n", "key", "minimum", "target", "attribute")
+            choice = {key: options.pop(key) for key in chosen if key in options}
+            workers = [str(w) for w in scheduler.workers_to_close(**choice)]
+        await drain(list(workers))
+        return await original(workers, **options)
+
+    scheduler.retire_workers = retire_workers
+    scheduler.handlers["retire_workers"] = retire_workers
+
+
+def wrap_target(scheduler: Any, wanted: Callable[[], int]) -> None:
+    """Let adaptive scaling want at least what `wanted` returns."""
+    original = scheduler.adaptive_target
+
+    def adaptive_target(target_duration: Any = None) -> int:
+        return max(wanted(), int(original(target_duration)))
+
+    scheduler.adaptive_target = adaptive_target
+    scheduler.handlers["adaptive_target"] = adaptive_target
+
+
+def push(scheduler: Any, topic: str, message: Mapping[str, Any]) -> None:
+    """Send a message to all clients that listen to a topic; from any thread."""
+    scheduler.loop.add_callback(scheduler.log_event, topic, message)
+
+
+def stop_heartbeats(worker: Any) -> None:
+    """Have a worker say nothing to its scheduler on its own."""
+    for name in ("heartbeat", "keep-alive"):
+        worker.periodic_callbacks[name].stop()
+
+
+async def can_connect(worker: Any) -> bool:
+    """Return whether a worker's scheduler accepts connections."""
+    security = worker.security.get_connection_args("worker")
+    try:
+        comm = await connect(worker.scheduler.address, timeout=1, **security)
+    except OSError:
+        return False
+    await comm.close()
+    return True

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.cluster.internals import install_handler
 from gpuvec.cluster.wire import pack, unpack
 from gpuvec.types import NodeId
@@ -28,12 +28,13 @@ class Lane(StrEnum):
     """What calls of one kind wait for only among themselves."""
 
     CONTROL = "control"  # quick: leases, routes, names
+    PLAN = "plan"  # looks at manifests
     READ = "read"
     WRITE = "write"
     WORK = "work"  # minutes: flush, build, compaction, hand-over
 
 
-THREADS = {Lane.CONTROL: 4, Lane.READ: 4, Lane.WRITE: 16, Lane.WORK: 8}
+THREADS = {Lane.CONTROL: 4, Lane.PLAN: 8, Lane.READ: 4, Lane.WRITE: 16, Lane.WORK: 8}
 MAX_WAITING = 1024  # calls of one lane that wait or run
 
 
@@ -101,7 +102,8 @@ class Service:
         if left_s <= 0:  # it waited too long: its caller is gone
             return _failed(errors.deadline_passed(f"a thread of {self.name}", call["deadline_s"]))
         try:
-            return {"ok": True, **pack(function(unpack(call), left_s))}
+            with telemetry.continued(call.get("trace")):
+                return {"ok": True, **pack(function(unpack(call), left_s))}
         except errors.GpuvecError as error:
             return _failed(error)
         except Exception as error:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from distributed.comm import Comm
+from distributed.comm.core import Comm
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.cluster.internals import exchange, give_connection, new_pool, take_connection
 from gpuvec.cluster.service import OP
 from gpuvec.cluster.wire import pack, unpack
@@ -66,6 +66,8 @@ class DaskTransport:
     def submit(self, node: NodeId, message: Any, *, deadline_s: float) -> Future[Any]:
         """Begin a call; the future ends as `call` would. Cancelling it closes its connection."""
         fields = {"to": node, "kind": type(message).__name__, **pack(message)}
+        if headers := telemetry.carrier():
+            fields["trace"] = headers
         with self._lock:
             if self._closed:
                 raise errors.no_such_node(node)

@@ -58,4 +58,4 @@ def _aligned(frame: Any) -> memoryview:
     start = -room.ctypes.data % _ALIGNMENT
     copy = room[start : start + view.nbytes]
     copy[:] = np.frombuffer(view, np.uint8)
-    return memoryview(copy)
+    return memoryview(copy.data)

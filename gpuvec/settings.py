@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "cache.size_bytes": None,  # None: a tenth of the disk's free space, 100 GiB at most; 0: none
     "consistency": "strong",  # of reads on a cluster; or "bounded", "session", "eventually"
     "staleness_s": 5.0,  # of bounded reads, at most
+    "cluster.workers": 0,  # of cluster="local"; 0: one per GPU or core
     "cluster.search_deadline_s": 300.0,  # for one step of a read
     "cluster.write_deadline_s": 600.0,  # for a write, with all its attempts
     "cluster.wait_s": 30.0,  # reads and writes wait so long while no node is there to ask
@@ -162,6 +163,7 @@ def _settings_class() -> "type[BaseSettings]":
 
     class Cluster(BaseModel):
         model_config = ConfigDict(extra="forbid")
+        workers: int = Field(default=DEFAULTS["cluster.workers"], ge=0)
         search_deadline_s: float = Field(default=DEFAULTS["cluster.search_deadline_s"], gt=0)
         write_deadline_s: float = Field(default=DEFAULTS["cluster.write_deadline_s"], gt=0)
         wait_s: float = Field(default=DEFAULTS["cluster.wait_s"], ge=0)

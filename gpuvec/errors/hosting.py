@@ -84,3 +84,34 @@ def too_busy(node: str, waiting: int) -> QuotaError:
         hint="retry later, or add workers",
         details={"node": node, "waiting": waiting, "retryable": True, "outcome": "none"},
     )
+
+
+def not_hosted(identity: str) -> UnavailableError:
+    """Return the error for a database that this coordinator, or this node, has not open."""
+    return UnavailableError(
+        "GV-754",
+        f"the database {identity} is not open here",
+        hint="clients open it again by themselves within seconds after a restart",
+        details={"identity": identity, "retryable": True, "outcome": "none"},
+    )
+
+
+def cluster_not_started(cause: str) -> UnavailableError:
+    """Return the error for workers that did not come up."""
+    return UnavailableError(
+        "GV-755",
+        f"the workers of the local cluster did not start: {cause}",
+        hint='in a script, connect below: if __name__ == "__main__": — each worker imports the '
+        "script anew, and may not start workers itself",
+        details={"cause": cause, "retryable": False, "outcome": "none"},
+    )
+
+
+def started_in_worker() -> UnavailableError:
+    """Return the error for starting a cluster while a worker process imports the script."""
+    return UnavailableError(
+        "GV-756",
+        "a process that is just being started as a worker wants to start a cluster itself",
+        hint='in a script, connect below: if __name__ == "__main__":',
+        details={"retryable": False, "outcome": "none"},
+    )

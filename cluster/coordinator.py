@@ -1,0 +1,402 @@
+"""The coordinator of a cluster: all open databases, and the nodes that are there.
+
+It knows no Dask: a host gives it a transport, a way to push routes to clients, and tells it whose
+connection broke. Nothing in it is the only copy: nodes and clients say again what they need, so a
+new coordinator knows all within some seconds.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from gpuvec import errors, telemetry
+from gpuvec.api.batch_job import Runner
+from gpuvec.clock import SystemClock
+from gpuvec.cluster.hosted import Hosted
+from gpuvec.cluster.service import Lane, Service
+from gpuvec.cluster.transport import DaskTransport
+from gpuvec.cluster_messages import (
+    KEEP_S,
+    PROTOCOL,
+    CallCoordinator,
+    CloseDatabase,
+    DatabaseRef,
+    Done,
+    FindDatabase,
+    FindOwner,
+    GetRoutes,
+    Hello,
+    Leaving,
+    NodeReport,
+    OpenDatabase,
+    Opened,
+    Ping,
+    Pong,
+    ReportReply,
+    RouteDelta,
+    Welcome,
+)
+from gpuvec.coord.adaptive import WorkerTarget
+from gpuvec.coord.cluster_coord import Ledger
+from gpuvec.coord.tso import ClusterTime
+from gpuvec.types import NodeId
+
+_PERIOD_S = 0.5
+_GONE_S = 15 * KEEP_S  # a client that was not heard so long holds nothing open
+_AGAIN_S = 2.0  # between attempts to open a database that shall always be open
+_POOL = 4
+
+_logger = logging.getLogger("gpuvec.cluster")
+
+
+class Coordinator:
+    """All databases of one cluster. Safe for use by several threads.
+
+    Args:
+        transport: reaches the nodes.
+        push: tells clients what changed in the routes; waits for nothing.
+        databases: held open whether or not a client asks.
+        replicas: nodes that shall hold each segment.
+        runner: makes what makes the parts of a database's batch jobs; None: this process does.
+    """
+
+    def __init__(
+        self,
+        transport: DaskTransport,
+        push: Callable[[RouteDelta], None],
+        *,
+        databases: Iterable[DatabaseRef] = (),
+        replicas: int = 1,
+        runner: Callable[[str], Runner] | None = None,
+    ) -> None:
+        self._runner = runner
+        self._transport = transport
+        self._push = push
+        self._replicas = replicas
+        self._pinned = {ref.identity: ref for ref in databases}
+        self._hosted: dict[str, Hosted] = {}
+        self._clients: dict[str, dict[str, float]] = {}  # by database: when each was heard
+        self._opening: dict[str, threading.Lock] = {}
+        self._clean: set[str] = set()  # databases that this process closed, with all their nodes
+        self._begun: set[str] = set()  # databases that are being opened for nobody
+        self._failures: dict[str, str] = {}  # of those, and why
+        self._nodes: dict[NodeId, Hello] = {}
+        self._others: dict[NodeId, Hello] = {}  # that speak another protocol
+        self._draining: set[NodeId] = set()
+        self._ledger = Ledger()
+        self._target = WorkerTarget()
+        self._time = ClusterTime(SystemClock())
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="gpuvec-store")
+        self._news = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="gpuvec-coordinator", daemon=True)
+        self._thread.start()
+
+    def serve(self, service: Service) -> None:
+        """Have a service answer what nodes and clients say to a coordinator."""
+        service.serve(
+            {
+                Hello: self._hello,
+                NodeReport: self._report,
+                Leaving: self._leaving,
+                GetRoutes: lambda message, _: self._of(message.identity).routes(),
+                FindDatabase: lambda message, _: self._of(message.identity).ref,
+                Ping: lambda _, __: Pong(incarnation=""),
+            }
+        )
+        service.serve({FindOwner: self._find_owner}, lane=Lane.WRITE)
+        service.serve(
+            {
+                OpenDatabase: self._open,
+                CloseDatabase: self._close,
+                CallCoordinator: self._call,
+            },
+            lane=Lane.WORK,
+        )
+
+    def kick(self) -> None:
+        """Have what is wanted compared with what is there, soon."""
+        self._news.set()
+
+    # Nodes
+
+    def _hello(self, hello: Hello, _: float) -> Welcome:
+        usable = hello.protocol == PROTOCOL
+        with self._lock:
+            known = self._nodes.get(hello.node)
+            table = self._nodes if usable else self._others
+            table[hello.node] = hello
+            hosted = list(self._hosted.values())
+        self._transport.learn(hello.node, hello.address)
+        if usable:
+            if known is None or known.incarnation != hello.incarnation:
+                self._draining.discard(hello.node)
+                telemetry.note("node_joined", peer=hello.node, address=hello.address)
+            for database in hosted:
+                database.hello(hello)
+        self.kick()
+        return Welcome(
+            databases=tuple(database.ref for database in hosted),
+            generations={d.ref.identity: d.generation for d in hosted},
+            usable=usable,
+        )
+
+    def _report(self, report: NodeReport, _: float) -> ReportReply:
+        with self._lock:
+            hello = self._nodes.get(report.node)
+            hosted = dict(self._hosted)
+        if hello is None or hello.incarnation != report.incarnation:
+            return ReportReply(known=False)
+        self._time.observe(report.newest)
+        renewed: dict[str, Mapping[str, int]] = {}
+        for identity, database in hosted.items():
+            reply = database.report(report)
+            if not reply.known:
+                return ReportReply(known=False)
+            renewed[identity] = reply.renewed.get(identity, {})
+        return ReportReply(known=True, renewed=renewed, now_ms=self._time.now_ms())
+
+    def _leaving(self, leaving: Leaving, _: float) -> Done:
+        self.drain(leaving.node)
+        return Done()
+
+    def drain(self, node: NodeId) -> None:
+        """Have what a node owns and holds go elsewhere."""
+        with self._lock:
+            hello = self._nodes.get(node)
+            hosted = list(self._hosted.values())
+        if hello is None:
+            return
+        if node not in self._draining:
+            self._draining.add(node)
+            telemetry.note("node_leaving", peer=node)
+        for database in hosted:
+            database.leaving(node, hello.incarnation)
+        self.kick()
+
+    def drained(self, node: NodeId) -> bool:
+        """Return whether a node may end."""
+        with self._lock:
+            hosted = list(self._hosted.values())
+        return all(database.drained(node) for database in hosted)
+
+    def lost(self, address: str) -> None:
+        """Note that the node at an address is gone: its connection broke."""
+        with self._lock:
+            gone = [hello for hello in self._nodes.values() if hello.address == address]
+            for hello in gone:
+                del self._nodes[hello.node]
+            hosted = list(self._hosted.values())
+        for hello in gone:
+            self._draining.discard(hello.node)
+            telemetry.note("node_lost", peer=hello.node, address=address)
+            for database in hosted:
+                database.lost(hello.node, hello.incarnation)
+        self.kick()
+
+    def node_at(self, address: str) -> NodeId | None:
+        """Return the node that answers at an address."""
+        with self._lock:
+            return next((h.node for h in self._nodes.values() if h.address == address), None)
+
+    def _send(
+        self, node: NodeId, incarnation: str, message: Any, deadline_s: float
+    ) -> "Future[Any]":
+        with self._lock:
+            hello = self._nodes.get(node)
+        if hello is None or incarnation not in ("", hello.incarnation) or self._stopped:
+            failed: Future[Any] = Future()
+            failed.set_exception(errors.no_such_node(node))
+            return failed
+        return self._transport.submit(node, message, deadline_s=deadline_s)
+
+    # Databases
+
+    def _open(self, message: OpenDatabase, _: float) -> Opened:
+        return Opened(generation=self.hold(message.database, message.client).generation)
+
+    def hold(self, ref: DatabaseRef, client: str) -> Hosted:
+        """Open a database unless it is, and keep it for a client."""
+        with self._lock:
+            lock = self._opening.setdefault(ref.identity, threading.Lock())
+        with lock:
+            hosted = self._hosted.get(ref.identity)
+            if hosted is None or not hosted.ruling:
+                hosted = self._begin(ref)
+            with self._lock:
+                self._clients.setdefault(ref.identity, {})[client] = time.monotonic()
+            return hosted
+
+    def _begin(self, ref: DatabaseRef) -> Hosted:
+        former = self._hosted.pop(ref.identity, None)
+        if former is not None:
+            former.close()
+        with self._lock:
+            hellos = list(self._nodes.values())
+        hosted = Hosted(
+            ref,
+            hellos,
+            ledger=self._ledger,
+            send=self._send,
+            push=self._push,
+            kick=self.kick,
+            pool=self._pool,
+            quarantined=ref.identity not in self._clean,
+            replicas=self._replicas,
+        )
+        if self._runner is not None:
+            hosted.engine.jobs.run_with(partial(self._runner, ref.identity))
+        with self._lock:
+            self._clean.discard(ref.identity)
+            self._hosted[ref.identity] = hosted
+            late = [hello for hello in self._nodes.values() if hello not in hellos]
+        for hello in late:
+            hosted.hello(hello)
+        self.kick()
+        return hosted
+
+    def _close(self, message: CloseDatabase, _: float) -> Done:
+        self._leave(message.identity, message.client)
+        return Done()
+
+    def _leave(self, identity: str, client: str) -> None:
+        with self._lock:
+            lock = self._opening.setdefault(identity, threading.Lock())
+        with lock:
+            with self._lock:
+                clients = self._clients.get(identity, {})
+                clients.pop(client, None)
+                busy = identity in self._hosted and self._hosted[identity].engine.jobs.busy
+                if clients or busy or identity in self._pinned:
+                    return
+                hosted = self._hosted.pop(identity, None)
+                nodes = list(self._nodes)
+            if hosted is None:
+                return
+            saved = hosted.release(nodes)
+            hosted.close()
+            if saved:
+                self._clean.add(identity)
+
+    def _of(self, identity: str) -> Hosted:
+        with self._lock:
+            found = self._hosted.get(identity)
+        if found is None or not found.ruling:
+            raise errors.not_hosted(identity)
+        return found
+
+    def _find_owner(self, message: FindOwner, deadline_s: float) -> Any:
+        return self._of(message.identity).find_owner(message, deadline_s)
+
+    def _call(self, message: CallCoordinator, deadline_s: float) -> Any:
+        return self._of(message.identity).call(message, deadline_s)
+
+    # The thread that decides
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._news.wait(_PERIOD_S)
+            self._news.clear()
+            with self._lock:
+                hosted = list(self._hosted.values())
+            for database in hosted:
+                database.reconcile()
+            self._mind()
+
+    def _mind(self) -> None:
+        """Open what shall always be open; let go of what clients that are gone held."""
+        for ref in self._pinned.values():
+            if ref.identity not in self._hosted and ref.identity not in self._begun:
+                self._begun.add(ref.identity)
+                self._failures.setdefault(ref.identity, "it is being opened")
+                self._pool.submit(self._open_pinned, ref)
+        late_s = time.monotonic() - _GONE_S
+        with self._lock:
+            gone = [
+                (identity, client)
+                for identity, clients in self._clients.items()
+                for client, heard_s in clients.items()
+                if heard_s < late_s
+            ]
+            for identity, client in gone:
+                del self._clients[identity][client]
+            gone += [(i, "") for i in self._hosted if not self._clients.get(i)]  # held by jobs
+        for identity, client in gone:
+            self._pool.submit(self._leave, identity, client)
+
+    def _open_pinned(self, ref: DatabaseRef) -> None:
+        try:
+            self.hold(ref, "")
+            del self._failures[ref.identity]
+        except errors.GpuvecError as error:
+            _logger.warning("cannot open %s: %s", ref.url, error)
+            self._failures[ref.identity] = str(error)
+            time.sleep(_AGAIN_S)
+        finally:
+            self._begun.discard(ref.identity)
+
+    def close(self) -> None:
+        """Stop deciding, and let go of all databases; nodes go on as without a coordinator."""
+        self._stopped = True
+        self.kick()
+        self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for database in self._hosted.values():
+            database.close()
+        self._hosted.clear()
+
+    # Looking
+
+    def wanted_workers(self) -> int:
+        """Return how many workers there shall be, for Dask's adaptive scaling."""
+        with self._lock:
+            hosted = list(self._hosted.values())
+        return self._target.wanted([database.demand() for database in hosted], time.monotonic())
+
+    def state(self) -> dict[str, Any]:
+        """Return what people see, from memory; see `gpuvec.cluster.view`."""
+        with self._lock:
+            hosted = dict(self._hosted)
+            nodes, others = dict(self._nodes), dict(self._others)
+            clients = {identity: len(held) for identity, held in self._clients.items()}
+        databases = {identity: database.state() for identity, database in hosted.items()}
+        seen: dict[str, Any] = {
+            str(h.node): _shown(h, usable=h.node in nodes)
+            for h in [*nodes.values(), *others.values()]
+        }
+        for identity, database in databases.items():
+            database["clients"] = clients.get(identity, 0)
+            for name, figures in database.pop("nodes").items():
+                seen.setdefault(str(name), {}).update(figures)
+        for name in self._draining & set(nodes):
+            seen[str(name)]["draining"] = True
+        reason = _unready(self._failures, nodes)
+        return {"ready": not reason, "reason": reason, "nodes": seen, "databases": databases}
+
+
+def _unready(failures: Mapping[str, str], nodes: Collection[NodeId]) -> str:
+    if failures:
+        identity, cause = next(iter(failures.items()))
+        return f"{identity} is not open: {cause}"
+    return "" if nodes else "no node has said hello"
+
+
+def _shown(hello: Hello, *, usable: bool) -> dict[str, Any]:
+    return {
+        "incarnation": hello.incarnation,
+        "address": hello.address,
+        "host": hello.host,
+        "group": hello.group,
+        "memory_bytes": hello.memory_bytes,
+        "memory_used": 0,
+        "threads": hello.threads,
+        "queue": 0,
+        "latency_s": 0.0,
+        "usable": usable,
+        "draining": False,
+    }

@@ -1,0 +1,171 @@
+"""Starts clusters on this machine, and attaches to those that run."""
+
+import atexit
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+
+from gpuvec import errors
+from gpuvec.cluster.client_database import ClusterDatabase, open_database
+from gpuvec.cluster.grace_worker import GraceNanny, GraceWorker
+from gpuvec.cluster.link import Link
+from gpuvec.cluster_messages import OpenDatabase
+from gpuvec.settings import config
+
+PRELOAD = "gpuvec.cluster.preload"
+_CONFIG: dict[str, Any] = {
+    "distributed.scheduler.allowed-failures": 1,  # a task that kills its worker ends no others
+    "distributed.scheduler.worker-ttl": "60s",
+    "distributed.worker.memory.target": False,  # segments, which Dask cannot spill, are most of it
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": 0.9,
+    "distributed.worker.memory.terminate": 0.97,
+    "distributed.comm.timeouts.connect": "10s",
+}
+
+_links: dict[str, Link] = {}  # of this process, by what was asked for
+_lock = threading.RLock()
+
+
+def local(
+    n_workers: int | None = None, *, threads_per_worker: int | None = None, **options: Any
+) -> Any:
+    """Start a cluster of processes on this machine: a worker per GPU, or per core.
+
+    Args:
+        n_workers: None: the setting `cluster.workers`, else one per GPU or core.
+        threads_per_worker: None: the cores of this process, shared among the workers.
+        options: of Dask's `LocalCluster` or `LocalCUDACluster`.
+
+    Returns:
+        Dask's cluster object; `close()` ends its processes.
+
+    Raises:
+        UnavailableError: `GV-755`, the workers did not come up; `GV-756`, a worker that imports
+            the script started a cluster.
+    """
+    import dask
+
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise errors.started_in_worker()
+    wanted = n_workers or config["cluster.workers"] or None
+    kind: Any = LocalCluster
+    chosen: dict[str, Any] = {"worker_class": GraceNanny, "processes": True}
+    if _gpus():
+        kind, chosen = _cuda_cluster(), {"worker_class": GraceWorker}
+    else:
+        cores = CPU_COUNT
+        wanted = wanted or cores
+        chosen["threads_per_worker"] = threads_per_worker or max(1, cores // wanted)
+    chosen.update({"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
+    preloads = {"preload": [PRELOAD], "preload_argv": []}
+    try:
+        with dask.config.set(_CONFIG):
+            return kind(n_workers=wanted, scheduler_kwargs=preloads, **{**chosen, **options})
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        raise errors.cluster_not_started(str(cause)) from error
+
+
+def _gpus() -> int:
+    """Return how many GPUs a Dask-CUDA cluster could use."""
+    if importlib.util.find_spec("dask_cuda") is None or importlib.util.find_spec("pynvml") is None:
+        return 0
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
+def _cuda_cluster() -> Any:
+    from dask_cuda import LocalCUDACluster
+
+    return LocalCUDACluster
+
+
+def attach(cluster: Any) -> Link:
+    """Return a link to a cluster, to be released once; users of one cluster share it.
+
+    Args:
+        cluster: `"local"` starts one for this process; else the address of a scheduler, a
+            `distributed.Client`, or a cluster object.
+
+    Raises:
+        QueryError: `GV-742`, something else.
+        UnavailableError: `GV-743`, it runs without gpuvec's coordinator; `GV-744`, nobody answers;
+            `GV-755`, it could not be started.
+    """
+    with _lock:
+        if isinstance(cluster, str) and cluster == "local":
+            known = _links.get("local")
+            if known is None or not known.usable:
+                made = local()
+                known = _links["local"] = Link(made.scheduler_address, then=made.close)
+            return known.use()
+        address, security = _address(cluster)
+        known = _links.get(address)
+        if known is None or not known.usable:
+            known = _links[address] = Link(address, security=security)
+        return known.use()
+
+
+def _address(cluster: Any) -> tuple[str, Any]:
+    if isinstance(cluster, str):
+        if "://" not in cluster:
+            raise errors.bad_cluster(cluster)
+        return cluster, None
+    if isinstance(cluster, Client):
+        scheduler = cluster.scheduler
+        if scheduler is None:
+            raise errors.no_scheduler(repr(cluster), "the client is closed")
+        return str(scheduler.address), cluster.security
+    address = getattr(cluster, "scheduler_address", None)
+    if not isinstance(address, str):
+        raise errors.bad_cluster(cluster)
+    return address, getattr(cluster, "security", None)
+
+
+def open_on(cluster: Any, path: str | os.PathLike[str], **options: Any) -> ClusterDatabase:
+    """Open a database on a cluster; `close` lets go of both.
+
+    Args:
+        cluster: see `attach`.
+        path: of the database.
+        options: see `client_database.open_database`.
+    """
+    link = attach(cluster)
+    ended: list[Callable[[], None]] = [link.release]
+    database = open_database(
+        path, transport=link.transport, on_close=lambda: ended.pop()(), **options
+    )
+    engine = database._engine
+    link.listen(engine.reference.identity, engine.router.apply)
+    link.keep(OpenDatabase(database=engine.reference, client=engine.client))
+
+    def end() -> None:
+        link.forget(engine.client, engine.router.apply)
+        link.release()
+
+    ended[0] = end
+    return database
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the cluster that this process started, before Dask's own end of everything."""
+    with _lock:
+        links = list(_links.values())
+        _links.clear()
+    for link in links:
+        with contextlib.suppress(errors.GpuvecError):
+            link.end()
