@@ -85,7 +85,7 @@ class ClusterEngine(Engine):
         calls = TransportCalls(transport, self._clock)
         self.router = Router(reference.identity, calls, learn=transport.learn)
         self.owners = OwnerCalls(self.router)
-        self.proxy = Proxy(_ToOwner(self.owners), lambda _: COORDINATOR, deadline_s=600.0)
+        self.proxy = Proxy(self.owners.write)
         self.collections = _RemoteCollections(self)
         self.jobs = RemoteJobs(self)
 
@@ -96,6 +96,7 @@ class ClusterEngine(Engine):
 
     def spread(self) -> Router:
         """See `Engine.spread`."""
+        self._check_usable()
         return self.router
 
     def call_owner(self, collection_id: str, method: str, *arguments: Any, **options: Any) -> Any:
@@ -163,19 +164,6 @@ class ClusterEngine(Engine):
             self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
         except (errors.UnavailableError, errors.DeadlineError):
             return  # a coordinator that is gone holds nothing
-
-
-class _ToOwner:
-    """Brings writes to the owner; see `Transport`."""
-
-    def __init__(self, owners: OwnerCalls) -> None:
-        self._owners = owners
-
-    def call(self, _: Any, message: Any, *, deadline_s: float) -> Any:
-        return self._owners.write(message)
-
-    def learn(self, node: Any, address: str) -> None:
-        raise AssertionError("owners know addresses")
 
 
 class _RemoteCollections(Collections):

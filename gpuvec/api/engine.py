@@ -34,7 +34,6 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.node.shards import Channels
 from gpuvec.proxy.proxy import Proxy
-from gpuvec.rpc import InProcessTransport
 from gpuvec.storage import keys
 from gpuvec.storage.fsspec_store import FsspecStore
 from gpuvec.storage.local import LocalStore
@@ -42,10 +41,9 @@ from gpuvec.storage.object_store import Procedure, run
 from gpuvec.storage.open import Store
 from gpuvec.storage.remote_files import RemoteFiles
 from gpuvec.storage.verified import files_of
-from gpuvec.types import NodeId, SegmentId, Timestamp
+from gpuvec.types import SegmentId, Timestamp
 
 T = TypeVar("T")
-NODE = NodeId("embedded")
 WRITE_DEADLINE_S = 600.0
 _WORTH_COLLECTING = 100  # entries of the database's log
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
@@ -110,9 +108,7 @@ class Engine(Reading):
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
         self.builds = self.maintenance.builds
         self.jobs: JobHost = LocalJobs(self)
-        transport = InProcessTransport()
-        transport.serve(NODE, self._submit)
-        self.proxy = Proxy(transport, lambda _: NODE, deadline_s=WRITE_DEADLINE_S)
+        self.proxy = Proxy(lambda request: self._submit(request, WRITE_DEADLINE_S))
 
     # Changing a collection
 
@@ -283,6 +279,10 @@ class Engine(Reading):
     def files(self) -> RemoteFiles | None:
         """What reads a bucket's files through caches; None for other stores."""
         return files_of(self._store)
+
+    def node_names(self) -> list[str]:
+        """Return the nodes of the cluster that serves the database; none: no cluster does."""
+        return []
 
     def events(self, limit: int) -> list[Event]:
         """Return what happened of late, oldest first; see `gpuvec.events`."""

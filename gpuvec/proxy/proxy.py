@@ -19,9 +19,8 @@ from gpuvec.messages import (
     WriteRequest,
 )
 from gpuvec.rows import Rows
-from gpuvec.rpc import Transport
 from gpuvec.schema import Schema
-from gpuvec.types import NodeId, RequestId, Version
+from gpuvec.types import RequestId, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +36,11 @@ class Proxy:
     """Validates writes and brings them to their owner.
 
     Args:
-        transport: reaches nodes.
-        route: from a collection's id to the node that owns its channel.
-        deadline_s: how long a write waits.
+        send: brings a request to the owner of its channel, and its answer back.
     """
 
-    def __init__(
-        self, transport: Transport, route: Callable[[str], NodeId], *, deadline_s: float
-    ) -> None:
-        self._transport = transport
-        self._route = route
-        self._deadline_s = deadline_s
+    def __init__(self, send: Callable[[WriteRequest], WriteReply]) -> None:
+        self._send_request = send
 
     def insert(
         self,
@@ -104,6 +97,4 @@ class Proxy:
             operation=operation,
             change=change,
         )
-        node = self._route(target.collection_id)
-        reply: WriteReply = self._transport.call(node, request, deadline_s=self._deadline_s)
-        return reply
+        return self._send_request(request)
