@@ -1,6 +1,7 @@
 """`Database`: a directory of collections, and how it is opened in this process."""
 
 import atexit
+import html
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpuvec import errors
 from gpuvec.api.collection import Collection
+from gpuvec.api.display import SHOWN_ROWS, database_html
 from gpuvec.api.engine import Engine
 from gpuvec.api.inputs import readable_twice
 from gpuvec.api.source import CollectionSource
@@ -312,6 +314,11 @@ class Database:
         self._check_open()
         return self._engine.events(whole_number("limit", limit, least=0))
 
+    @property
+    def dashboard(self) -> str | None:
+        """The address of the cluster's dashboard; None where there is no cluster, or none shown."""
+        return None
+
     def close(self) -> None:
         """Finish writes, save what is large enough for a file, let other processes write.
 
@@ -336,6 +343,20 @@ class Database:
         if self._closed:
             return f'Database("{self.path}", closed)'
         return f'Database("{self.path}", collections: {", ".join(self.collections()) or "none"})'
+
+    def _repr_html_(self) -> str:
+        try:
+            return self._html()
+        except errors.GpuvecError:  # closed, out of reach: a repr says so
+            return f"<p>{html.escape(repr(self))}</p>"
+
+    def _html(self) -> str:
+        self._check_open()
+        root = self._engine.root()
+        names = root.names()
+        states = {name: self._engine.state(root.resolve(name)[1]) for name in names[:SHOWN_ROWS]}
+        nodes = self._engine.node_names()
+        return database_html(self.path, states, len(names), nodes, self.dashboard)
 
     def _collection(self, collection_id: str) -> Collection:
         if self._engine.state(collection_id).external is None:

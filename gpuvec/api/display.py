@@ -1,11 +1,13 @@
 """How frames and results look: console text and notebook HTML. Nothing here runs a query."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
+from gpuvec.meta.catalog import CollectionState
 from gpuvec.query.plan import Columns, Plan
 from gpuvec.query.plan_text import plan_lines
 from gpuvec.rows import DenseVectors, Rows, SparseVectors
@@ -56,6 +58,33 @@ def result_html(rows: Rows, columns: Columns) -> str:
         lines=shown_rows(rows),
         total=len(rows),
         shown=SHOWN_ROWS,
+    )
+
+
+def database_html(
+    path: str,
+    states: Mapping[str, CollectionState],
+    total: int,
+    nodes: Sequence[str] = (),
+    dashboard: str | None = None,
+) -> str:
+    """Return a database as HTML.
+
+    Args:
+        path: where it lies.
+        states: of the collections that are shown, by name.
+        total: collections that there are.
+        nodes: of the cluster that serves it; none: no cluster does.
+        dashboard: its address, if there is one.
+    """
+    lines = []
+    for name, state in states.items():
+        segments = state.segments.values()
+        rows = f"{sum(s.row_count for s in segments):,}"
+        size = f"{sum(s.size_bytes for s in segments):,}"
+        lines.append([name, rows, f"{len(segments):,}", size, ", ".join(state.indexes)])
+    return _render(
+        "database.html", path=path, lines=lines, total=total, nodes=nodes, dashboard=dashboard
     )
 
 
