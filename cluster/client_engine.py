@@ -125,6 +125,10 @@ class ClusterEngine(Engine):
         )
         return called.value
 
+    def node_names(self) -> list[str]:
+        """See `Engine.node_names`: those that this client has heard of."""
+        return sorted(map(str, self.router.directory.table.routes.nodes))
+
     def events(self, limit: int) -> list[Event]:
         """See `Engine.events`: those of all nodes."""
         return [event_of(values) for values in self.call_coordinator("events", limit=limit)]

@@ -136,7 +136,7 @@ class _Collections(Collections):
         """Create a collection with an id that the client made; done before, it is done."""
         with self._engine.writing():
             if self._engine.names.root.id_of(name) != collection_id:
-                super().begin(collection_id, name, schema, then, channels)
+                self.begin(collection_id, name, schema, then, channels)
                 self.name(collection_id, name)
 
     def begin(
@@ -151,6 +151,8 @@ class _Collections(Collections):
         """See `Collections.name`; done before, it is done."""
         with self._engine.writing():
             if self._engine.names.root.id_of(name) != collection_id:
+                if collection_id not in self._engine.begun:
+                    raise errors.creation_cut(name)  # its files may be deleted already
                 super().name(collection_id, name)
             self._engine.begun.pop(collection_id, None)
 

@@ -41,3 +41,13 @@ def job_lost(what: str, job_id: str) -> JobError:
         hint="the same call begins again, with what was done and noted before",
         details={"job": job_id, "what": what},
     )
+
+
+def creation_cut(name: str) -> UnavailableError:
+    """Return the error for a collection whose creation another coordinator began."""
+    return UnavailableError(
+        "GV-748",
+        f'the coordinator was replaced while "{name}" was being filled; it was not created',
+        hint="create it again",
+        details={"collection": name, "retryable": True, "outcome": "none"},
+    )

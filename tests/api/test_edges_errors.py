@@ -313,7 +313,7 @@ def test_the_primary_key_cannot_be_updated(small):
 def test_options_of_connect_are_checked_with_errors_of_ours(tmp_path):
     for options in (
         {"memory_limit": "lots"}, {"memory_limit": -5}, {"device": "tpu"}, {"durability": "maybe"},
-        {"cluster": "local"}, {"storage_options": {"key": 1}},
+        {"cluster": 3}, {"storage_options": {"key": 1}},
     ):  # fmt: skip
         with pytest.raises(gv.GpuvecError):
             gv.connect(tmp_path / "x", **options)

@@ -1,0 +1,130 @@
+"""What a client's collection does at its owner, and what comes back."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+import gpuvec as gv
+from gpuvec import errors
+from gpuvec.api.collection import Collection
+from gpuvec.api.external import ExternalCollection
+from gpuvec.api.frame import Frame
+from gpuvec.api.past import READS
+from gpuvec.cluster.at_owner import JOBS, METHODS
+from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
+
+SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(8), "n": gv.Int64()}, primary_key="id")
+WRITES = {"insert", "upsert", "update", "delete"}  # the proxy brings them to the owner
+
+
+def rows(count, *, start=0, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "id": np.arange(start, start + count),
+        "v": rng.standard_normal((count, 8)).astype(np.float32),
+        "n": np.arange(start, start + count) % 7,
+    }
+
+
+def methods_of(kind):
+    """What a collection has that a frame has not, and that changes something."""
+    classes = kind.__mro__[: kind.__mro__.index(Frame)]
+    return {
+        name
+        for part in classes
+        for name, value in vars(part).items()
+        if inspect.isfunction(value) and not name.startswith("_") and name not in READS
+    }
+
+
+def test_every_method_that_changes_something_runs_at_the_owner():
+    wanted = methods_of(Collection) - WRITES
+    assert wanted == set(METHODS) - {"refresh"} | set(JOBS)
+    for name in wanted:
+        assert getattr(ClusterCollection, name) is not getattr(Collection, name), name
+
+
+def test_of_an_external_collection_those_run_there_that_are_not_refused():
+    refused = {
+        name for name in methods_of(ExternalCollection)
+        if (getattr(ExternalCollection, name).__doc__ or "").startswith("Refuse:")
+    }  # fmt: skip
+    for name in methods_of(ExternalCollection):
+        own = getattr(ClusterExternalCollection, name) is not getattr(ExternalCollection, name)
+        assert own == (name not in refused), name
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS, *JOBS} - {"refresh"}))
+def test_arguments_are_those_of_the_collection(name):
+    wanted = inspect.signature(getattr(Collection, name)).parameters
+    found = inspect.signature(getattr(ClusterCollection, name)).parameters
+    assert list(found) == list(wanted)
+    assert [p.default for p in found.values()] == [p.default for p in wanted.values()]
+
+
+def test_a_method_that_is_none_of_the_list_is_refused_by_the_owner(db, items):
+    with pytest.raises(errors.UnsupportedError) as caught:
+        db._engine.call_owner(items._id, "_change")
+    assert caught.value.code == "GV-746"
+
+
+def test_an_index_is_built_by_the_owner_and_reported_here(db):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    report = items.create_index("v", gv.index.IVFFlat(n_lists=16))
+    assert report.rows_covered == 6000
+    assert items.stats()["indexes"] == {"v": report.chosen}
+    pickle.loads(pickle.dumps(report))
+    tuning = items.tune("v", k=10)
+    assert tuning.table.count() > 0
+
+
+def test_a_job_is_watched_and_cancelled_from_here(db):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    job = items.create_index("v", gv.index.IVFFlat(n_lists=16), wait=False)
+    assert job.wait(60).field == "v"
+    assert (job.status, job.progress, job.eta) == ("done", 1.0, 0.0)
+    job.cancel()  # nothing happens
+    assert items.stats()["indexes"]
+
+
+def test_a_job_whose_node_is_gone_says_so(db, roles):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(10))
+    with pytest.raises(errors.JobError) as caught:
+        db._engine.call_owner(items._id, "job", "no such job", "look")
+    assert caught.value.code == "GV-747"
+
+
+def test_warnings_that_the_owner_gives_are_given_here(db):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    items.create_index("v", gv.index.IVFFlat(n_lists=16))
+    with pytest.warns(gv.RecallWarning, match="too few"):
+        items.tune("v", k=10, queries=rows(3)["v"])
+
+
+def test_frames_among_arguments_are_collected_first(db):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    items.create_index("v", gv.index.IVFFlat(n_lists=16))
+    tuning = items.tune("v", k=10, queries=items.limit(100).select("v"))
+    assert tuning.source == "given queries"
+
+
+def test_a_partition_is_made_by_the_owner(db, items):
+    items.insert({"id": [1], "v": np.ones((1, 4), "f4")}, partition="east")
+    assert items.partitions == ["east"]
+    with pytest.raises(errors.SchemaError):
+        items.insert({"id": [2], "v": np.ones((1, 4), "f4")}, partition="a/b")
+    assert items.partition("east").count() == 1
+
+
+def test_what_was_flushed_by_nobody_is_flushed_by_the_next_owner(db, items):
+    items.insert({"id": [1, 2], "v": np.ones((2, 4), "f4")})
+    items.flush()
+    states = items.segments().to_arrow()["state"].to_pylist()
+    assert states == ["flushed"]
