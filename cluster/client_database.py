@@ -39,11 +39,21 @@ class ClusterDatabase(Database):
         super().__init__(engine.reference.identity, engine, session)
         self._path = path
         self._on_close = on_close
+        self._dashboard = ""
 
     @property
     def path(self) -> str:
         """Where it lies."""
         return self._path
+
+    @property
+    def dashboard(self) -> str | None:
+        """See `Database.dashboard`."""
+        return self._dashboard or None
+
+    def show_dashboard(self, address: str) -> None:
+        """Note where Dask's dashboard is, of which gpuvec has some pages; empty: there is none."""
+        self._dashboard = address.removesuffix("/status") + "/gpuvec" if address else ""
 
     def close(self) -> None:
         """Let go of the database; the cluster goes on serving it to others. May be called again."""

@@ -149,6 +149,7 @@ def open_on(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Clust
         path, transport=link.transport, on_close=lambda: ended.pop()(), **options
     )
     engine = database._engine
+    database.show_dashboard(link.dashboard)
     link.listen(engine.reference.identity, engine.router.apply)
     link.keep(OpenDatabase(database=engine.reference, client=engine.client))
 
