@@ -322,4 +322,6 @@ class Hosted:
                 }
                 for collection_id, name in self.engine.ids().items()
             }
-        return {**state, "url": self.ref.url, "recovered": self.ruling, "collections": shown}
+        jobs = self.engine.jobs.lines()
+        found = {"url": self.ref.url, "recovered": self.ruling, "collections": shown, "jobs": jobs}
+        return {**state, **found}

@@ -34,9 +34,8 @@ Tell = Callable[[], None]  # called often; raises to end the work
 class Runner(Protocol):
     """Where parts are made."""
 
-    @property
-    def width(self) -> int:
-        """How many parts are made at a time."""
+    def cut_up(self, job: "BatchJob") -> JobPlan:
+        """Return the parts of a job; see `BatchJob.cut_up`."""
 
     def receipts(self, job: "BatchJob", parts: list[int], tell: Tell) -> Iterator[Receipt]:
         """Yield the receipts of parts as they are done; closing ends the work.
@@ -54,6 +53,9 @@ class PartFailed(Exception):
         self.part = part
         self.tries = tries
         self.cause = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.part, self.tries, self.cause)
 
 
 class BatchJob:

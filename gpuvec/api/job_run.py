@@ -4,12 +4,14 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from gpuvec import errors, telemetry
 from gpuvec.api.batch_job import BatchJob, PartFailed, Runner, Tell
+from gpuvec.api.job import Status
 from gpuvec.meta.batch_jobs import (
     Claim,
     JobPlan,
@@ -43,7 +45,9 @@ class Ended(BaseException):
 class LocalRunner:
     """Makes parts in this process, one at a time: a search takes all cores."""
 
-    width = 1
+    def cut_up(self, job: BatchJob) -> JobPlan:
+        """See `Runner.cut_up`."""
+        return job.cut_up(width=1)
 
     def receipts(self, job: BatchJob, parts: list[int], tell: Tell) -> Iterator[Receipt]:
         """See `Runner.receipts`."""
@@ -74,6 +78,10 @@ class JobRun:
         self._stop = threading.Event()
         self.ended = threading.Event()
         self.cause: BaseException | None = None
+        self._plan: JobPlan | None = None
+        self._done: set[int] = set()
+        self._before = 0  # rows that runs before did
+        self._begun_s = time.monotonic()
 
     def claim(self) -> bool:
         """Claim the job; False: it is done, or somebody else was faster.
@@ -120,9 +128,11 @@ class JobRun:
         state: JobState = self._engine.run(read_state(job_id))
         plan: JobPlan | None = state.plan
         if plan is None:
-            plan = self._engine.run(decide_plan(job_id, job.cut_up(self._runner.width)))
+            plan = self._engine.run(decide_plan(job_id, self._runner.cut_up(job)))
         missing = [part for part in range(len(plan.parts)) if part not in state.parts]
-        for _ in self._runner.receipts(job, missing, self._tell):
+        self._plan, self._done, self._before = plan, set(state.parts), state.rows_done
+        for receipt in self._runner.receipts(job, missing, self._tell):
+            self._done.add(receipt.part)
             self._tell()
         receipts = self._engine.run(read_receipts(job_id))
         facts = {
@@ -135,16 +145,33 @@ class JobRun:
         unpin(self._engine, self._spec)
         telemetry.note("job", id=job_id, status="done", rows=facts["rows"])
 
+    def line(self) -> dict[str, Any]:
+        """Return how far it is, from memory, for people."""
+        plan = self._plan
+        parts = () if plan is None else plan.parts
+        total, done = sum(part.rows for part in parts), sum(parts[n].rows for n in self._done)
+        made, taken_s = done - self._before, time.monotonic() - self._begun_s
+        return {
+            "id": self._spec.job_id,
+            "what": self._spec.title,
+            "status": "running",
+            "progress": done / total if total else 0.0,
+            "eta_s": taken_s * (total - done) / made if made else None,
+            "parts": len(parts),
+            "parts_done": len(self._done),
+        }
+
     def close(self) -> None:
         """End the run at the next piece of work, to be resumed by anybody; wait for that."""
         self._closing = True
         self._stop.set()
         self.ended.wait()
 
-    def look(self) -> None:
-        """Stop if somebody else ended or replaced the run; the sign of life looks too."""
+    def look(self) -> bool:
+        """Return whether the run goes on; it stops if somebody else ended or replaced it."""
         if self._engine.run(is_stopped(self._spec.job_id, self._number)):
             self._stop.set()
+        return not self._stop.is_set()
 
     def _tell(self) -> None:
         if self._stop.is_set():
@@ -176,6 +203,17 @@ def is_alive(state: JobState, now_ms: int) -> bool:
     if claim.host == socket.gethostname() and not _lives(claim.process):
         return False
     return now_ms - state.beat_ms < DEAD_S * 1000
+
+
+def status_of(state: JobState, now_ms: int) -> Status:
+    """Return how a job stands."""
+    if state.done:
+        return "done"
+    if state.ending in ("cancelled", "failed"):
+        return "cancelled" if state.ending == "cancelled" else "failed"
+    if state.claim is None:
+        return "waiting"
+    return "running" if is_alive(state, now_ms) else "interrupted"
 
 
 def pin(engine: Any, spec: JobSpec) -> None:

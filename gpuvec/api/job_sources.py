@@ -125,15 +125,15 @@ class JobSources:
 
     def _write(self, rows: Rows) -> str:
         """Write rows beside the job; return the name of the file."""
-        name = f"data-{self._written:03d}.arrow"
+        name = f"{self._written:03d}.arrow"
         self._written += 1
         held = Rows(rows.table, {n: _on_host(v) for n, v in rows.vectors.items()}, rows.order)
         record = WriteRecord(ts=0, request_id=RequestId(""), operation="job", rows=held)
-        self._engine.store.put(keys.job_file(self._job_id, name), encode_records([record]))
+        self._engine.store.put(keys.job_data(self._job_id, name), encode_records([record]))
         return name
 
     def _read(self, name: str) -> Rows:
-        data = self._engine.store.get(keys.job_file(self._job_id, name))
+        data = self._engine.store.get(keys.job_data(self._job_id, name))
         (record,) = decode_records(data)
         assert record.rows is not None
         return record.rows

@@ -13,7 +13,7 @@ from gpuvec.api.engine import Engine
 from gpuvec.api.frame import Frame
 from gpuvec.api.job import Job, Status
 from gpuvec.api.job_output import Output
-from gpuvec.api.job_run import is_alive, pin, unpin
+from gpuvec.api.job_run import is_alive, pin, status_of, unpin
 from gpuvec.api.job_sources import JobSources, engine_of
 from gpuvec.meta.batch_jobs import (
     JobPlan,
@@ -191,17 +191,6 @@ class BatchWork:
         self._engine.run(forget_job(self.spec.job_id))
 
 
-def status_of(state: JobState, now_ms: int) -> Status:
-    """Return how a job stands."""
-    if state.done:
-        return "done"
-    if state.ending in ("cancelled", "failed"):
-        return "cancelled" if state.ending == "cancelled" else "failed"
-    if state.claim is None:
-        return "waiting"
-    return "running" if is_alive(state, now_ms) else "interrupted"
-
-
 def work_of(job: BatchJobHandle) -> BatchWork:
     """Return what stands behind a job of this module."""
     work = job._work
@@ -220,7 +209,7 @@ def _output(engine: Engine, job_id: str, path: str | os.PathLike[str] | None) ->
                 "its database is in memory, where no file can be",
                 hint='name a folder: submit("out/")',
             )
-        path = f"{engine.where.rstrip('/')}/{keys.job_file(job_id, 'rows')}"
+        path = f"{engine.where.rstrip('/')}/{keys.job_rows(job_id)}"
     url = os.fspath(path)
     if not url.strip():
         raise errors.empty_path()

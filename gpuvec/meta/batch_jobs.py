@@ -6,8 +6,8 @@ newest claim alone counts: who finds a newer one than his own stops.
 
 | step | what is there then | died after it |
 |---|---|---|
-| 1 rows in memory are written | `data-*.arrow` | no job; the folder is deleted a day later |
-| 2 versions are pinned, `job.json` is created | a job that waits | it waits for `resume` |
+| 1 rows in memory are written | `job-data/` | no job; they are deleted a day later |
+| 2 versions are pinned, its `.json` is created | a job that waits | it waits for `resume` |
 | 3 a run is claimed | `run-n-claim` | the sign of life stops: it is interrupted |
 | 4 the parts are decided | `plan.json` | the next run has the same parts |
 | 5 a part's file is put in place | the file | it is written again, over itself |
@@ -22,7 +22,7 @@ from typing import Any
 
 from gpuvec.errors import CorruptError, damaged_entry, newer_job, no_such_job
 from gpuvec.storage import keys
-from gpuvec.storage.object_store import Delete, Get, List, Procedure, Put, PutIfAbsent
+from gpuvec.storage.object_store import Delete, Get, List, Procedure, Put, PutIfAbsent, Size
 from gpuvec.types import Version
 
 FORMAT = 1
@@ -186,7 +186,7 @@ class JobState:
 
 def create_job(spec: JobSpec) -> Procedure[None]:
     """Create a job; what it reads is written and pinned before."""
-    yield PutIfAbsent(keys.job_file(spec.job_id, "job.json"), _text(spec.to_json()))
+    yield PutIfAbsent(keys.job(spec.job_id), _text(spec.to_json()))
 
 
 def read_spec(job_id: str) -> Procedure[JobSpec]:
@@ -196,7 +196,7 @@ def read_spec(job_id: str) -> Procedure[JobSpec]:
         NotFoundError: `GV-774`, there is no such job.
         UnsupportedError: `GV-777`, a later gpuvec wrote it.
     """
-    data = (yield from _read(keys.job_file(job_id, "job.json"))) if keys.is_ulid(job_id) else None
+    data = (yield from _read(keys.job(job_id))) if keys.is_ulid(job_id) else None
     if data is None:
         raise no_such_job(job_id, (yield from list_jobs()))
     if data.get("format") != FORMAT:
@@ -207,7 +207,7 @@ def read_spec(job_id: str) -> Procedure[JobSpec]:
 def list_jobs() -> Procedure[list[str]]:
     """Return the names of all jobs, the oldest first."""
     found = yield List(f"{keys.JOBS}/")
-    return [key.split("/")[1] for key in found if key.count("/") == 2 and key.endswith("/job.json")]
+    return [key.removeprefix(f"{keys.JOBS}/").removesuffix(".json") for key in found]
 
 
 def read_state(job_id: str, plan: JobPlan | None = None) -> Procedure[JobState]:
@@ -217,7 +217,7 @@ def read_state(job_id: str, plan: JobPlan | None = None) -> Procedure[JobState]:
         job_id: of a job that exists.
         plan: if it is known already; it never changes.
     """
-    folder = f"{keys.job_folder(job_id)}/"
+    folder = keys.job_work(job_id)
     names = {key.removeprefix(folder) for key in (yield List(folder))}
     if plan is None and "plan.json" in names:
         plan = JobPlan.from_json((yield from _read(f"{folder}plan.json")) or {})
@@ -240,7 +240,7 @@ def read_state(job_id: str, plan: JobPlan | None = None) -> Procedure[JobState]:
 
 def claim_run(job_id: str, run: int, claim: Claim) -> Procedure[bool]:
     """Begin run number `run`; False: somebody else has."""
-    key = keys.job_file(job_id, _run_file(run, "claim"))
+    key = keys.job_work(job_id, _run_file(run, "claim"))
     mine = _text(asdict(claim))
     if (yield PutIfAbsent(key, mine)):
         return True
@@ -250,25 +250,25 @@ def claim_run(job_id: str, run: int, claim: Claim) -> Procedure[bool]:
 
 def write_beat(job_id: str, run: int, at_ms: int) -> Procedure[None]:
     """Say that a run goes on."""
-    yield Put(keys.job_file(job_id, _run_file(run, "beat")), [_text({"at_ms": at_ms})])
+    yield Put(keys.job_work(job_id, _run_file(run, "beat")), [_text({"at_ms": at_ms})])
 
 
 def is_stopped(job_id: str, run: int) -> Procedure[bool]:
     """Return whether a run was ended by somebody else: cancelled, or replaced by a newer one."""
-    newer = yield List(f"{keys.job_folder(job_id)}/run-", keys.job_file(job_id, f"run-{run:06d}-b"))
+    newer = yield List(keys.job_work(job_id, "run-"), keys.job_work(job_id, f"run-{run:06d}-b"))
     own = ("beat", "claim", "failed", "stopped")
-    ours = {keys.job_file(job_id, _run_file(run, name)) for name in own}
+    ours = {keys.job_work(job_id, _run_file(run, name)) for name in own}
     return bool(set(newer) - ours)
 
 
 def end_run(job_id: str, run: int, ending: str, facts: Mapping[str, Any]) -> Procedure[None]:
     """Say how a run ended; the first word on it stays."""
-    yield PutIfAbsent(keys.job_file(job_id, _run_file(run, ending)), _text(dict(facts)))
+    yield PutIfAbsent(keys.job_work(job_id, _run_file(run, ending)), _text(dict(facts)))
 
 
 def decide_plan(job_id: str, plan: JobPlan) -> Procedure[JobPlan]:
     """Decide the parts; return those that hold, which another run may have decided first."""
-    key = keys.job_file(job_id, "plan.json")
+    key = keys.job_work(job_id, "plan.json")
     if (yield PutIfAbsent(key, _text(plan.to_json()))):
         return plan
     return JobPlan.from_json((yield from _read(key)) or {})
@@ -276,20 +276,20 @@ def decide_plan(job_id: str, plan: JobPlan) -> Procedure[JobPlan]:
 
 def has_receipt(job_id: str, part: int) -> Procedure[bool]:
     """Return whether a part is done."""
-    found = yield List(keys.job_file(job_id, _part_file(part)))
+    found = yield List(keys.job_work(job_id, _part_file(part)))
     return bool(found)
 
 
 def write_receipt(job_id: str, receipt: Receipt) -> Procedure[None]:
     """Say that a part is done; the first receipt stays."""
-    key = keys.job_file(job_id, _part_file(receipt.part))
+    key = keys.job_work(job_id, _part_file(receipt.part))
     yield PutIfAbsent(key, _text(asdict(receipt)))
 
 
 def read_receipts(job_id: str) -> Procedure[list[Receipt]]:
     """Return all receipts, by part."""
     found = []
-    for key in (yield List(f"{keys.job_folder(job_id)}/part-")):
+    for key in (yield List(keys.job_work(job_id, "part-"))):
         data = yield from _read(key)
         if data is not None:
             found.append(Receipt(**data))
@@ -298,28 +298,24 @@ def read_receipts(job_id: str) -> Procedure[list[Receipt]]:
 
 def finish_job(job_id: str, facts: Mapping[str, Any]) -> Procedure[None]:
     """Say that every part is done, and delete the rows that it read."""
-    yield PutIfAbsent(keys.job_file(job_id, "done.json"), _text(dict(facts)))
-    yield Delete((yield List(f"{keys.job_folder(job_id)}/data-")))
+    yield PutIfAbsent(keys.job_work(job_id, "done.json"), _text(dict(facts)))
+    yield Delete((yield List(keys.job_data(job_id))))
 
 
 def forget_job(job_id: str) -> Procedure[None]:
-    """Delete all that there is of a job, its `job.json` last."""
-    folder = f"{keys.job_folder(job_id)}/"
-    last = f"{folder}job.json"
-    yield Delete([key for key in (yield List(folder)) if key != last])
-    yield Delete([last])
+    """Delete all that there is of a job, what names it last."""
+    for prefix in (keys.job_work(job_id), keys.job_data(job_id), f"{keys.job_rows(job_id)}/"):
+        yield Delete((yield List(prefix)))
+    yield Delete([keys.job(job_id)])
 
 
 def sweep_jobs(now_ms: int) -> Procedure[None]:
     """Delete rows of jobs that were never created, a day after they were written."""
-    by_job: dict[str, list[str]] = {}
-    for key in (yield List(f"{keys.JOBS}/")):
-        by_job.setdefault(key.split("/")[1], []).append(key)
-    for job_id, found in by_job.items():
-        created = f"{keys.job_folder(job_id)}/job.json" in found
-        is_job = not created and keys.is_ulid(job_id)
-        if is_job and keys.ulid_time_ms(job_id) < now_ms - ORPHAN_MS:
-            yield Delete(found)
+    for key in (yield List(f"{keys.JOB_DATA}/")):
+        job_id = key.split("/")[1]
+        is_old = keys.is_ulid(job_id) and keys.ulid_time_ms(job_id) < now_ms - ORPHAN_MS
+        if is_old and (yield Size(keys.job(job_id))) is None:
+            yield Delete([key])
 
 
 def _run_file(run: int, name: str) -> str:

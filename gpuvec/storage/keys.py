@@ -19,16 +19,15 @@
         dv/<segment>/<ulid>.arrow                 rows deleted from that segment
         idx/<segment>/<ulid>/<file>               one index of one field of that segment
         import/<job>/<ulid>.json                  what a bulk import under way has done so far
-    jobs/<ulid>/                                  one batch job
-        job.json                                  what is to be done; without it there is no job
-        data-000.arrow                            rows in memory that the job reads, as in the log
-        plan.json                                 the parts that it is cut into
+    jobs/<ulid>.json                              what one batch job shall do
+    job-data/<ulid>/000.arrow                     rows in memory that it reads, as in the log
+    job-work/<ulid>/plan.json                     the parts that it is cut into
         run-000001-claim.json                     who works on it, the first time; then 000002, …
         run-000001-beat.json                      that this worker lives; overwritten
         run-000001-<end>.json                     how it ended: failed, cancelled or stopped
         part-00000.json                           the receipt of a part whose file is written
         done.json                                 every part is
-        rows/part-00000.parquet                   its rows, if no other place was named
+    job-rows/<ulid>/part-00000.parquet            its rows, if no other place was named
 
 Keys are lower-case ASCII: letters, digits and `._-~=` between slashes. No component begins with a
 dot, which is how stores mark their own temporary files. Every name is a log slot, created once, or
@@ -47,6 +46,9 @@ PROBES = "probe"
 CATALOG = "catalog"
 COLLECTIONS = "collections"
 JOBS = "jobs"
+JOB_DATA = "job-data"
+JOB_WORK = "job-work"
+JOB_ROWS = "job-rows"
 
 NUMBER_DIGITS = 20
 _EPOCH_DIGITS = 6
@@ -229,14 +231,24 @@ def parse_import_step(key: str) -> tuple[str, str] | None:
     return (parts[-2], parts[-1].removesuffix(".json")) if is_step else None
 
 
-def job_folder(job_id: str) -> str:
-    """Return the prefix under which everything of a batch job lies."""
-    return f"{JOBS}/{job_id}"
+def job(job_id: str) -> str:
+    """Return the key of what a batch job shall do."""
+    return f"{JOBS}/{job_id}.json"
 
 
-def job_file(job_id: str, name: str) -> str:
-    """Return the key of one file of a batch job; `name` has the letters of keys."""
-    return f"{JOBS}/{job_id}/{name}"
+def job_work(job_id: str, name: str = "") -> str:
+    """Return the key of one thing that was said of a job; without a name, what they begin with."""
+    return f"{JOB_WORK}/{job_id}/{name}"
+
+
+def job_data(job_id: str, name: str = "") -> str:
+    """Return the key of some rows that a job reads; without a name, what they begin with."""
+    return f"{JOB_DATA}/{job_id}/{name}"
+
+
+def job_rows(job_id: str) -> str:
+    """Return the folder of a job's rows."""
+    return f"{JOB_ROWS}/{job_id}"
 
 
 def parse_segment(key: str) -> SegmentId | None:

@@ -25,7 +25,7 @@ def begin(folder, job_id=""):
 
 
 def receipts(folder, job_id):
-    return sorted((folder / "db" / "jobs" / job_id).glob("part-*.json"))
+    return sorted((folder / "db" / "job-work" / job_id).glob("part-*.json"))
 
 
 def killed_later(worker, folder, job_id, parts):
