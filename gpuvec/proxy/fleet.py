@@ -132,17 +132,14 @@ class Fleet:
                 self._nodes[name].probed_s = now_s
             return found
 
-    def load_s(self, node: NodeId, extra: float = 0.0) -> float:
-        """Return how long one more call would take there: latency times what is before it.
-
-        Args:
-            node: of the cluster.
-            extra: calls, or shares of one, that are about to be sent there.
-        """
+    def loads(self, nodes: Iterable[NodeId]) -> dict[NodeId, tuple[float, float]]:
+        """Return how long a call takes at each node, and how many wait or run there."""
         with self._lock:
-            known = self._of(node)
-            waiting = max(known.queue, known.in_flight)
-            return max(known.smooth_s, 1e-4) * (1.0 + waiting + extra)
+            known = {name: self._of(name) for name in nodes}
+        return {
+            name: (max(node.smooth_s, 1e-4), float(max(node.queue, node.in_flight)))
+            for name, node in known.items()
+        }
 
     def figures(self) -> list[NodeFigures]:
         """Return what was seen of each node, by name."""
