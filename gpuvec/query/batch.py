@@ -83,7 +83,7 @@ def frame_blocks(queries: QueryFrame, parts: Iterable[Part], *, with_keys: bool)
         numbers = np.arange(before, before + part.num_rows)
         before += part.num_rows
         named = (queries.vector, queries.query_id, queries.key if with_keys else None)
-        part.prepare([name for name in named if name is not None])
+        part.prepare([name for name in dict.fromkeys(named) if name is not None])
         vectors, kept = _usable(part.column(queries.vector), numbers)
         rows = kept - (before - part.num_rows)
         ids = (

@@ -253,7 +253,7 @@ def _describe(run: Run, node: p.Describe) -> Iterator[Part]:
 
 def _nulls(run: Run, node: p.Plan, name: str) -> int:
     """Return how many rows have no vector; none is read."""
-    if not node.columns.fields[name].nullable:
+    if not getattr(node.columns.fields[name], "nullable", False):
         return 0
     predicate = bind_filter(col(name).is_null(), node.columns.fields)
     missing = p.Filter(columns=node.columns, input=node, predicate=predicate)
