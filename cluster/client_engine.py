@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 from gpuvec import errors
 from gpuvec.api.collections import Collections, First
 from gpuvec.api.engine import Engine
+from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock
 from gpuvec.cluster.job_calls import RemoteJobs
 from gpuvec.cluster.warned import give
@@ -22,6 +23,7 @@ from gpuvec.cluster_messages import (
     CallOwner,
     CloseDatabase,
     DatabaseRef,
+    GetRoutes,
     OpenDatabase,
 )
 from gpuvec.events import Event, event_of
@@ -87,6 +89,7 @@ class ClusterEngine(Engine):
         self.owners = OwnerCalls(self.router)
         self.proxy = Proxy(self.owners.write)
         self.collections = _RemoteCollections(self)
+        self.maintenance = _OwnersMaintenance(self)
         self.jobs = RemoteJobs(self)
 
     def open(self) -> None:
@@ -106,6 +109,7 @@ class ClusterEngine(Engine):
             GpuvecError: what it raises there.
             UnavailableError: no owner answers; `details` tell whether it may have been done.
         """
+        self._check_usable()
         message = CallOwner(
             identity=self.reference.identity,
             collection_id=collection_id,
@@ -126,8 +130,11 @@ class ClusterEngine(Engine):
         return called.value
 
     def node_names(self) -> list[str]:
-        """See `Engine.node_names`: those that this client has heard of."""
-        return sorted(map(str, self.router.directory.table.routes.nodes))
+        """See `Engine.node_names`."""
+        table = self.router.directory.table
+        if not table.routes.nodes:
+            table.apply(self._ask(GetRoutes(identity=self.reference.identity)))
+        return sorted(map(str, table.routes.nodes))
 
     def events(self, limit: int) -> list[Event]:
         """See `Engine.events`: those of all nodes."""
@@ -168,6 +175,19 @@ class ClusterEngine(Engine):
             self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
         except (errors.UnavailableError, errors.DeadlineError):
             return  # a coordinator that is gone holds nothing
+
+
+class _OwnersMaintenance(Maintenance):
+    """See `Maintenance`: that of owners; here nothing is maintained."""
+
+    def __init__(self, engine: ClusterEngine) -> None:
+        super().__init__(engine._data, engine, engine._clock, engine.leases)
+        self._engine = engine
+
+    def figures(self, collection_id: str) -> dict[str, float]:
+        """See `Maintenance.figures`: the counters of the owner's node."""
+        found: dict[str, float] = self._engine.call_owner(collection_id, "figures")
+        return found
 
 
 class _RemoteCollections(Collections):

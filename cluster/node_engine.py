@@ -29,6 +29,7 @@ from gpuvec.cluster_messages import (
     ReleaseSegments,
     Write,
 )
+from gpuvec.coord.data_coord import is_worth_a_segment
 from gpuvec.messages import WriteReply
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
@@ -130,14 +131,26 @@ class NodeEngine(Engine):
                 self._hand_over(channel, order.generation, save=not order.dropped)
             self.builds.forget(order.collection_id)
             if order.dropped:
+                self._warmth.forget(order.collection_id)
                 self.names.forget(order.collection_id)
         return Done()
 
-    def _hand_over(self, channel: Channels, generation: int, *, save: bool) -> None:
-        """End writing to a collection; the log holds what could not be saved in files."""
+    def _hand_over(
+        self, channel: Channels, generation: int, *, save: bool, tidy: bool = False
+    ) -> None:
+        """End writing to a collection; the log holds what could not be saved in files.
+
+        Args:
+            channel: of the collection.
+            generation: under which it is written.
+            save: flush what is worth a segment.
+            tidy: compact what costs little.
+        """
         try:
-            if save:
+            if save and is_worth_a_segment(channel.status()):
                 channel.flush(generation)
+            if tidy:
+                self.maintenance.finish(channel)
         except errors.GpuvecError as error:
             self._tell_loss(channel.collection_id, error)
         finally:
@@ -264,14 +277,16 @@ class NodeEngine(Engine):
                     self.grants.drop(collection_id)
                     self.channels.retire(collection_id, collection_id)
                     self.builds.forget(collection_id)
+                    self._warmth.forget(collection_id)
         self.maintenance.tend()
 
     def _save(self) -> None:
         for channel in self.channels.all():
-            if channel.owned:
-                generation = self.grants.generation(channel.collection_id)
-                self._hand_over(channel, generation, save=True)
-                self.grants.drop(channel.collection_id)
+            collection_id = channel.collection_id
+            if channel.owned and collection_id in self.grants:
+                generation, sure = self.grants.generation(collection_id), self.grants.is_sure
+                self._hand_over(channel, generation, save=True, tidy=sure(collection_id))
+                self.grants.drop(collection_id)
 
     def close(self) -> None:
         """Save what it owns in files, and let go of everything."""

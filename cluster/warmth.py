@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from gpuvec import errors
+from gpuvec.meta.catalog import CollectionState
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.types import SegmentId
 
@@ -92,13 +93,27 @@ class Warmth:
                 del warm[segment_id]
             todo = sorted(wanted - warm.keys())
         for segment_id in todo:
-            self._open_one(collection_id, there[segment_id])
+            self._open_one(channel.state, there[segment_id])
 
-    def _open_one(self, collection_id: str, segment: SealedSegment) -> None:
+    def _open_one(self, state: CollectionState, segment: SealedSegment) -> None:
+        collection_id, segment_id = state.collection_id, segment.segment_id
         with self._lock:
-            if self._stopped or segment.segment_id not in self._wanted.get(collection_id, set()):
+            if self._stopped or segment_id not in self._wanted.get(collection_id, set()):
                 return
-        size = segment.rows.size_bytes
+        try:
+            _open_files(state, segment)
+        except (errors.GpuvecError, OSError) as error:  # whoever reads it is told
+            _log.warning("segment %s of %s is not opened: %s", segment_id, collection_id, error)
+            return
         with self._lock:
-            if segment.segment_id in self._wanted.get(collection_id, set()):
-                self._warm.setdefault(collection_id, {})[segment.segment_id] = size
+            if segment_id in self._wanted.get(collection_id, set()):
+                self._warm.setdefault(collection_id, {})[segment_id] = segment.rows.size_bytes
+
+
+def _open_files(state: CollectionState, segment: SealedSegment) -> None:
+    """Open vectors and indexes, each compared with its checksum; a bucket's are read when used."""
+    for name, kind in state.schema.fields.items():
+        if kind.is_vector and state.field_versions.get(name, 0) <= segment.rows.layout_version:
+            segment.rows.files.vectors(name)
+    for index in segment.indexes.values():
+        index.files()

@@ -179,6 +179,7 @@ def test_an_age_that_is_none_is_refused(items, age):
         items.vacuum(age)
 
 
+@pytest.mark.embedded
 def test_a_read_that_runs_keeps_its_files(items):
     fill(items)
     with gv.config.set(store__grace_s=0.001):
@@ -276,6 +277,7 @@ def test_closing_a_database_does_what_costs_little(tmp_path):
         assert ids_of(db["items"]) == list(range(40))
 
 
+@pytest.mark.embedded
 def test_writers_wait_a_little_while_compaction_is_behind(items):
     maintenance = items._engine.maintenance
     coord = maintenance._data
