@@ -61,7 +61,7 @@ def delete_collection(
     prefix = keys.collection(collection_id)
     run(_delete_all(f"{prefix}/"))
     if isinstance(store, LocalStore):
-        store.remove_empty(prefix)
+        store.remove_folder(prefix)
 
 
 def _delete_all(prefix: str) -> Procedure[None]:

@@ -4,6 +4,7 @@ How they are written, step by step, is in `gpuvec.storage.durable`.
 """
 
 import errno
+import math
 import os
 import stat
 import threading
@@ -210,11 +211,14 @@ class LocalStore:
         with reported("sweep", self._root):
             return self._sweep(self._root, older_than_s)
 
-    def remove_empty(self, prefix: str) -> None:
-        """Remove the folder of a prefix with all in it, if they are only folders."""
+    def remove_folder(self, prefix: str) -> None:
+        """Remove the folder of a prefix that nobody writes to any more, unless it holds objects.
+
+        Temporary files in it go, however young they are: writes that died left them.
+        """
         path = self._path(prefix)
         with reported("sweep", path):
-            self._sweep(path, 0.0)
+            self._sweep(path, math.inf)
             with suppress(OSError):  # not empty, or not there
                 self._files.remove_folder(path)
 

@@ -87,6 +87,19 @@ def test_sweeping_removes_what_the_dead_left_and_nothing_else(store):
     assert store.get("seg/01b/f") == b"back"
 
 
+def test_the_folder_of_what_was_dropped_goes_with_what_killed_writers_left(store):
+    store.put("collections/c-1/wal/s000/1", [b"x"])
+    store.put("collections/c-2/wal/s000/1", [b"x"])
+    for name in ("c-1", "c-2"):
+        young = store.root / f"collections/{name}/wal/s000/.0123456789abcdef.tmp"
+        young.write_text("torn")
+    store.delete(["collections/c-1/wal/s000/1"])
+    for name in ("c-1", "c-2"):
+        store.remove_folder(f"collections/{name}")
+    assert store.folders("collections") == ["c-2"]
+    assert store.get("collections/c-2/wal/s000/1") == b"x"
+
+
 def test_writing_goes_on_while_folders_are_swept_away(store):
     for turn in range(50):
         store.put("a/b/c/k", [b"x"])
