@@ -1,5 +1,6 @@
 """How the nodes do, as this client sees them: load, latency, whom to leave alone for a while."""
 
+import math
 import random
 import statistics
 import threading
@@ -14,6 +15,7 @@ FAILURES = 3  # in a row open a node's breaker
 _OPEN_S = (0.25, 5.0)  # the first time, and at most
 _PROBE_S = 2.0  # after which a probe that told nothing is made again
 _SMOOTHING = 0.2
+_FADES_S = 10.0  # a latency is forgotten so fast, so that a node that was slow once is tried again
 _REMEMBERED = 256  # latencies of each node
 
 
@@ -44,6 +46,7 @@ class _Node:
     queue: int = 0  # as it was reported; our own calls may be among them
     in_flight: int = 0
     smooth_s: float = 0.0
+    smooth_at_s: float = 0.0
     in_a_row: int = 0  # failures
     times_open: int = 0
     open_until_s: float = 0.0
@@ -81,15 +84,17 @@ class Fleet:
         with self._lock:
             self._of(node).in_flight += 1
 
-    def answered(self, node: NodeId, seconds: float) -> None:
+    def answered(self, node: NodeId, seconds: float, now_s: float) -> None:
         """Note a call that ended with an answer, whatever it says."""
         with self._lock:
             known = self._of(node)
             known.in_flight -= 1
             known.calls += 1
             known.latencies.append(seconds)
-            share = 1.0 if seconds > known.smooth_s else _SMOOTHING  # up at once, down slowly
-            known.smooth_s += share * (seconds - known.smooth_s)
+            before_s = _faded(known, now_s)
+            share = 1.0 if seconds > before_s else _SMOOTHING  # up at once, down slowly
+            known.smooth_s = before_s + share * (seconds - before_s)
+            known.smooth_at_s = now_s
             _close(known)
 
     def failed(self, node: NodeId, now_s: float) -> None:
@@ -132,14 +137,20 @@ class Fleet:
                 self._nodes[name].probed_s = now_s
             return found
 
-    def loads(self, nodes: Iterable[NodeId]) -> dict[NodeId, tuple[float, float]]:
-        """Return how long a call takes at each node, and how many wait or run there."""
+    def loads(self, nodes: Iterable[NodeId], now_s: float) -> dict[NodeId, tuple[float, float]]:
+        """Return how long a call takes at each node, and how many wait or run there.
+
+        Source: "peak EWMA" of Twitter's Finagle: a latency counts at once when it is long, fades
+        when others are shorter, and with time.
+        """
         with self._lock:
-            known = {name: self._of(name) for name in nodes}
-        return {
-            name: (max(node.smooth_s, 1e-4), float(max(node.queue, node.in_flight)))
-            for name, node in known.items()
-        }
+            return {
+                name: (
+                    max(_faded(node, now_s), 1e-4),
+                    float(max(node.queue, node.in_flight)),
+                )
+                for name, node in ((name, self._of(name)) for name in nodes)
+            }
 
     def figures(self) -> list[NodeFigures]:
         """Return what was seen of each node, by name."""
@@ -156,6 +167,10 @@ class Fleet:
         wait = min(most, first * 2**node.times_open)
         node.times_open += 1
         node.open_until_s = now_s + wait * self._random.uniform(0.5, 1.0)
+
+
+def _faded(node: _Node, now_s: float) -> float:
+    return node.smooth_s * math.exp(-max(0.0, now_s - node.smooth_at_s) / _FADES_S)
 
 
 def _close(node: _Node) -> None:

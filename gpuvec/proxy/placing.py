@@ -66,6 +66,7 @@ class Placer:
         self,
         units: Iterable[Unit],
         routes: Routes,
+        now_s: float,
         *,
         tried: Tried,
         busy: Collection[NodeId],
@@ -76,6 +77,7 @@ class Placer:
         Args:
             units: to be answered for.
             routes: as they are now.
+            now_s: the time.
             tried: nodes that are not asked again, by unit.
             busy: nodes that take no more now.
             warm: only nodes that have a route, for calls that are to be quick.
@@ -88,7 +90,7 @@ class Placer:
         standing = [node for node in routes.standing() if not self._fleet.is_open(node)]
         ready = {node for node in standing if node not in busy}
         serving = routes.segments.get(self.collection_id, {})
-        loads = self._fleet.loads(standing)
+        loads = self._fleet.loads(standing, now_s)
         chosen: dict[NodeId, list[Unit]] = {}
         for unit in ordered:
             able = serving.get(unit, ()) if unit is not None else self._owner(routes)

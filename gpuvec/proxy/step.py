@@ -87,7 +87,9 @@ class Step:
         for node in directory.fleet.due(now_s):
             self._probe(node)
         busy = [node for node, until_s in self._busy_until_s.items() if until_s > now_s]
-        return self._placer.place(units, directory.table.routes, tried=tried, busy=busy, warm=warm)
+        return self._placer.place(
+            units, directory.table.routes, now_s, tried=tried, busy=busy, warm=warm
+        )
 
     def send(self, node: NodeId, units: Sequence[Unit]) -> int:
         """See `scatter.Host.send`."""
@@ -151,7 +153,7 @@ class Step:
             fleet.failed(node, now_s)
             self._directory.refresh(force=True)
             return came
-        fleet.answered(node, now_s - begun_s)
+        fleet.answered(node, now_s - begun_s, now_s)
         if isinstance(came.error, errors.QuotaError):
             came = Came(reply=Busy(retry_after_s=_BUSY_S))
         answers = came.error is None and not isinstance(came.reply, Busy)

@@ -88,6 +88,19 @@ def test_replicas_share_the_work_and_the_slow_one_gets_less():
     assert taken[B] > 3 * taken[A] > 0
 
 
+def test_a_node_that_was_slow_once_is_tried_again():
+    cluster = FakeCluster("ab", replicas=2, segments=8, hedge_share=0)
+    cluster.network.slow(A, 20.0)
+    cluster.network.slow(B, 0.01)
+    cluster.ask(growing=False)
+    cluster.network.slow(A, 0.01)
+    cluster.ask(growing=False)
+    before = cluster.network.calls_to(A, ReadPart)
+    cluster.network.sleep(120.0)
+    cluster.ask(growing=False)
+    assert cluster.network.calls_to(A, ReadPart) == before + 1
+
+
 def test_a_dead_node_is_stood_in_for_by_its_replica():
     cluster = FakeCluster("ab", replicas=2)
     cluster.ask()
