@@ -42,7 +42,11 @@ class Link:
         self.address = address
         try:
             self.client = Client(
-                address, security=security, set_as_default=False, direct_to_workers=True
+                address,
+                security=security,
+                set_as_default=False,
+                direct_to_workers=True,
+                timeout=_HELLO_S,
             )
         except (OSError, ValueError) as error:
             raise errors.no_scheduler(address, str(error)) from error

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from gpuvec import errors
 from gpuvec.api import database
 from gpuvec.api.database import Database
 
@@ -27,7 +26,10 @@ def connect(
         path: a directory, `file://` and a path, `memory://`, or a bucket and perhaps a folder in
             it: `s3://`, `gs://`, `az://`. In a bucket, who writes last takes over from who wrote
             before, whose writes then raise `ConflictError`.
-        cluster: none yet: everything runs in this process.
+        cluster: None: everything runs in this process. `"local"`: a cluster of processes on this
+            machine, a worker per GPU or core, which ends with the last database that it serves.
+            Or one that runs: the address of its scheduler (`"tcp://host:8786"`), a
+            `dask.distributed.Client`, or a cluster object of Dask.
         storage_options: of a bucket's store, as for s3fs, gcsfs and adlfs; others have none.
         device: `auto`, `cpu` or `gpu`.
         memory_limit: bytes, or a text such as "20GiB", that queries and caches may hold, and a
@@ -38,14 +40,27 @@ def connect(
             default the setting `durability`.
 
     Raises:
-        QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path.
+        QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path; `GV-742`, a
+            `cluster` that is none.
         StorageError: `GV-605` the directory holds something else, `GV-607` a file; `GV-532` a
             bucket cannot be reached, `GV-533` it refuses, `GV-535` it does not exist.
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store;
-            `GV-534` to `GV-537`, an option or a library is missing.
+            `GV-534` to `GV-537`, an option or a library is missing; `GV-740`, `memory://` on a
+            cluster.
+        UnavailableError: `GV-743`, the scheduler runs without gpuvec's coordinator; `GV-744`, none
+            answers; `GV-755`, the local cluster did not start.
     """
     if cluster is not None:
-        raise errors.no_cluster_yet()
+        from gpuvec.cluster.launch import open_on
+
+        return open_on(
+            cluster,
+            path,
+            storage_options=storage_options,
+            device=device,
+            memory_limit=memory_limit,
+            durability=durability,
+        )
     return database.connect(
         path,
         storage_options=storage_options,

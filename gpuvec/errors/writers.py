@@ -153,12 +153,3 @@ def deadline_passed(what: str, seconds: float) -> DeadlineError:
         hint="the outcome is unknown; look before you write again",
         details={"waited_for": what, "seconds": seconds, "outcome": "unknown"},
     )
-
-
-def no_cluster_yet() -> UnsupportedError:
-    """Return the error for a cluster, which this version cannot use."""
-    return UnsupportedError(
-        "GV-640",
-        "this version runs in one process; cluster= is not available",
-        hint="leave cluster out: the same files can be opened by a cluster later",
-    )
