@@ -16,7 +16,7 @@ from gpuvec.clock import Clock
 from gpuvec.cluster_messages import PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.node.shards import Channels
 from gpuvec.node.standing import Standing, at_version, find, newest
-from gpuvec.query.answering import Asked, answer
+from gpuvec.query.answering import Asked, UnknownSegmentError, answer
 from gpuvec.query.session import Session
 
 IDLE_S = 30.0  # after which a read's segments are let go
@@ -68,6 +68,7 @@ class QueryNode:
         self._host = host
         self._session = session
         self._clock = clock
+        self._names: dict[str, str] = {}  # for messages; as they were when last looked for
         self._open: OrderedDict[_Key, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -80,10 +81,12 @@ class QueryNode:
         """
         host, collection_id = self._host, message.collection_id
         with host.kept(collection_id):
-            channels = host.channel(collection_id)
+            channels = self._channels(collection_id)
             if message.looked or channels.shard.version < message.seen:
                 channels.refresh()
-            name = host.name_of(collection_id)
+                if not channels.owned:
+                    self._names[collection_id] = host.name_of(collection_id)
+            name = self._names[collection_id]
             if message.version is None:
                 found = newest(channels, name, host.now_ms())
             else:
@@ -116,9 +119,12 @@ class QueryNode:
             if standing is None or not standing.answers(part):
                 standing = self._found(part)
             if standing is None:
-                return Stale(entry_id=self._host.channel(part.collection_id).entry_id)
+                return Stale(entry_id=self._channels(part.collection_id).entry_id)
             with self._using(key, standing) as held:
-                return answer(part.question, self._asked(held, part))
+                try:
+                    return answer(part.question, self._asked(held, part))
+                except UnknownSegmentError:
+                    return Stale(entry_id=held.entry_id)
 
     def tend(self) -> None:
         """Let go of what no read has used for a while."""
@@ -142,11 +148,16 @@ class QueryNode:
 
     def _found(self, part: ReadPart) -> Standing | None:
         """Return the version of a plan, asking the store for news only where this one is older."""
-        channels = self._host.channel(part.collection_id)
-        name = self._host.name_of(part.collection_id)
+        channels = self._channels(part.collection_id)
+        name = self._names[part.collection_id]
         if channels.entry_id < part.entry_id or channels.shard.version < part.version:
             channels.refresh()
         return find(channels, name, part)
+
+    def _channels(self, collection_id: str) -> Channels:
+        if collection_id not in self._names:  # asks the store who is there
+            self._names[collection_id] = self._host.name_of(collection_id)
+        return self._host.channel(collection_id)
 
     def _known(self, key: _Key) -> Standing | None:
         with self._lock:

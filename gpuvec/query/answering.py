@@ -24,6 +24,10 @@ from gpuvec.segment.view import SegmentView, Snapshot
 from gpuvec.types import RowMask, SegmentId
 
 
+class UnknownSegmentError(LookupError):
+    """A question names rows that are only in the log, as another node called them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Asked:
     """What a question is about.
@@ -44,7 +48,12 @@ class Asked:
 
 
 def answer(question: Any, asked: Asked) -> q.Answer:
-    """Return the answer to a question of `gpuvec.query.questions`."""
+    """Return the answer to a question of `gpuvec.query.questions`.
+
+    Raises:
+        UnknownSegmentError: the read is to begin anew.
+        GpuvecError: what the rows themselves raise.
+    """
     start = time.perf_counter()
     rows = _Rows(question, asked)
     with rows.running():
@@ -163,6 +172,8 @@ def _count(question: q.CountRows, rows: _Rows) -> q.Counted:
 def _take(question: q.TakeRows, rows: _Rows) -> q.ColumnsRead:
     found = []
     for segment, numbers in (*question.sealed.items(), *question.growing.items()):
+        if segment not in rows.parts:
+            raise UnknownSegmentError(segment)
         part = rows.parts[segment]
         whole = part if question.passing else _base(part)
         every = isinstance(numbers, range) and len(numbers) == whole.num_rows
@@ -208,7 +219,7 @@ def _find(question: q.FindKeys, rows: _Rows) -> q.KeysFound:
 
 
 def _search(question: q.SearchRows, rows: _Rows) -> q.RowsFound:
-    node = unpack_search(question.search, rows.plan)
+    node = unpack_search(question.search)
     targets = make_targets(rows.parts.values(), node, rows.session)
     searcher = Searcher(node, targets, rows.session, rows.metrics)
     rows.metrics.rows_passed += searcher.total

@@ -127,15 +127,14 @@ def has_filters(node: p.Plan) -> bool:
 
 
 def pack_search(node: p.Search) -> bytes:
-    """Return a search without its input and its queries, as it travels."""
-    hole = p.Plan(columns=p.Columns({}))
-    bare = replace(node, input=hole, queries=cast(Any, None))
+    """Return a search as it travels: of its input the columns alone, and no queries."""
+    bare = replace(node, input=p.Plan(columns=node.input.columns), queries=cast(Any, None))
     return pickle.dumps(bare, protocol=5)
 
 
-def unpack_search(data: bytes, below: p.Plan) -> p.Search:
-    """Return a search over a plan."""
-    return replace(cast(p.Search, _read(data)), input=below)
+def unpack_search(data: bytes) -> p.Search:
+    """Return what `pack_search` packed."""
+    return cast(p.Search, _read(data))
 
 
 @lru_cache(maxsize=_KEPT)

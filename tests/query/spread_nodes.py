@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-import gpuvec as gv
+from gpuvec.api.collection import Collection
+from gpuvec.api.engine import Engine
+from gpuvec.api.source import CollectionSource
 from gpuvec.clock import SystemClock
 from gpuvec.cluster_messages import PlanRead, Stale
 from gpuvec.node.query_node import QueryNode
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.session import Session
 from gpuvec.query.spread import Answered, Replan, read_part
+from gpuvec.storage.open import open_store
 from gpuvec.types import NodeId
 
 
@@ -64,16 +67,32 @@ class DirectNodes:
         )  # fmt: skip
 
 
+def follower(path):
+    """Return another engine on a directory, as another process has."""
+    store = open_store(str(path), None, durability="os")
+    return Engine(store, str(path), durability="os", flush_bytes=1 << 26, age_s=1e9)
+
+
+class Client:
+    """Collections of an engine."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.session = session()
+
+    def __getitem__(self, name):
+        source = CollectionSource(self.engine, self.engine.root().id_of(name))
+        return Collection(source, self.session)
+
+
 @contextmanager
 def spread_over(path: Path, count: int, seed: int = 0):
-    """Yield a connection whose reads are answered by so many followers, and these."""
+    """Yield collections whose reads are answered by so many followers, and these."""
     with ExitStack() as stack:
-        nodes = []
-        for _ in range(count):
-            engine = stack.enter_context(gv.connect(path))._engine
-            nodes.append(QueryNode(engine, session(), SystemClock()))
-            stack.callback(nodes[-1].close)
-        client = stack.enter_context(gv.connect(path))
+        engines = [follower(path) for _ in range(count + 1)]
+        nodes = [QueryNode(engine, session(), SystemClock()) for engine in engines[1:]]
+        for each in (*engines, *nodes):
+            stack.callback(each.close)
         direct = DirectNodes(nodes, seed)
-        client._engine.spread = lambda: direct
-        yield client, direct
+        engines[0].spread = lambda: direct
+        yield Client(engines[0]), direct

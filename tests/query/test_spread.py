@@ -114,12 +114,12 @@ def any_frame(items, rng, metric, dtype):
     }[int(shape)]()  # fmt: skip
 
 
-CASES = [*((shape, 1 + number % 4) for number, shape in enumerate(SHAPES)), ("dense", 4)]
+CASES = [(shape, 1 + (number + 2) % 4) for number, shape in enumerate(SHAPES)]
 
 
 @pytest.mark.parametrize(("shape", "nodes"), CASES)
 def test_spread_reads_give_the_rows_of_one_process_in_their_order(shape, nodes, tmp_path):
-    check(tmp_path, shape, nodes, frames=12, seed=nodes)
+    check(tmp_path, shape, nodes, frames=8, seed=nodes)
 
 
 @pytest.mark.slow
@@ -134,15 +134,20 @@ def check(path, shape, count_of_nodes, *, frames, seed):
     options = SHAPES[shape]
     metric, dtype = options.get("metric", "sqeuclidean"), options.get("dtype", "float32")
     with gv.connect(path) as db:
-        items = fill(db, seed, **options)
-        with spread_over(path, count_of_nodes, seed) as (client, nodes):
-            for number in range(frames):
-                one, other = (
-                    any_frame(found, np.random.default_rng((seed, number)), metric, dtype)
-                    for found in (items, client["items"])
-                )
-                assert_same(one, other)
-            assert nodes.calls
+        fill(db, seed, **options)
+    # nobody writes any more, so nothing is compacted, which would move rows
+    with spread_over(path, 0) as (reader, _), spread_over(path, count_of_nodes, seed) as found:
+        reader.engine.spread = lambda: None
+        client, nodes = found
+        growing = nodes.plan(client["items"]._source.collection_id).growing_rows
+        assert (growing > 0) == options.get("growing", True)
+        for number in range(frames):
+            one, other = (
+                any_frame(items, np.random.default_rng((seed, number)), metric, dtype)
+                for items in (reader["items"], client["items"])
+            )
+            assert_same(one, other)
+        assert nodes.calls
 
 
 def assert_same(one, other):
