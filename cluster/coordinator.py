@@ -81,7 +81,6 @@ class Coordinator:
         self._hosted: dict[str, Hosted] = {}
         self._clients: dict[str, dict[str, float]] = {}  # by database: when each was heard
         self._opening: dict[str, threading.Lock] = {}
-        self._clean: set[str] = set()  # databases that this process closed, with all their nodes
         self._begun: set[str] = set()  # databases that are being opened for nobody
         self._failures: dict[str, str] = {}  # of those, and why
         self._nodes: dict[NodeId, Hello] = {}
@@ -246,13 +245,11 @@ class Coordinator:
             push=self._push,
             kick=self.kick,
             pool=self._pool,
-            quarantined=ref.identity not in self._clean,
             replicas=self._replicas,
         )
         if self._runner is not None:
             hosted.engine.jobs.run_with(partial(self._runner, ref.identity))
         with self._lock:
-            self._clean.discard(ref.identity)
             self._hosted[ref.identity] = hosted
             late = [hello for hello in self._nodes.values() if hello not in hellos]
         for hello in late:
@@ -278,10 +275,10 @@ class Coordinator:
                 nodes = list(self._nodes)
             if hosted is None:
                 return
-            saved = hosted.release(nodes)
-            hosted.close()
-            if saved:
-                self._clean.add(identity)
+            try:
+                hosted.release(nodes)
+            finally:
+                hosted.close()
 
     def _of(self, identity: str) -> Hosted:
         with self._lock:

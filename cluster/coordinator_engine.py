@@ -13,7 +13,7 @@ from gpuvec.api.engine import Engine
 from gpuvec.api.job_host import LocalJobs
 from gpuvec.clock import Clock
 from gpuvec.cluster_messages import CallCoordinator, Called
-from gpuvec.meta.changes import Change
+from gpuvec.meta.changes import Change, GrantLeases
 from gpuvec.schema import Schema
 from gpuvec.storage.open import Store
 
@@ -100,6 +100,18 @@ class CoordinatorEngine(Engine):
     def generation(self) -> int:
         """Under which it rules; 0: not yet, or not any more."""
         return self._writer.generation
+
+    @property
+    def lease_s(self) -> float:
+        """How long leases may live on that this coordinator, or the one before, gave."""
+        view = self.names.view
+        return view.state.lease_s if view is not None else 0.0
+
+    def grant_leases(self, lease_s: float) -> None:
+        """Commit how long leases may live on from here on; 0: none is out."""
+        with self.writing():
+            if self.lease_s != lease_s:
+                self.names.commit(GrantLeases(lease_s=lease_s), **self.signature())
 
     def confirm(self) -> bool:
         """Return whether the log as it is now knows no later coordinator; `StorageError` else."""

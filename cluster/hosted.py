@@ -55,7 +55,6 @@ class Hosted:
         push: tells clients what changed in the routes.
         kick: has `reconcile` called soon.
         pool: for work on the store.
-        quarantined: whether leases of a former coordinator may be out.
         replicas: nodes that shall hold each segment.
 
     Raises:
@@ -73,27 +72,27 @@ class Hosted:
         push: Callable[[RouteDelta], None],
         kick: Callable[[], None],
         pool: Executor,
-        quarantined: bool = True,
         replicas: int = 1,
     ) -> None:
         self.ref = ref
         self.engine = open_coordinator(ref, disown=self._drop)
+        self._on_network = isinstance(self.engine.store, NetworkStore)
         try:
             self.generation = self.engine.rule()
+            quarantine_s = self.engine.lease_s
+            self.engine.grant_leases(LEASE_S + (_CONFIRM_S if self._on_network else 0.0))
         except BaseException:
             self.engine.close()
             raise
         self._send, self._push, self._kick, self._pool = send, push, kick, pool
-        self._on_network = isinstance(self.engine.store, NetworkStore)
         now_s = time.monotonic()
-        wait_s = LEASE_S + (_CONFIRM_S if self._on_network else 0.0)
         self._coord = ClusterCoord(
             ref.identity,
             self.generation,
             now_s=now_s,
             ledger=ledger,
             replicas=replicas,
-            quarantine_s=wait_s if quarantined else 0.0,
+            quarantine_s=quarantine_s,
             confirm_s=_CONFIRM_S if self._on_network else None,
         )
         self._news = threading.Condition(threading.RLock())
@@ -285,11 +284,18 @@ class Hosted:
             time.sleep(LEASE_S)  # it may live on: its lease ends before the collection does
         self._kick()
 
-    def release(self, nodes: Iterable[NodeId]) -> bool:
-        """Have all nodes save and let go of the database; return whether all said so."""
+    def release(self, nodes: Iterable[NodeId]) -> None:
+        """Have all nodes save and let go of the database; if all did, no lease is out."""
         order = CloseDatabase(identity=self.ref.identity)
-        sent = [self._send(node, "", order, _HAND_OVER_S) for node in nodes]
-        return all([future.exception() is None for future in sent])
+        sent = {node: self._send(node, "", order, _HAND_OVER_S) for node in nodes}
+        ended = {node for node, future in sent.items() if future.exception() is None}
+        with self._news:
+            for collection_id, owner in self._coord.whole_routes().owners.items():
+                if owner.node in ended:
+                    self._coord.note_disowned(collection_id, owner.node, owner.term)
+            ruling = self._coord.is_ruling
+        if not ruling:
+            self.engine.grant_leases(0.0)
 
     def close(self) -> None:
         """Let go of the database here."""

@@ -151,6 +151,7 @@ def open_on(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Clust
     engine = database._engine
     database.show_dashboard(link.dashboard)
     link.listen(engine.reference.identity, engine.router.apply)
+    database.show_dashboard(link.dashboard)
     link.keep(OpenDatabase(database=engine.reference, client=engine.client))
 
     def end() -> None:

@@ -21,6 +21,7 @@ from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import (
     COORDINATOR,
     REPORT_S,
+    Busy,
     CallOwner,
     CloseDatabase,
     DatabaseRef,
@@ -39,6 +40,7 @@ from gpuvec.cluster_messages import (
     ReportReply,
     Write,
 )
+from gpuvec.proxy.admission import Admission
 
 _DEADLINE_S = 2.0  # of a report; leases run from when it was sent
 _FIND_S = 5.0
@@ -49,7 +51,6 @@ _LANES = {
     LoadSegments: Lane.CONTROL,
     ReleaseSegments: Lane.CONTROL,
     PlanRead: Lane.PLAN,
-    ReadPart: Lane.READ,
     Write: Lane.WRITE,
     CallOwner: Lane.WORK,
     Disown: Lane.WORK,
@@ -71,6 +72,7 @@ class NodeHost:
         self.hello = hello
         self._transport = transport
         self._service = service
+        self._admission = Admission(service.threads(Lane.READ))
         self._engines: dict[str, NodeEngine] = {}
         self._known_s: dict[str, float] = {}  # when the coordinator last named a database
         self._lock = threading.Lock()
@@ -79,8 +81,9 @@ class NodeHost:
         self._closing = ThreadPoolExecutor(1, thread_name_prefix="gpuvec-close")
         self._news = threading.Event()
         self._stopped = False
-        for kind in NodeEngine.MESSAGES:
-            service.serve({kind: self._handle}, lane=_LANES[kind])
+        for kind, lane in _LANES.items():
+            service.serve({kind: self._handle}, lane=lane)
+        service.serve({ReadPart: self._read}, lane=Lane.READ)
         service.serve({CloseDatabase: self._close}, lane=Lane.WORK)
         service.serve({Ping: self._ping})
         self._thread = threading.Thread(target=self._run, name="gpuvec-node", daemon=True)
@@ -126,6 +129,16 @@ class NodeHost:
         if isinstance(message, Own):
             self._news.set()  # a report brings the lease
         return reply
+
+    def _read(self, message: ReadPart, deadline_s: float) -> Any:
+        waiting = self._service.waiting(Lane.READ)
+        ticket = self._admission.enter(message.cost, waiting=waiting, now_s=time.monotonic())
+        if isinstance(ticket, Busy):
+            return ticket
+        try:
+            return self._handle(message, deadline_s)
+        finally:
+            self._admission.end(ticket, time.monotonic())
 
     def _ping(self, _: Ping, __: float) -> Pong:
         return Pong(incarnation=self.hello.incarnation, queue=self._service.waiting(Lane.READ))

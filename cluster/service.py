@@ -55,9 +55,10 @@ class Service:
         self.limit = MAX_WAITING
         self._functions: dict[str, tuple[Function, Lane]] = {}  # by the name of the class
         self._waiting = dict.fromkeys(Lane, 0)
+        self._threads = {**THREADS, **(threads or {})}
         self._pools = {
             lane: ThreadPoolExecutor(count, thread_name_prefix=f"gpuvec-{lane}")
-            for lane, count in {**THREADS, **(threads or {})}.items()
+            for lane, count in self._threads.items()
         }
 
     def serve(self, table: Mapping[type, Function], *, lane: Lane = Lane.CONTROL) -> None:
@@ -67,6 +68,10 @@ class Service:
     def mount(self, server: Any) -> None:
         """Answer the calls that reach a scheduler or a worker."""
         install_handler(server, OP, self.answer)
+
+    def threads(self, lane: Lane) -> int:
+        """Return on how many threads the calls of a lane run."""
+        return self._threads[lane]
 
     def waiting(self, lane: Lane) -> int:
         """Return how many calls of a lane wait or run."""
