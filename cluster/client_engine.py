@@ -39,6 +39,7 @@ from gpuvec.storage.open import Store
 from gpuvec.types import Timestamp
 
 NAMES_DEADLINE_S = 60.0
+WORK_DEADLINE_S = 86_400.0  # of an owner's method; one that hangs is noticed by its silence
 CLOSE_DEADLINE_S = 2.0
 
 
@@ -117,9 +118,9 @@ class ClusterEngine(Engine):
             arguments=arguments,
             options=options,
         )
-        called: Called = self.owners.call(message)
+        called: Called = self.owners.call(message, deadline_s=WORK_DEADLINE_S)
         self.router.note_seen(collection_id, called.stamp)
-        give(called.warnings, stacklevel=3)
+        give(called.warnings)
         return called.value
 
     def call_coordinator(self, method: str, **arguments: Any) -> Any:

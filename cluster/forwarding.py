@@ -46,7 +46,12 @@ class _Forwarded:
     ) -> "IndexReport | Job[IndexReport]":
         """See `Collection.create_index`; indexes are built by the nodes."""
         options = {"recall": recall, "k": k, "max_memory": max_memory}
-        work = self._begin("create_index", field, index, **options)
+
+        def is_wanted(job_id: str) -> bool:
+            wish = self._engine.state(self._id).indexes.get(field)
+            return wish is not None and wish.index_id == job_id
+
+        work = self._begin(is_wanted, "create_index", field, index, **options)
         job: Job[IndexReport] = Job(work.job_id, work)
         if not wait:
             return job
@@ -74,7 +79,7 @@ class _Forwarded:
             "columns": columns, "partition": partition, "on_conflict": on_conflict,
             "storage_options": storage_options,
         }  # fmt: skip
-        work = self._begin("bulk_import", _whole_path(glob), **options)
+        work = self._begin(lambda _: True, "bulk_import", _whole_path(glob), **options)
         job: Job[WriteResult] = Job(work.job_id, work)
         if not wait:
             return job
@@ -86,12 +91,14 @@ class _Forwarded:
             job.cancel()
             raise
 
-    def _begin(self, method: str, *arguments: Any, **options: Any) -> RemoteWork:
+    def _begin(
+        self, is_wanted: Callable[[str], bool], method: str, *arguments: Any, **options: Any
+    ) -> RemoteWork:
         def begin() -> Ticket:
             ticket: Ticket = self._engine.call_owner(self._id, method, *arguments, **options)
             return ticket
 
-        return RemoteWork(self._engine, self._id, begin())
+        return RemoteWork(self._engine, self._id, begin, is_wanted)
 
     def _partition(self, name: str | None) -> str:
         """Return a partition to write to; the owner makes a new one."""

@@ -1,6 +1,11 @@
-"""`RemoteWork`: a job that runs at the owner of a collection, as its client sees it."""
+"""`RemoteWork`: a job that runs at the owner of a collection, as its client sees it.
+
+The owner may change. What a job has done is in the store, so the same call at the new owner goes on
+with it, under the same name; unless somebody wished for something else meanwhile.
+"""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gpuvec import errors
@@ -9,6 +14,7 @@ from gpuvec.cluster.at_owner import JobState, Ticket
 from gpuvec.cluster.client_engine import ClusterEngine
 
 _FRESH_S = 0.05  # so long an answer counts
+_LOST = "GV-747"
 
 
 class RemoteWork:
@@ -17,12 +23,22 @@ class RemoteWork:
     Args:
         engine: of the client.
         collection_id: whose owner does it.
-        ticket: what the owner calls it.
+        begin: has the owner begin, or go on.
+        is_wanted: whether the job of that name is still what the collection wants.
     """
 
-    def __init__(self, engine: ClusterEngine, collection_id: str, ticket: Ticket) -> None:
+    def __init__(
+        self,
+        engine: ClusterEngine,
+        collection_id: str,
+        begin: Callable[[], Ticket],
+        is_wanted: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._engine = engine
         self._id = collection_id
+        self._begin = begin
+        self._is_wanted = is_wanted
+        ticket = begin()
         self.job_id = ticket.job_id
         self.what = ticket.what
         self.rows = self.size = max(1, ticket.size)
@@ -66,9 +82,13 @@ class RemoteWork:
         try:
             return self._engine.call_owner(self._id, "job", self.job_id, action)
         except errors.JobError as error:
-            if error.code == "GV-747":
-                raise errors.job_lost(self.what, self.job_id) from None
-            raise
+            if error.code != _LOST:
+                raise
+        if not self._is_wanted(self.job_id):
+            raise errors.job_cancelled(self.what)
+        if self._begin().job_id != self.job_id:
+            raise errors.job_lost(self.what, self.job_id)
+        return self._engine.call_owner(self._id, "job", self.job_id, action)
 
 
 def _is_fresh(seen_s: float) -> bool:

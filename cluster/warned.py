@@ -3,6 +3,7 @@
 Python's own way to record warnings is for a whole process; here each thread has its own list.
 """
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,17 @@ def gathered() -> Iterator[list[Told]]:
         _here.told = before
 
 
-def give(told: Sequence[Told], *, stacklevel: int) -> None:
-    """Give warnings that were gathered elsewhere."""
+def give(told: Sequence[Told]) -> None:
+    """Give warnings that were gathered elsewhere, as of the user's line that called gpuvec."""
     for category, text in told:
-        warnings.warn(text, category, stacklevel=stacklevel + 1)
+        warnings.warn(text, category, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gpuvec."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _install() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import gpuvec.connecting
 from gpuvec import errors
+from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.client_engine import ClusterEngine
@@ -28,6 +29,7 @@ from gpuvec.cluster_messages import (
     Hello,
     OpenDatabase,
     Opened,
+    Owner,
     RouteDelta,
 )
 from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
@@ -36,6 +38,7 @@ from gpuvec.types import NodeId
 
 _TICK_S = 0.05
 _FIND_S = 5.0
+_PATIENCE_S = 20.0
 
 
 class Network(InProcessTransport):
@@ -301,3 +304,34 @@ class RolesInProcess:
                 return
             del self._open[identity]
         roles.close()
+
+
+def owner_of(roles: Roles, collection: Collection) -> Owner:
+    """Return who owns a collection; one is named if there is none."""
+    message = FindOwner(identity=roles.ref.identity, collection_id=collection._id)
+    found: Owner = roles.transport.call(COORDINATOR, message, deadline_s=_FIND_S)
+    return found
+
+
+def wait_for(what: Callable[[], bool], why: str) -> None:
+    """Wait until something is so, for 20 s at most."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while not what():
+        assert time.monotonic() < until_s, why
+        time.sleep(0.01)
+
+
+def cut_off_owner(roles: Roles, collection: Collection) -> NodeEngine:
+    """Cut the owner of a collection off; return its engine once another one is named."""
+    owner = owner_of(roles, collection)
+    roles.transport.cut.add(owner.node)
+    roles.lose(owner.node)
+
+    def moved() -> bool:
+        try:
+            return owner_of(roles, collection).node != owner.node
+        except errors.UnavailableError:
+            return False
+
+    wait_for(moved, "nobody took over")
+    return roles.nodes[owner.node]

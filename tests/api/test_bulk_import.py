@@ -345,6 +345,7 @@ def test_files_that_are_none_are_refused(items, tmp_path):
     assert items.count() == 0
 
 
+@pytest.mark.embedded
 def test_a_file_written_again_meanwhile_is_named(db, items, tmp_path):
     glob = write(tmp_path, table(range(1000)), table(range(1000, 2000)))
     wish = ImportWish(

@@ -40,3 +40,13 @@ def db(open_client) -> ClusterDatabase:
 @pytest.fixture
 def items(db):
     return db.create_collection("items", SCHEMA)
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Roles with short leases, and a client."""
+    with (
+        Roles(reference(tmp_path / "short"), lease_s=0.4) as roles,
+        open_database(roles.ref.url, transport=roles.transport) as db,
+    ):
+        yield roles, db

@@ -14,6 +14,7 @@ from gpuvec.api.frame import Frame
 from gpuvec.api.past import READS
 from gpuvec.cluster.at_owner import JOBS, METHODS
 from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
+from gpuvec.testing.roles import cut_off_owner
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(8), "n": gv.Int64()}, primary_key="id")
 WRITES = {"insert", "upsert", "update", "delete"}  # the proxy brings them to the owner
@@ -128,3 +129,25 @@ def test_what_was_flushed_by_nobody_is_flushed_by_the_next_owner(db, items):
     items.flush()
     states = items.segments().to_arrow()["state"].to_pylist()
     assert states == ["flushed"]
+
+
+def test_a_job_goes_on_at_the_next_owner(short, tmp_path):
+    roles, db = short
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    index = items.create_index("v", gv.index.IVFFlat(n_lists=16), wait=False)
+    cut_off_owner(roles, items)
+    assert index.wait(60).rows_covered == 6000
+    assert index.status == "done"
+
+
+def test_a_job_whose_wish_was_replaced_at_another_owner_is_cancelled(short):
+    roles, db = short
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(6000))
+    index = items.create_index("v", gv.index.IVFFlat(n_lists=16), wait=False)
+    cut_off_owner(roles, items)
+    items.drop_index("v")
+    with pytest.raises(errors.JobError, match="cancelled"):
+        index.wait(60)
+    assert items.stats()["indexes"] == {}

@@ -1,21 +1,16 @@
 """Owners that change: no row is lost, none is written twice, no read is stale."""
 
-import time
-
 import numpy as np
 import pytest
 
 import gpuvec as gv
 from gpuvec import errors
-from gpuvec.cluster.client_database import open_database
-from gpuvec.cluster.opening import reference
-from gpuvec.cluster_messages import FindOwner, Write
+from gpuvec.cluster_messages import Write
 from gpuvec.messages import DeleteRows, WriteRequest
-from gpuvec.testing.roles import Roles
+from gpuvec.testing.roles import Roles, cut_off_owner, owner_of, wait_for
 from gpuvec.types import RequestId
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(4)}, primary_key="id")
-PATIENCE_S = 20.0
 
 
 def rows(*ids):
@@ -24,18 +19,6 @@ def rows(*ids):
 
 def ids_of(items):
     return sorted(items.select("id").to_arrow()["id"].to_pylist())
-
-
-def owner_of(roles, items):
-    message = FindOwner(identity=roles.ref.identity, collection_id=items._id)
-    return roles.transport.call("coordinator", message, deadline_s=5.0)
-
-
-def wait_for(what, why):
-    until_s = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < until_s, why
-        time.sleep(0.01)
 
 
 def epoch(engine, items):
@@ -48,32 +31,6 @@ def a_write(items, key, *, term, identity):
         collection_id=items._id, request_id=RequestId("r-1"), operation="delete", change=change
     )
     return Write(identity=identity, request=request, term=term)
-
-
-@pytest.fixture
-def short(tmp_path):
-    """Roles with short leases, and a client."""
-    with (
-        Roles(reference(tmp_path / "short"), lease_s=0.4) as roles,
-        open_database(roles.ref.url, transport=roles.transport) as db,
-    ):
-        yield roles, db
-
-
-def cut_off_owner(roles, items):
-    """Cut the owner of a collection off; return its engine once another one is named."""
-    owner = owner_of(roles, items)
-    roles.transport.cut.add(owner.node)
-    roles.lose(owner.node)
-
-    def moved():
-        try:
-            return owner_of(roles, items).node != owner.node
-        except errors.UnavailableError:
-            return False
-
-    wait_for(moved, "nobody took over")
-    return roles.nodes[owner.node]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
