@@ -92,7 +92,7 @@ PAGES = (
         columns=view.JOBS,
         lines=_of_state(view.job_lines),
         chart=lambda: Bars("Done", "share", _of_state(_job_bars)),
-        empty="There are no batch jobs.",
+        empty="No batch job runs now; <code>db.jobs()</code> lists those that ended.",
     ),
     PageSpec(
         name="recall",
