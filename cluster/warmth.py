@@ -111,7 +111,12 @@ class Warmth:
 
 
 def _open_files(state: CollectionState, segment: SealedSegment) -> None:
-    """Open vectors and indexes, each compared with its checksum; a bucket's are read when used."""
+    """Open vectors and indexes, each compared with its checksum; a bucket's are read when used.
+
+    Of an external collection nothing is decoded before it is searched.
+    """
+    if state.external is not None:
+        return
     for name, kind in state.schema.fields.items():
         if kind.is_vector and state.field_versions.get(name, 0) <= segment.rows.layout_version:
             segment.rows.files.vectors(name)

@@ -88,8 +88,8 @@ def test_rows_are_not_copied_and_vectors_once(db, files):
 
 
 def stored(path):
-    return {name: os.stat(os.path.join(folder, name)).st_mtime_ns
-            for folder, _, names in os.walk(path) for name in names if "vec-" in name}  # fmt: skip
+    found = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return {file: os.stat(file).st_mtime_ns for file in found if "vec-" in os.path.basename(file)}
 
 
 def test_every_write_is_refused_by_name(crawl):
