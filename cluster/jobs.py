@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker
@@ -25,7 +27,9 @@ _LOOK_S = 0.2
 _STOPPED_S = 2.0  # between looks of a long part whether it is still wanted
 _LOST = (KilledWorker, CancelledError, CommClosedError, errors.UnavailableError)
 
-_opened: dict[tuple[str, str], tuple[BatchJob, JobPlan | None]] = {}  # of this worker process
+_KEEP_S = 30.0  # that a worker holds a job open after the last part
+
+_opened: "dict[tuple[str, str], _Opened]" = {}  # of this worker process
 _opened_lock = threading.Lock()
 
 
@@ -142,29 +146,57 @@ class TaskRunner:
 
 
 def _cut_up(identity: str, job_id: str, width: int) -> JobPlan:
-    return _open(identity, job_id)[0].cut_up(width)
+    with _open(identity, job_id) as opened:
+        return opened.job.cut_up(width)
 
 
 def _make(identity: str, job_id: str, part: int) -> Receipt:
-    job, plan = _open(identity, job_id)
-    if plan is None:
-        plan = job.engine.run(read_state(job_id)).plan
-        assert plan is not None
-        _opened[identity, job_id] = (job, plan)
-    return job.make_surely(plan, part, worker_name(), _Watch(job))
+    with _open(identity, job_id) as opened:
+        return opened.job.make_surely(opened.plan, part, worker_name(), _Watch(opened.job))
 
 
-def _open(identity: str, job_id: str) -> tuple[BatchJob, JobPlan | None]:
-    """Return a job of this worker process, whose caches its parts share."""
-    engine = engine_of(identity)
-    with _opened_lock:
-        found = _opened.get((identity, job_id))
-        if found is None or found[0].engine is not engine:
-            for key in [k for k, (job, _) in _opened.items() if not job.engine.usable]:
-                del _opened[key]
-            spec = engine.run(read_spec(job_id))
-            found = _opened[identity, job_id] = (BatchJob(engine, engine.session, spec), None)
+class _Opened:
+    """A job on this worker, whose parts share caches and the versions that it holds."""
+
+    def __init__(self, job: BatchJob) -> None:
+        self.job = job
+        self.users = 0
+        self.used_s = 0.0
+
+    @cached_property
+    def plan(self) -> JobPlan:
+        found = self.job.engine.run(read_state(self.job.spec.job_id)).plan
+        assert found is not None  # parts are made when it is decided
         return found
+
+
+@contextmanager
+def _open(identity: str, job_id: str) -> Iterator[_Opened]:
+    """Yield a job; it is let go when no part of it was made for a while."""
+    engine = engine_of(identity)
+    key = (identity, job_id)
+    with _opened_lock:
+        found = _opened.get(key)
+        if found is None or found.job.engine is not engine:
+            spec = engine.run(read_spec(job_id))
+            found = _opened[key] = _Opened(BatchJob(engine, engine.session, spec))
+        found.users += 1
+    try:
+        yield found
+    finally:
+        with _opened_lock:
+            found.users -= 1
+            found.used_s = time.monotonic()
+        later = threading.Timer(_KEEP_S, _let_go)
+        later.daemon = True
+        later.start()
+
+
+def _let_go() -> None:
+    with _opened_lock:
+        before_s = time.monotonic() - 0.9 * _KEEP_S
+        for key in [k for k, job in _opened.items() if not job.users and job.used_s < before_s]:
+            del _opened[key]
 
 
 class _Watch:

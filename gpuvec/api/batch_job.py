@@ -84,6 +84,11 @@ class BatchJob:
         """Where the plan can be cut."""
         return driver_of(self.plan, is_collection)
 
+    def close(self) -> None:
+        """Let go of what the plan reads; it is opened again when it is asked for."""
+        for name in ("plan", "driver"):
+            self.__dict__.pop(name, None)
+
     def part_plan(self, plan: JobPlan, part: int) -> Plan:
         """Return the plan of one part's rows."""
         if plan.kind == "whole":
@@ -108,7 +113,8 @@ class BatchJob:
             return not self.engine.run(has_receipt(self.spec.job_id, part))
 
         columns = self.plan.columns.leaving
-        rows, size = self.output.write(part, pieces(), columns, wanted)
+        with telemetry.span("job_part", job=self.spec.job_id, part=part):
+            rows, size = self.output.write(part, pieces(), columns, wanted)
         seconds = time.perf_counter() - begun
         receipt = Receipt(part=part, rows=rows, size_bytes=size, seconds=seconds, worker=worker)
         self.engine.run(write_receipt(self.spec.job_id, receipt))

@@ -119,6 +119,7 @@ class JobRun:
         finally:
             self._stop.set()
             beats.join()
+            self._job.close()
             self.ended.set()
 
     def _work(self) -> None:

@@ -156,6 +156,22 @@ def test_it_reads_the_version_that_it_was_submitted_with(db, stock, Q, tmp_path)
     assert job.wait(WAIT_S).to_arrow().equals(before)
 
 
+def test_its_versions_are_kept_while_it_waits_to_be_resumed(db, stock, Q, tmp_path):
+    frame = stock.search(Q, k=3)
+    before = frame.collect().to_arrow()
+    job = frame.submit(tmp_path / "out", part_rows=20)
+    job.cancel()
+    stock.set_retention(0)
+    stock.delete(filter="id < 500")
+    stock.flush()
+    stock.compact()
+    stock.vacuum(older_than=0)
+    job.resume()
+    assert job.wait(WAIT_S).to_arrow().equals(before)
+    pins = db._engine.state(stock._source.collection_id).pins
+    assert not [name for name in pins if name.startswith("job-")]  # let go when it was done
+
+
 def test_empty_queries_give_one_empty_file_with_the_columns(stock, Q, tmp_path):
     frame = stock.search(Q[:0], k=3)
     job = frame.submit(tmp_path / "out")
