@@ -23,6 +23,7 @@ from gpuvec.cluster_messages import (
     Disown,
     FindOwner,
     Hello,
+    LoadSegments,
     NodeReport,
     Own,
     Owner,
@@ -207,6 +208,8 @@ class Hosted:
                 self._coord.note_done(command)
                 if isinstance(command.message, Own):
                     self._tell_owner(command.message, command.node)
+                elif isinstance(command.message, LoadSegments):
+                    self._tell_placed(command.message, command.node)
             else:
                 assert isinstance(error, Exception)
                 self._coord.note_failed(command, error, time.monotonic())
@@ -214,9 +217,16 @@ class Hosted:
         self._kick()
 
     def _tell_owner(self, own: Own, node: NodeId) -> None:
+        telemetry.OWNER_CHANGES.add()
         telemetry.note(
             "owner_changed", database=self.ref.identity, collection=own.collection_id,
             owner=node, term=own.term,
+        )  # fmt: skip
+
+    def _tell_placed(self, load: LoadSegments, node: NodeId) -> None:
+        telemetry.note(
+            "segments_placed", database=self.ref.identity, collection=load.collection_id,
+            peer=node, segments=len(load.segments),
         )  # fmt: skip
 
     def _tend(self) -> None:

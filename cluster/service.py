@@ -87,6 +87,7 @@ class Service:
             return _failed(errors.not_served(self.name, call["kind"]))
         function, lane = known
         if self._waiting[lane] >= self.limit:
+            telemetry.QUOTA_REFUSALS.add()
             return _failed(errors.too_busy(self.name, self._waiting[lane]))
         self._waiting[lane] += 1
         try:

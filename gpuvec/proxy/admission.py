@@ -69,6 +69,7 @@ class Admission:
 
 def _busy(seconds: float) -> Busy:
     least, most = _WAIT_S
+    telemetry.QUOTA_REFUSALS.add()
     return Busy(retry_after_s=min(most, max(least, seconds)))
 
 

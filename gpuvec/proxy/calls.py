@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.clock import Clock, SystemClock
 from gpuvec.rpc import Transport
 from gpuvec.types import NodeId
@@ -65,7 +65,8 @@ class Threaded:
 
     def submit(self, node: NodeId, message: Any, *, deadline_s: float) -> "Future[Any]":
         """See `Submits.submit`."""
-        return self._executor.submit(self._transport.call, node, message, deadline_s=deadline_s)
+        call = telemetry.bound(self._transport.call)
+        return self._executor.submit(call, node, message, deadline_s=deadline_s)
 
 
 class TransportCalls:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import gpuvec.connecting
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
 from gpuvec.cluster.client_database import open_database
@@ -36,7 +36,7 @@ from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
 from gpuvec.rpc import InProcessTransport
 from gpuvec.types import NodeId
 
-_TICK_S = 0.05
+_TICK_S = 0.2
 _FIND_S = 5.0
 _PATIENCE_S = 20.0
 
@@ -61,7 +61,8 @@ class Network(InProcessTransport):
 
     def submit(self, node: NodeId, message: Any, *, deadline_s: float) -> "Future[Any]":
         """See `gpuvec.proxy.calls.Submits`."""
-        return self._threads.submit(self.call, node, message, deadline_s=deadline_s)
+        call = telemetry.bound(self.call)
+        return self._threads.submit(call, node, message, deadline_s=deadline_s)
 
     def close(self) -> None:
         """End the threads."""
