@@ -118,6 +118,11 @@ class Follower:
         return self._known.entry_id
 
     @property
+    def shown_entry(self) -> int:
+        """The entry of the manifest whose segments reads see; a look at the manifest is ahead."""
+        return self._installed
+
+    @property
     def owned(self) -> bool:
         """Whether this process writes to the channel."""
         return self._owner is not None

@@ -119,7 +119,7 @@ class QueryNode:
             if standing is None or not standing.answers(part):
                 standing = self._found(part)
             if standing is None:
-                return Stale(entry_id=self._channels(part.collection_id).entry_id)
+                return Stale(entry_id=self._channels(part.collection_id).shown_entry)
             with self._using(key, standing) as held:
                 try:
                     return answer(part.question, self._asked(held, part))
@@ -150,7 +150,7 @@ class QueryNode:
         """Return the version of a plan, asking the store for news only where this one is older."""
         channels = self._channels(part.collection_id)
         name = self._names[part.collection_id]
-        if channels.entry_id < part.entry_id or channels.shard.version < part.version:
+        if channels.shown_entry < part.entry_id or channels.shard.version < part.version:
             channels.refresh()
         return find(channels, name, part)
 

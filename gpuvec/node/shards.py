@@ -93,6 +93,13 @@ class Shards:
         return self._sight.known.entry_id
 
     @property
+    def shown_entry(self) -> int:
+        """See `Channel.shown_entry`."""
+        if self.owned:
+            return self.entry_id
+        return -1 if self._followed is None else self._followed.entry_id
+
+    @property
     def shard(self) -> AllShards:
         """The open segments of all channels."""
         return AllShards(self.channels)

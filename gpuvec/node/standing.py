@@ -127,17 +127,17 @@ def find(channels: Channels, name: str, part: ReadPart) -> Standing | None:
 def _standing(channels: Channels, look: Callable[[], Snapshot], now_ms: int) -> Standing:
     """Look between two changes: entry, segments and snapshot shall belong together."""
     for _ in range(_TRIES):
-        entry_id, state, segments = channels.entry_id, channels.state, _published(channels)
+        entry_id, state, segments = channels.shown_entry, channels.state, _published(channels)
         snapshot = look()
         sealed = {s.segment_id for s in segments if isinstance(s, SealedSegment)}
         if (
             sealed == state.segments.keys()
-            and channels.entry_id == entry_id
+            and channels.shown_entry == entry_id
             and _published(channels) == segments
         ):
             return _at(entry_id, segments, snapshot, now_ms)
-    with channels.steady():  # a flush is at its last steps
-        return _at(channels.entry_id, _published(channels), look(), now_ms)
+    with channels.steady():  # a flush is at its last steps, or the manifest was looked at alone
+        return _at(channels.shown_entry, _published(channels), look(), now_ms)
 
 
 def _at(entry_id: int, segments: tuple[Segment, ...], snapshot: Snapshot, now_ms: int) -> Standing:

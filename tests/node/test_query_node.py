@@ -259,3 +259,16 @@ def test_reads_beside_writes_see_whole_versions(items, tmp_path):
             stop.set()
             writer.join()
     assert not errors
+
+
+def test_a_node_that_looked_at_the_manifest_alone_still_follows_the_plan(items, node, node_of):
+    behind = node_of()
+    planned(behind, items)
+    items.insert(rows(150, 170))
+    items.flush()
+    items.delete(filter="id < 90")
+    items.compact()
+    host = behind._host
+    host.state(items._source.collection_id)  # the manifest, not the rows
+    plan = planned(node, items)
+    assert counted(behind.answer(asked(plan, count(items)))) == 80
