@@ -154,7 +154,7 @@ SCRIPT = """
 import gpuvec as gv
 gv.config.set(cluster__workers=1)
 {guard}gv.connect({path!r}, cluster="local").close()
-print("done")
+{guard}print("done")
 """
 
 
