@@ -53,7 +53,8 @@ class Bars:
                 y="label", right=name, height=0.7, source=self._source, color=_COLOURS[name]
             )
         self.root.add_tools(HoverTool(tooltips=[("", "@label"), (title, f"@value{{{numbers}}}")]))
-        self.root.x_range.start = 0
+        x_range: Any = self.root.x_range
+        x_range.start = 0
         if unit == "bytes":
             powers = [2**n for n in range(10)]
             self.root.xaxis.ticker = AdaptiveTicker(base=1024, mantissas=powers)

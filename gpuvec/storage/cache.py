@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec import telemetry
 from gpuvec.errors import CacheWarning, StorageError, cache_unusable
 from gpuvec.storage.checksum import crc32c
 from gpuvec.storage.mapping import map_file, map_open, memory_of
@@ -104,6 +105,7 @@ class DirectoryCache:
         self._touched: dict[str, float] = {}  # name: when its time of use was written
         self._mapped: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._has_warned = False
+        telemetry.METERS.watch(self, lambda c: [telemetry.MEMORY_BYTES.at(c._held, "disk")])
 
     @property
     def counts(self) -> CacheCounts:

@@ -18,15 +18,15 @@ def sample_state(
     """
     names = [f"worker-{number}" for number in range(nodes)]
     collections = ["01A", "01B", "01C"]
-    held = [
-        [
+    held: list[tuple[str, str, int, int, list[str], int]] = [
+        (
             collections[number % 7 % 3],
             f"01SEGMENT{number:05}",
             10_000 + 37 * number,
             (4 + number % 5) * MIB,
             _holders(names, number, 1 if number < lacking else 2),
             2,
-        ]
+        )
         for number in range(segments)
     ]
     return {

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from gpuvec import telemetry
 from gpuvec.errors import CacheWarning, StorageError
 from gpuvec.storage import cache as module
 from gpuvec.storage.cache import ChangedError, DirectoryCache
@@ -300,3 +301,10 @@ def test_many_threads_and_a_small_cache_never_see_a_wrong_byte(folder):
     assert not wrong
     assert filler.cache.counts.quarantined == others.cache.counts.quarantined == 0
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 2 * 60_000
+
+
+def test_bytes_held_are_told_to_whoever_watches(tmp_path):
+    filler = Filler(DirectoryCache(tmp_path / "seen", 1 << 20))
+    filler.get(1)
+    filler.get(2)
+    assert sum(r.value for r in telemetry.METERS.read() if r.labels == ("disk",)) >= 20_000
