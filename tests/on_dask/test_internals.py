@@ -1,0 +1,227 @@
+"""What `cluster.internals` takes for granted of distributed: each fact, on the real thing."""
+
+import asyncio
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from distributed import Nanny, Scheduler, Worker
+from distributed.core import Status
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+
+from gpuvec.cluster import internals
+from gpuvec.cluster.grace_worker import GraceWorker
+
+QUIET = {"dashboard_address": ":0", "dashboard": False}
+
+
+def run(work, *, workers=1, worker_class=Worker, protocol="tcp://"):
+    """Run a coroutine function with a scheduler and some workers of its own."""
+
+    async def main():
+        async with Scheduler(port=0, protocol=protocol, host=_host(protocol), **QUIET) as scheduler:
+            started = [
+                await worker_class(
+                    scheduler.address, name=f"w{i}", nthreads=1, host=_host(protocol)
+                )
+                for i in range(workers)
+            ]
+            try:
+                return await work(scheduler, *started)
+            finally:
+                await asyncio.gather(*(worker.close(nanny=False) for worker in started))
+
+    return asyncio.run(main())
+
+
+def _host(protocol):
+    return None if protocol == "inproc://" else "127.0.0.1"
+
+
+async def call(address, op, **message):
+    pool = internals.new_pool({}, connect_s=1)
+    await pool.start()
+    comm = await internals.take_connection(pool, address)
+    try:
+        return await internals.exchange(comm, op, message)
+    finally:
+        internals.give_connection(pool, address, comm)
+        await pool.close()
+
+
+def test_handlers_of_both_kinds_of_servers_answer_and_buffers_arrive_unpacked():
+    array = np.arange(50_000, dtype=np.float32)
+
+    async def answer(**message):
+        return {"frames": internals.beside_message([memoryview(f) for f in message["frames"]])}
+
+    async def work(scheduler, worker):
+        for server in (scheduler, worker):
+            internals.install_handler(server, "echo", answer)
+            frames = internals.beside_message([memoryview(array).cast("B")])
+            back = await call(server.address, "echo", frames=frames)
+            np.testing.assert_array_equal(np.frombuffer(back["frames"][0], np.float32), array)
+
+    run(work)
+
+
+def test_a_server_answers_none_to_what_it_does_not_know(caplog):
+    async def work(scheduler, worker):
+        return [await call(server.address, "no-such-op") for server in (scheduler, worker)]
+
+    with caplog.at_level(logging.CRITICAL):
+        assert run(work) == [None, None]
+
+
+def test_a_cancelled_call_closes_its_connection():
+    async def answer(**_):
+        await asyncio.sleep(60)
+        return {}
+
+    async def work(scheduler, worker):
+        internals.install_handler(worker, "slow", answer)
+        pool = internals.new_pool({}, connect_s=1)
+        await pool.start()
+        comm = await internals.take_connection(pool, worker.address)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await internals.exchange(comm, "slow", {})
+        closed = comm.closed()
+        internals.give_connection(pool, worker.address, comm)
+        await pool.close()
+        return closed
+
+    assert run(work)
+
+
+def test_a_worker_tells_who_it_is_and_what_it_has():
+    async def work(scheduler, worker):
+        state = scheduler.workers[worker.address]
+        assert state.server_id == internals.incarnation_of(worker)
+        assert internals.threads_of(worker) == 1
+        assert internals.memory_limit_of(worker) > 1 << 20
+        assert not internals.is_closing(worker)
+        await worker.close()
+        assert internals.is_closing(worker)
+
+    run(work)
+
+
+class Named(WorkerPlugin):
+    """Leaves its name in the worker."""
+
+    def setup(self, worker):
+        worker.extensions["named"] = self
+
+
+def test_workers_that_come_later_have_the_plugin_before_they_are_counted():
+    seen = []
+
+    class Looks(SchedulerPlugin):
+        def add_worker(self, scheduler, worker):
+            seen.append(worker)
+
+    async def work(scheduler):
+        await internals.register_on_workers(scheduler, Named(), "named")
+        scheduler.add_plugin(Looks())
+        worker = await Worker(scheduler.address, nthreads=1, host="127.0.0.1")
+        assert isinstance(worker.extensions["named"], Named)
+        assert seen == [worker.address]
+        await worker.close()
+
+    run(work, workers=0)
+
+
+@pytest.mark.parametrize("how", ["names", "addresses", "any"])
+def test_retirement_waits_for_the_drain(how):
+    drained = []
+
+    async def drain(addresses):
+        drained.extend(addresses)
+
+    async def work(scheduler, one, two):
+        internals.wrap_retirement(scheduler, drain)
+        options = {"names": ["w0"]} if how == "names" else {"workers": [one.address]}
+        if how == "any":
+            options = {"n": 1}
+        found = await call(scheduler.address, "retire_workers", close_workers=False, **options)
+        assert set(found) == set(drained)
+        return len(drained)
+
+    assert run(work, workers=2) == 1
+
+
+def test_names_and_addresses_at_once_are_refused():
+    async def work(scheduler, worker):
+        internals.wrap_retirement(scheduler, lambda _: asyncio.sleep(0))
+        with pytest.raises(TypeError):
+            await scheduler.retire_workers([worker.address], names=["w0"])
+
+    run(work)
+
+
+def test_adaptive_scaling_wants_the_larger_of_both_numbers():
+    async def work(scheduler, worker):
+        internals.wrap_target(scheduler, lambda: 7)
+        return await call(scheduler.address, "adaptive_target", target_duration=None)
+
+    assert run(work) == 7
+
+
+def test_a_push_is_kept_where_clients_get_it():
+    async def work(scheduler, worker):
+        internals.push(scheduler, "topic", {"delta": b"x"})
+        await asyncio.sleep(0.05)
+        (event,) = scheduler.get_events("topic")
+        return event[1]
+
+    assert run(work) == {"delta": b"x"}
+
+
+def test_heartbeats_end_and_a_scheduler_is_found_again():
+    async def work(scheduler, worker):
+        internals.stop_heartbeats(worker)
+        assert not worker.periodic_callbacks["heartbeat"].is_running()
+        assert not worker.periodic_callbacks["keep-alive"].is_running()
+        assert await internals.can_connect(worker)
+
+    run(work)
+
+
+def test_a_grace_worker_outlives_the_connection_to_its_scheduler():
+    async def work(scheduler, worker):
+        async def answer(**_):
+            return {"alive": True}
+
+        internals.install_handler(worker, "alive", answer)
+        scheduler.stop()  # listens no more
+        scheduler.stream_comms[worker.address].abort()
+        await asyncio.sleep(1)
+        assert worker.status == Status.running
+        return await call(worker.address, "alive")
+
+    assert run(work, worker_class=GraceWorker) == {"alive": True}
+
+
+def test_a_grace_worker_ends_when_its_scheduler_says_so():
+    async def work(scheduler, worker):
+        await scheduler.close()
+        await asyncio.wait_for(worker.finished(), 10)
+        return worker.status
+
+    assert run(work, worker_class=GraceWorker) == Status.closed
+
+
+def test_a_nanny_takes_the_class_of_its_worker_as_an_option():
+    async def work(scheduler):
+        nanny = Nanny(scheduler.address, worker_class=GraceWorker, host="127.0.0.1")
+        assert nanny.Worker is GraceWorker
+
+    run(work, workers=0)
+
+
+def test_what_is_pickled_for_workers_is_small():
+    from gpuvec.cluster.segment_host import SegmentHost
+
+    assert len(pickle.dumps(SegmentHost())) < 200
