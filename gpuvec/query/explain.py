@@ -216,6 +216,17 @@ def _measured(metrics: Measurements) -> list[str]:
     ]
     if metrics.queries:
         lines += _measured_search(metrics)
+    return [*lines, *_measured_nodes(metrics)]
+
+
+def _measured_nodes(metrics: Measurements) -> list[str]:
+    lines = [
+        f"  node {name}: {work.calls} calls about {_segments(work.segments)}, "
+        f"{_size(work.size_bytes)} in {_time(work.seconds)}, {_time(work.worked_s)} of it work"
+        for name, work in sorted(metrics.nodes.items())
+    ]
+    if metrics.begun:
+        lines.append(f"  begun anew {metrics.begun} times: segments were rewritten meanwhile")
     return lines
 
 

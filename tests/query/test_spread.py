@@ -1,12 +1,15 @@
 """Reads spread over nodes give the rows that one process gives, in the same order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import gpuvec as gv
+from gpuvec.errors import ResultTooLargeError
 from gpuvec.expr.tree import col, count
-from tests.query.spread_nodes import spread_over
+from tests.query.spread_nodes import session, spread_over
 from tests.query.tables import make_queries, make_table
 
 FILTERS = ["", "price < 0.5", "brand == 'acme'", "brand is null", "price < 0", "size > 3"]
@@ -167,3 +170,147 @@ def assert_equal_columns(found, wanted, name, plan):
         return
     mine, own = found.rows.table[name], wanted.rows.table[name]
     assert mine.to_pylist() == own.to_pylist(), f"{name} of {plan}"
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    """A directory with a collection that nobody writes to."""
+    path = tmp_path_factory.mktemp("items")
+    with gv.connect(path) as db:
+        fill(db, 3)
+    return path
+
+
+@pytest.fixture
+def spread(where):
+    with spread_over(where, 2, seed=1) as (client, nodes):
+        yield client["items"], nodes
+
+
+def asked(nodes):
+    """Return the kinds of questions since this was called last."""
+    kinds = [kind for _, kind in nodes.calls]
+    nodes.calls.clear()
+    return set(kinds)
+
+
+def names_read(nodes):
+    """Return a set that fills with the columns that nodes are asked for."""
+    names = set()
+    nodes.before = lambda part: names.update(getattr(part.question, "names", ()))
+    return names
+
+
+def test_counting_moves_no_columns(spread):
+    items, nodes = spread
+    assert items.filter("price < 0.5").count() > 0
+    assert asked(nodes) == {"CountRows"}
+
+
+def test_a_search_moves_the_columns_of_its_winners_alone(spread):
+    items, nodes = spread
+    names = names_read(nodes)
+    search = items.search(make_queries(4, 3), k=2)
+    assert len(search.select("query_id", "id", "distance").collect()) == 6
+    assert asked(nodes) == {"SearchRows"}
+    search.select("price").collect()
+    assert names == {"price"}
+
+
+def test_describe_reads_no_vectors(spread):
+    items, nodes = spread
+    names = names_read(nodes)
+    lines = {row["column"]: row for row in items.describe().to_arrow().to_pylist()}
+    assert lines["embedding"]["nulls"] > 0
+    assert lines["embedding"]["count"] + lines["embedding"]["nulls"] == items.count()
+    assert "embedding" not in names
+
+
+def test_keys_are_looked_up_where_the_rows_are(spread):
+    items, nodes = spread
+    names = names_read(nodes)
+    some = items.limit(2).to_arrow()["id"].to_pylist()
+    names.clear()
+    asked(nodes)
+    found = items.get([*reversed(some), -1]).select("id", "price").to_arrow()
+    assert found["id"].to_pylist() == some[::-1]
+    assert asked(nodes) == {"FindKeys", "TakeRows"}
+    assert names == {"id", "price"}
+
+
+def test_the_first_rows_do_not_count_all_segments(tmp_path):
+    with gv.connect(tmp_path) as db:
+        items = db.create_collection("items", gv.Schema({"id": gv.Int64()}, "id"))
+        for start in range(0, 400_000, 80_000):
+            items.insert({"id": np.arange(start, start + 80_000)})
+            items.flush()
+    with spread_over(tmp_path, 2) as (client, nodes):
+        counted = []
+        nodes.before = lambda part: counted.extend(part.segments)
+        assert client["items"].head(3)["id"].tolist() == [0, 1, 2]
+        assert len(set(counted)) == 1
+        assert client["items"].filter("id >= 390000").head(1)["id"].tolist() == [390_000]
+
+
+def test_metrics_tell_what_each_node_did(spread):
+    items, _ = spread
+    metrics = items.search(make_queries(4, 3), k=2).collect().metrics
+    assert set(metrics.nodes) == {"0", "1"}
+    assert sum(work.segments for work in metrics.nodes.values()) == metrics.segments == 4
+    assert metrics.recall == 1.0
+    assert metrics.rows_passed == items.count()
+    text = str(items.search(make_queries(4, 3), k=2).explain(analyze=True))
+    assert "node 0: " in text
+    assert "node 1: " in text
+
+
+def test_an_answer_that_may_not_fit_is_counted_before_it_is_refused(where):
+    with spread_over(where, 2) as (client, nodes):
+        items = client["items"]
+        width = 8 * 4 + 4 + 32 + 8 + 8
+        client.session = replace(session(), memory_limit=(items.count() - 1) * width)
+        with pytest.raises(ResultTooLargeError, match="GV-420"):
+            client["items"].collect()
+        client.session = replace(session(), memory_limit=(items.count() + 1) * 2 * width)
+        asked(nodes)
+        assert len(client["items"].collect()) == items.count()
+
+
+def test_frames_of_two_places_are_searched_together(spread, where):
+    items, _ = spread
+    queries = make_queries(4, 5)
+    with spread_over(where, 0) as (reader, _):
+        reader.engine.spread = lambda: None
+        here = reader["items"]
+        both, one = (
+            items.concat(here.filter("price < 0.3")),
+            here.concat(here.filter("price < 0.3")),
+        )
+        for options in ({"k": 4}, {"k": 3, "group_by": "size", "group_size": 2}, {"radius": 5.0}):
+            assert_same(one.search(queries, **options), both.search(queries, **options))
+
+
+def test_an_index_is_used_at_nodes_and_its_recall_comes_back(tmp_path):
+    rng = np.random.default_rng(2)
+    with gv.connect(tmp_path) as db:
+        fields = {"id": gv.Int64(), "v": gv.Vector(16, metric="l2")}
+        items = db.create_collection("items", gv.Schema(fields, "id"))
+        for start in range(0, 8000, 4000):
+            rows = rng.normal(size=(4000, 16)).astype(np.float32)
+            items.insert({"id": np.arange(start, start + 4000), "v": rows})
+            items.flush()
+        items.create_index("v", gv.index.HNSW())
+    queries = rng.normal(size=(200, 16)).astype(np.float32)
+    with spread_over(tmp_path, 2, seed=3) as (client, nodes):
+        items = client["items"]
+        found = items.search(queries, k=10, params={"ef_search": 200}).collect()
+        true = items.search(queries, k=10, exact=True).collect()
+        assert any("HNSW" in way for way in found.metrics.strategies)
+        assert asked(nodes) >= {"SearchRows"}
+        same = {*zip(found["query_id"], found["id"], strict=True)} & {
+            *zip(true["query_id"], true["id"], strict=True)
+        }
+        assert len(same) / len(true) > 0.95
+        told = items.search(queries, k=10, recall=0.9).collect().metrics
+        assert told.recall is not None
+        assert told.recall >= 0.9
