@@ -4,7 +4,8 @@ Terms order all words about a collection, also those of different coordinators. 
 from the answer to a report, and runs from the moment at which that report was *sent*, so it never
 ends later here than the coordinator counts; while it lasts nobody else is named. Afterwards the
 node may go on to write, which the fence in the log decides; it must not claim, and must look at the
-manifest before it answers a read as the owner.
+manifest before it answers a read as the owner. So it must after it was granted a collection anew,
+until it has claimed it under the new term: another owner may have been in between.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ class _Grant:
     term: int
     lease_s: float
     until_s: float = NEVER
+    claimed: int = 0  # the term under which its channels were claimed
 
 
 class Grants:
@@ -53,9 +55,9 @@ class Grants:
             return False
         self._newest[order.collection_id] = order.term
         held = self._held.get(order.collection_id)
-        until_s = NEVER if held is None else held.until_s
+        until_s, claimed = (NEVER, 0) if held is None else (held.until_s, held.claimed)
         self._held[order.collection_id] = _Grant(
-            order.generation, order.term, order.lease_s, until_s
+            order.generation, order.term, order.lease_s, until_s, claimed
         )
         return True
 
@@ -108,14 +110,26 @@ class Grants:
             raise errors.not_owner(collection_id, self._node)
 
     def permit(self, collection_id: str) -> None:
-        """Refuse a claim unless nobody else can be the owner, `GV-741`."""
-        if not self.is_sure(collection_id):
+        """Let a claim begin, unless somebody else can be the owner, `GV-741`."""
+        grant = self._held.get(collection_id)
+        if grant is None or not self.is_sure(collection_id):
             raise errors.not_owner(collection_id, self._node)
+        grant.claimed = grant.term
 
     def is_sure(self, collection_id: str) -> bool:
-        """Return whether a grant's lease lasts."""
+        """Return whether a grant's lease lasts: nobody else is named meanwhile."""
         grant = self._held.get(collection_id)
         return grant is not None and self._now_s() < grant.until_s
+
+    def knows_all(self, collection_id: str) -> bool:
+        """Return whether what was claimed is all there is, so that no read need look."""
+        grant = self._held.get(collection_id)
+        return grant is not None and grant.claimed == grant.term and self.is_sure(collection_id)
+
+    def is_old_claim(self, collection_id: str) -> bool:
+        """Return whether a claim under the present term would spare reads a look."""
+        grant = self._held.get(collection_id)
+        return grant is not None and 0 < grant.claimed < grant.term and self.is_sure(collection_id)
 
     def __contains__(self, collection_id: str) -> bool:
         return collection_id in self._held

@@ -221,13 +221,13 @@ class NodeEngine(Engine):
             yield
         except errors.UnavailableError as error:
             if error.code in _LOST:
-                self._lose(collection_id)
+                self._let_go(collection_id)
                 outcome = error.details.get("outcome", "unknown")
                 raise errors.not_owner(collection_id, self.node, outcome=outcome) from error
             raise
 
-    def _lose(self, collection_id: str) -> None:
-        self.grants.drop(collection_id)
+    def _let_go(self, collection_id: str) -> None:
+        """Follow who took the channels; they are claimed again only under a lease."""
         channel = self.channels.peek(collection_id)
         if channel is not None:
             channel.close()
@@ -244,10 +244,10 @@ class NodeEngine(Engine):
         ]
 
     def channel(self, collection_id: str) -> Channels:
-        """See `Engine.channel`; without a lease it first looks whether it still owns them."""
+        """See `Engine.channel`; what may be out of date first looks whether it still owns them."""
         self._know(collection_id)
         found = super().channel(collection_id)
-        if found.owned and not self.grants.is_sure(collection_id):
+        if found.owned and not self.grants.knows_all(collection_id):
             found.confirm()
         return found
 
@@ -278,6 +278,9 @@ class NodeEngine(Engine):
                     self.channels.retire(collection_id, collection_id)
                     self.builds.forget(collection_id)
                     self._warmth.forget(collection_id)
+        for channel in self.writable():
+            if channel.owned and self.grants.is_old_claim(channel.collection_id):
+                channel.close()  # the next write claims it under the present term
         self.maintenance.tend()
 
     def _save(self) -> None:

@@ -32,6 +32,7 @@ _ASK_AGAIN_S = 5.0  # for an answer that is missing
 _TERMS = 1 << 32  # of each generation
 _SETTLED_S = 60.0  # an owner stays at least so long, unless it leaves
 _BALANCE_S = 5.0
+_MISSING_S = 2.0  # reports may have been sent before a grant was heard
 _MOST_GRANTS = 200  # of one step
 _GROWING_BYTES = 64 << 20  # in memory: as much to do as another collection
 
@@ -46,6 +47,7 @@ class _Grant:
         acknowledged: whether the node said that it owns it.
         ask_s: when to send the command (again).
         ending_s: since when it shall disown it; None: it shall not.
+        missed_s: since when its node's reports do not name it; None: they do.
     """
 
     node: NodeId
@@ -56,6 +58,7 @@ class _Grant:
     acknowledged: bool = False
     ask_s: float = float("-inf")
     ending_s: float | None = None
+    missed_s: float | None = None
 
 
 class Ownership:
@@ -140,11 +143,13 @@ class Ownership:
             if grant is None or grant.term != term or grant.incarnation != report.incarnation:
                 self._note_stray(report, collection_id, term, now_s)
                 continue
+            grant.missed_s = None
             if not grant.acknowledged:
                 self._acknowledge(collection_id, grant)
             if grant.ending_s is None and self._may_lease(collection_id, now_s):
                 grant.lease_s = now_s + self._lease_s
                 renewed[collection_id] = term
+        self._note_missing(report, now_s)
         return renewed
 
     def note_owned(self, collection_id: str, term: int) -> None:
@@ -247,6 +252,16 @@ class Ownership:
         known = self._strays.get((collection_id, report.node))
         if known is None or known[0] < term:
             self._strays[collection_id, report.node] = (term, now_s)
+
+    def _note_missing(self, report: NodeReport, now_s: float) -> None:
+        """Note what a node does not own although it said so: it has lost it, and shall say that."""
+        owned = report.owned.get(self._identity, {})
+        for collection_id in self._of_node.get(report.node, set()).difference(owned):
+            grant = self._grants[collection_id]
+            if grant.missed_s is None:
+                grant.missed_s = now_s
+            elif grant.acknowledged and now_s >= grant.missed_s + _MISSING_S:
+                self._begin_end(collection_id, grant, now_s)
 
     def _may_lease(self, collection_id: str, now_s: float) -> bool:
         if now_s < self._free_s and collection_id not in self._created:

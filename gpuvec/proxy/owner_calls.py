@@ -268,7 +268,7 @@ class _Attempts:
             self.collection_id,
             seconds,
             self.cause,
-            outcome="unknown" if self.arrived else "none",
+            outcome="unknown" if self.arrived or self.open else "none",
             request=self.request,
         )
 

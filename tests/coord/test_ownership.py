@@ -274,3 +274,15 @@ def test_collections_with_much_in_memory_count_for_more():
         yard.coord.want_owner(f"c{n}", yard.now_s)
     yard.settle(1)
     assert len(yard.workers[owner].owned) == 2
+
+
+def test_an_owner_that_owns_no_more_is_replaced():
+    yard = owning()
+    first = yard.coord.owner("c")
+    yard.workers[first.node].owned.clear()  # it met another owner in the log
+    yard.settle(1)
+    assert yard.coord.owner("c") == first, "the report may be older than the grant"
+    yard.settle(5)
+    second = yard.coord.owner("c")
+    assert second.term > first.term
+    assert yard.workers[second.node].owned == {"c": second.term}
