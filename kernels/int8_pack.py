@@ -114,20 +114,24 @@ class Int8Pack:
         return sum(int(part.nbytes) for part in parts)
 
 
-def pack_int8(rows: Any, metric: Metric, *, threads: int) -> Int8Pack | None:
+def pack_int8(
+    rows: Any, metric: Metric, *, threads: int, memory_limit: int | None = None
+) -> Int8Pack | None:
     """Pack rows for the integer scan.
 
     Args:
         rows: (n, dim), n at least 1, of any dense dtype; read once, in blocks, after a sample.
         metric: dense.
         threads: 0: all cores.
+        memory_limit: bytes for temporary data, beside the pack; None: `CHUNK_BYTES` and some.
 
     Returns:
         The pack, or None where float32 or int32 cannot hold what the proof needs: rows of extreme
         magnitude or dimension.
     """
     count, dim = rows.shape
-    chunk = min(count, max(_BLOCK, CHUNK_BYTES // (4 * dim)))
+    held = CHUNK_BYTES if memory_limit is None else min(CHUNK_BYTES, memory_limit // 2)
+    chunk = min(count, max(_BLOCK, held // (4 * dim)))
     space = _fit_space(rows, metric, centers=max(1, min(MAX_CENTERS, chunk // ROWS_PER_LIST)))
     if space is None:
         return None

@@ -98,18 +98,23 @@ class Scanner(Protocol):
         """Fill `found` for queries `start` to `stop`; return the products made."""
 
 
-def pack_rows(rows: Any, metric: Metric, *, threads: int = 0) -> RowPack:
+def pack_rows(
+    rows: Any, metric: Metric, *, threads: int = 0, memory_limit: int | None = None
+) -> RowPack:
     """Derive what `scan_topk` reads.
 
     Args:
         rows: (n, dim) host array of any dense dtype; may be memory mapped.
         metric: a dense one.
         threads: 0: all cores.
+        memory_limit: bytes for temporary data; None: some hundred MiB.
 
     Cost: one read of the rows, dim² products a row for the rotation, and as many for the grouping.
     """
     metric = Metric(metric)
-    int8 = pack_int8(rows, metric, threads=threads) if int8_lanes() and rows.size else None
+    int8 = None
+    if int8_lanes() and rows.size:
+        int8 = pack_int8(rows, metric, threads=threads, memory_limit=memory_limit)
     return RowPack(metric=metric, shape=rows.shape, int8=int8)
 
 

@@ -30,7 +30,7 @@ AUTO_LEAST_ROWS = 5000  # segments of fewer rows are scanned as fast as any inde
 PAYS = 1.2
 _ENOUGH = 1.5  # gain of batches and of single queries from which no other index is tried
 _KS = (10, 100)
-_MEASURE_S = 4.0  # at least; else as long as the build took
+_MEASURE_S = 4.0  # at least; else twice as long as the build took
 _BUILD_SHARE = 0.6  # of the progress
 _SCRATCH_SHARE = 8  # of the memory is for temporary data of the searches that are measured
 
@@ -235,7 +235,7 @@ class _Builder:
             targets=tuple(dict.fromkeys((self.recall, *TARGETS))),
             threads=self.threads,
             memory_limit=self.memory_limit // _SCRATCH_SHARE,
-            budget_s=max(_MEASURE_S, build_s),
+            budget_s=max(_MEASURE_S, 2 * build_s),
             seed=self.seed,
             progress=None if progress is None else _after(progress, _BUILD_SHARE),
         )

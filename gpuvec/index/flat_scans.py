@@ -26,6 +26,7 @@ from gpuvec.types import Array, Metric, RowMask
 FEW_ROWS = 4096  # rows below which a float32 scan of just those rows is faster
 _PACK_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
 _RELEASE_AFTER = 512  # queries whose scan takes so long that reading rows anew is nothing
+_LEAST_SCRATCH = 4  # of the memory for temporary data, what is left to a scan beside its codes
 _FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
 
 Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
@@ -142,9 +143,14 @@ class DenseScan:
     def _batch(self, request: Request, k: int, bound: Array | None) -> Found:
         from gpuvec.kernels.scan_topk import pack_rows, scan_topk
 
+        limit = request.memory_limit
         with self._lock:
             if self._pack is None:
-                self._pack = pack_rows(self._rows, self._metric, threads=request.threads)
+                self._pack = pack_rows(
+                    self._rows, self._metric, threads=request.threads, memory_limit=limit
+                )
+        if limit is not None:  # codes were not there when it was set
+            limit = max(limit - self._pack.nbytes, limit // _LEAST_SCRATCH)
         found, stats = scan_topk(
             self._pack,
             self._rows,
@@ -154,7 +160,7 @@ class DenseScan:
             tie_rank=request.tie_rank,
             bound=bound,
             threads=request.threads,
-            memory_limit=request.memory_limit,
+            memory_limit=limit,
         )
         if len(request.queries) >= _RELEASE_AFTER:
             release(self._rows)  # codes were read in their place; some rows were looked up

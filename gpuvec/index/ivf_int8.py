@@ -37,7 +37,9 @@ _NAME = "sweep of lists"
 _FEW = 4  # queries that are answered before compiled code is loaded
 _DEFAULT = 0.5
 _EVERY = 1 << 30  # queries that ask without a mask, in time
-_SETTINGS = (0.0, 0.12, 0.22, 0.3, 0.36, 0.4, 0.44, 0.49, 0.54, 0.6, 0.7, 0.82, 1.0)
+_SETTINGS = (
+    0.0, 0.04, 0.08, 0.12, 0.17, 0.22, 0.3, 0.36, 0.4, 0.44, 0.49, 0.54, 0.6, 0.7, 0.82, 1.0
+)  # fmt: skip
 
 
 def effort_of(knob: float) -> Effort:

@@ -5,7 +5,8 @@ neighbours of most queries do not. Both are measured at each selectivity. All se
 queries, from the cheapest on, until one finds everything; with a filter also until two in a row are
 slower than the exact scan, or time is up. Then those that seem to reach a target get all of them,
 and at last, if there is time, all others. Time does not keep settings without a filter from being
-tried, nor from all queries those that may reach the first target.
+tried, nor from all queries those that may reach a target, and a case whose exact answers are known
+gets as much time as these took.
 
 Times are the least of several, as other work on the machine only ever adds to them.
 """
@@ -34,6 +35,7 @@ _DOUBT = 0.02  # by which their mean may be too low
 _COMPLETE = 0.9995
 _SLOWER = 1.25  # times the exact scan's time, of batches and of single queries
 _UNFILTERED_WEIGHT = 4  # of the time, beside 1 for each filtered case
+_FIRST_WEIGHT = 3  # of the most important k, beside 1 for each other
 _SINGLES = 12
 _RUNS = 4
 _RUNS_S = 0.06  # for timing one setting again
@@ -117,6 +119,7 @@ def measure_curve(
     )
     cases = list(trial_filters(vectors, metric, bench.findable, seed))
     cells = [(case, k) for k in ks for case in cases if case.count >= 2 * k and len(bench.asked)]
+    cells.sort(key=lambda cell: cell[0].name != "all")  # what is asked most comes first
     if cells:
         bench.warm_up(cases, max(k for _, k in cells))
     return RecallCurve(
@@ -131,7 +134,11 @@ def _measured(
     budget_s: float | None,
     progress: Progress | None,
 ) -> Iterator[CurvePoint]:
-    weights = [_UNFILTERED_WEIGHT if case.name == "all" else 1 for case, _ in cells]
+    weights = [
+        (_UNFILTERED_WEIGHT if case.name == "all" else 1)
+        * (_FIRST_WEIGHT if k == cells[0][1] else 1)
+        for case, k in cells
+    ]
     end = None if budget_s is None else time.perf_counter() + budget_s
     for number, (case, k) in enumerate(cells):
         if end is None or time.perf_counter() < end:
@@ -194,28 +201,45 @@ class _Bench:
 
     def measure(self, case: Case, k: int, end: float) -> list[CurvePoint]:
         """Return the points of one cell, the exact scan's first."""
+        begin = time.perf_counter()
         cell = self._cell(case, k)
-        pilots: list[CurvePoint] = []
-        slow_ones, is_whole = 0, case.place is None
-        for params in self._index.settings(k):
-            point = self._point(cell, params, _PILOT)
-            pilots.append(point)
-            slower = min(point.batch_s / cell.few_s, point.single_s / cell.exact.single_s)
-            slow_ones = slow_ones + 1 if slower > _SLOWER else 0
-            given_up = slow_ones >= 2 or time.perf_counter() > end
-            if point.recall >= _COMPLETE or (given_up and not is_whole):
-                break
-        points = dict(enumerate(pilots))
+        now = time.perf_counter()
+        end = max(end, 2 * now - begin)  # what the exact answers took is not thrown away
+        points = self._tried(cell, end)
+        pilots = dict(points)
+        is_whole = case.place is None
         for target in (*self._targets, None):
-            for number, pilot in enumerate(pilots):
+            for number, pilot in pilots.items():
                 if pilot.recall < (min(self._targets) if target is None else target) - _DOUBT:
                     continue
-                is_due = is_whole and target == self._targets[0]
-                if points[number] is pilot and (is_due or time.perf_counter() < end):
+                is_due = is_whole and target is not None
+                known = points[number].queries == len(cell.asked)
+                if not known and (is_due or time.perf_counter() < end):
                     points[number] = self._point(cell, pilot.params or {}, len(cell.asked))
                 if target is not None and points[number].low >= target:
                     break
         return [cell.exact, *points.values()]
+
+    def _tried(self, cell: _Cell, end: float) -> dict[int, CurvePoint]:
+        """Return settings by number, from the cheapest on, each measured on a few queries.
+
+        One that finds everything is measured on all of them where there is no filter: more may
+        still be needed.
+        """
+        points: dict[int, CurvePoint] = {}
+        slow_ones, is_whole = 0, cell.case.place is None
+        for number, params in enumerate(self._index.settings(cell.k)):
+            point = points[number] = self._point(cell, params, _PILOT)
+            if point.recall >= _COMPLETE:
+                if is_whole:
+                    point = points[number] = self._point(cell, params, len(cell.asked))
+                if point.recall >= _COMPLETE or point.low >= max(self._targets):
+                    break
+            slower = min(point.batch_s / cell.few_s, point.single_s / cell.exact.single_s)
+            slow_ones = slow_ones + 1 if slower > _SLOWER else 0
+            if not is_whole and (slow_ones >= 2 or time.perf_counter() > end):
+                break
+        return points
 
     def _cell(self, case: Case, k: int) -> _Cell:
         """Answer a case's queries exactly."""

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -155,13 +157,69 @@ def test_time_that_is_up_ends_a_measurement():
     assert measure(SampledIndex(rows, held_out), rows, held_out, budget_s=0.0).points == ()
 
 
-def test_without_a_filter_time_keeps_no_setting_from_the_first_target():
+def test_without_a_filter_time_keeps_no_setting_from_any_target():
     rows = vectors()
     asked = rows.values[:1000] + np.float32(0.1)
     options = {"queries": asked, "ks": (10,), "targets": (0.9, 0.99), "budget_s": 1e-3}
     curve = measure(SampledIndex(rows), rows, None, **options)
     assert [point.params for point in curve.points] == [None, *SETTINGS]
-    assert curve.best(10, 0.9).queries == 1000
+    assert curve.best(10, 0.9).queries == curve.best(10, 0.99).queries == 1000
+
+
+class RareMisses(SampledIndex):
+    """Finds everything for the first queries; of others it misses one row in twenty, but for one
+    setting."""
+
+    def settings(self, k):
+        return [{"share": 0.999}, {"share": 1.0}]
+
+    def search(self, queries, k, *, params=None, keep=None, **options):
+        found = self._exact.search(queries, k, keep=keep)
+        rows = found.rows.copy()
+        if params and params["share"] < 1.0:
+            rows[100::2, 0] = -1
+        return Neighbors(rows, found.distances)
+
+
+def test_what_finds_everything_for_a_few_queries_does_not_end_the_settings_tried():
+    rows = vectors()
+    asked = rows.values[:1000] + np.float32(0.1)
+    options = {"queries": asked, "ks": (10,), "targets": (0.9, 0.99), "budget_s": 1e-3}
+    curve = measure(RareMisses(rows), rows, None, **options)
+    assert curve.best(10, 0.9).params == {"share": 0.999}
+    assert curve.best(10, 0.99).params == {"share": 1.0}
+
+
+class Blind(SampledIndex):
+    """Finds nothing, at once."""
+
+    def search(self, queries, k, **options):
+        none = np.full((len(queries), k), np.inf, np.float32)
+        return Neighbors(np.full(none.shape, -1), none)
+
+
+class SlowWithFilters:
+    """An exact scan that takes its time when there is a filter."""
+
+    def __init__(self, exact):
+        self._exact = exact
+
+    def search(self, queries, k, *, keep=None, **options):
+        time.sleep(0 if keep is None else 0.1)
+        return self._exact.search(queries, k, keep=keep)
+
+
+def test_a_filter_whose_exact_answers_are_known_gets_settings_tried_though_time_is_up():
+    rows = vectors(2000)
+    exact = SlowWithFilters(registry.exact(rows, "l2"))
+    asked = rows.values[:200] + np.float32(0.1)
+    curve = measure_curve(
+        Blind(rows), exact, rows, Metric.L2, queries=asked, ks=(10,), budget_s=3.0
+    )
+    cells = [(point.selectivity, point.case) for point in curve.points if point.params]
+    filtered = [cell for cell in cells if cell[0] < 1.0]
+    assert filtered
+    assert all(filtered.count(cell) > 1 for cell in filtered)
 
 
 def test_progress_rises_to_one_and_may_end_the_work():
