@@ -13,7 +13,7 @@ from gpuvec.testing.ceph import ceph_server, missing_programs
 from gpuvec.testing.servers import Server, moto_server, sftp_server
 
 STORES = ("local", "memory", "s3", "sftp")
-CLUSTERS = ("inprocess",)
+CLUSTERS = ("inprocess", "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

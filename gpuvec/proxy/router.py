@@ -144,6 +144,8 @@ class Router:
                 return Verdict.BEHIND
             self._plans.pop(plan.collection_id, None)
             self._cache.forget(plan.collection_id)
+            if reply.entry_id == plan.entry_id:
+                return Verdict.UNABLE
             telemetry.STALE_REPLANS.add()
             raise Replan
 

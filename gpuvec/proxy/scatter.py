@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from gpuvec import errors
 from gpuvec.proxy.calls import Came
 from gpuvec.proxy.placing import Tried, Unit
+from gpuvec.query.spread import Replan
 from gpuvec.types import NodeId
 
 _BACKOFF_S = (0.02, 0.5)  # before parts that nobody is left for are dealt out again
@@ -26,6 +27,7 @@ class Verdict(Enum):
     ANSWER = "answer"
     BUSY = "busy"  # later, or of a replica
     BEHIND = "behind"  # of another node
+    UNABLE = "unable"  # it knows the entry, and not the rows that another node named
 
 
 class Host(Protocol):
@@ -187,6 +189,8 @@ class Scatter:
         if verdict is Verdict.ANSWER:
             group.answered, group.reply = True, ended.reply
             group.seconds = now_s - group.begun_s
+        elif verdict is Verdict.UNABLE:
+            raise self.cause if self._storage_failed and self.cause is not None else Replan
         else:
             self._ended(group, now_s, tried=verdict is Verdict.BEHIND)
 

@@ -1,10 +1,12 @@
 """Coordinator and nodes of one database in this process: a cluster without a network."""
 
+import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -305,6 +307,23 @@ class RolesInProcess:
                 return
             del self._open[identity]
         roles.close()
+
+
+@contextmanager
+def on_workers(count: int) -> Iterator[Callable[..., Database]]:
+    """Yield what opens databases as `gpuvec.connect` does, on a cluster of worker processes."""
+    from gpuvec.cluster.launch import local
+
+    cluster = local(count, threads_per_worker=1)
+    try:
+        yield functools.partial(_connect, cluster)
+    finally:
+        cluster.close(timeout=60)
+
+
+def _connect(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Database:
+    chosen = {} if os.fspath(path).startswith("memory://") else {"cluster": cluster}
+    return gpuvec.connecting.connect(path, **{**chosen, **options})
 
 
 def owner_of(roles: Roles, collection: Collection) -> Owner:

@@ -3,6 +3,7 @@
 The names are those of the page. `nearest` is the oracle: float64 over every row, slow and obvious.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,15 +13,24 @@ import pytest
 import gpuvec as gv
 
 ROWS = 1200
+WORKERS = 4
 
 
 @pytest.fixture(scope="session", autouse=True)
-def connected(request) -> None:
-    """Let `gv.connect` reach what `--cluster` says."""
-    if request.config.getoption("--cluster") == "inprocess":
-        from gpuvec.testing.roles import RolesInProcess
+def connected(request) -> Iterator[None]:
+    """Let `gv.connect` reach what `--cluster` says: nodes in this process, or worker processes."""
+    chosen = request.config.getoption("--cluster")
+    if chosen is None:
+        yield
+        return
+    from gpuvec.testing.roles import RolesInProcess, on_workers
 
-        gv.connect = RolesInProcess().connect
+    with contextlib.ExitStack() as stack:
+        if chosen == "inprocess":
+            gv.connect = RolesInProcess().connect
+        else:
+            gv.connect = stack.enter_context(on_workers(WORKERS))
+        yield
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ def test_automatic_keys_go_on_above_those_of_all_channels(db, tmp_path):
     assert sorted(items.to_pandas()["n"]) == [*range(8), 50, 51, 52]
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["error", "replace"])
 def test_a_repeat_after_other_writes_reads_no_file(db, tmp_path, mode, channels):

@@ -16,6 +16,7 @@ def filled(path, **options):
     return db, items
 
 
+@pytest.mark.embedded
 def test_a_build_beyond_the_limit_of_the_connection_is_refused(tmp_path):
     db, items = filled(tmp_path / "db", memory_limit="1MiB")
     with db, pytest.raises(gv.DeviceMemoryError) as caught:
