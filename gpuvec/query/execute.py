@@ -19,7 +19,7 @@ from gpuvec.expr.tree import col
 from gpuvec.query import plan as p
 from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
 from gpuvec.query.evaluate import evaluate_part, keep_part
-from gpuvec.query.fragment import branches, pack, spread_of
+from gpuvec.query.fragment import branches, spread_of
 from gpuvec.query.join import join_parts
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import (
@@ -79,9 +79,7 @@ class Run:
         if spread is None:
             return None
         if id(node) not in self._reads:
-            packed = pack(node, spread.partition)
-            plan = self.read_plan(spread)
-            read = FragmentRead(spread.nodes, plan, packed, node.columns, self.metrics)
+            read = FragmentRead(spread, self.read_plan(spread), node, self.metrics)
             self._reads[id(node)] = (node, read)  # which keeps the node, and so its id
         return self._reads[id(node)][1]
 

@@ -1,6 +1,7 @@
 """The reader's side: rows that lie at nodes, as parts whose columns come when something asks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ import pyarrow.compute as pc
 from gpuvec.cluster_messages import ReadPlan
 from gpuvec.query import questions as q
 from gpuvec.query.estimate import row_bytes
-from gpuvec.query.fragment import Fragment
+from gpuvec.query.fragment import Fragment, pack
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column, Part, concat_columns, null_column, slice_column, take_column
-from gpuvec.query.plan import Columns
+from gpuvec.query.plan import Plan
 from gpuvec.query.reduce import IntArray
-from gpuvec.query.spread import Answered, Nodes
+from gpuvec.query.spread import Answered, Spread
 from gpuvec.types import NodeId, RowMask, SegmentId
 
 BLOCK_BYTES = 32 << 20  # of rows that are fetched together
@@ -29,30 +30,27 @@ class FragmentRead:
     """The rows of a fragment, read by one run at one version.
 
     Args:
-        nodes: that serve the collection.
+        spread: how nodes know its source.
         plan: of the read.
-        fragment: what is asked about.
-        columns: of the fragment.
+        node: the fragment.
         metrics: where counts go.
     """
 
-    def __init__(
-        self,
-        nodes: Nodes,
-        plan: ReadPlan,
-        fragment: Fragment,
-        columns: Columns,
-        metrics: Measurements,
-    ) -> None:
+    def __init__(self, spread: Spread, plan: ReadPlan, node: Plan, metrics: Measurements) -> None:
         self.plan = plan
-        self.fragment = fragment
-        self.columns = columns
-        self._nodes = nodes
+        self.columns = node.columns
+        self._spread = spread
+        self._node = node
         self._metrics = metrics
         self._near: dict[SegmentId | None, NodeId] = {}
         self._pieces: dict[SegmentId, q.Piece] = {}
         self._complete = self._searched = False
         self._place = {segment: number for number, (segment, _) in enumerate(plan.segments)}
+
+    @cached_property
+    def fragment(self) -> Fragment:
+        """What is asked about."""
+        return pack(self._node, self._spread.partition)
 
     @property
     def most_rows(self) -> int:
@@ -70,7 +68,7 @@ class FragmentRead:
         queries: int = 0,
     ) -> list[Any]:
         """Return the answers of all nodes; see `Nodes.ask`."""
-        answers = self._nodes.ask(
+        answers = self._spread.nodes.ask(
             self.plan,
             question,
             segments=segments,
