@@ -35,12 +35,14 @@ from gpuvec.proxy.proxy import Proxy
 from gpuvec.proxy.router import Router
 from gpuvec.rpc import Transport
 from gpuvec.schema import Schema
+from gpuvec.settings import config
 from gpuvec.storage.open import Store
 from gpuvec.types import Timestamp
 
 NAMES_DEADLINE_S = 60.0
 WORK_DEADLINE_S = 86_400.0  # of an owner's method; one that hangs is noticed by its silence
-CLOSE_DEADLINE_S = 2.0
+CLOSE_DEADLINE_S = 30.0  # nodes save what they own first
+_PAUSE_S = 0.2
 
 
 class Reach(Transport, Submits, Protocol):
@@ -142,8 +144,17 @@ class ClusterEngine(Engine):
         return [event_of(values) for values in self.call_coordinator("events", limit=limit)]
 
     def _ask(self, message: Any) -> Any:
-        self._check_usable()
-        return self._transport.call(COORDINATOR, message, deadline_s=NAMES_DEADLINE_S)
+        """Return the coordinator's answer; one that is away is waited for, `cluster.wait_s`."""
+        until_s = self._clock.monotonic_s() + config["cluster.wait_s"]
+        while True:
+            self._check_usable()
+            try:
+                return self._transport.call(COORDINATOR, message, deadline_s=NAMES_DEADLINE_S)
+            except errors.UnavailableError as error:
+                undone = error.details["outcome"] == "none" and error.details["retryable"]
+                if not undone or self._clock.monotonic_s() >= until_s:
+                    raise
+            self._clock.sleep(_PAUSE_S)
 
     # What only owners do
 

@@ -1,9 +1,9 @@
 """A Dask worker that goes on answering while its scheduler is away.
 
 A stock worker ends as soon as the connection to its scheduler breaks. This one stops its heartbeats
-and keeps serving direct calls until a scheduler accepts connections again, or `gpuvec.grace`
-(Dask's configuration, 5 min) is over; then it ends, and its nanny starts a fresh one. A scheduler
-that closes in order tells its workers to end, and they do.
+and keeps serving direct calls until a scheduler accepts connections again, or `gpuvec.grace` of
+Dask's configuration, 5 minutes, is over; then it ends, and its nanny starts a fresh one. A
+scheduler that closes in order tells its workers to end, and they do.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gpuvec.cluster.internals import can_connect, is_closing, stop_heartbeats
 
 _LOOK_S = 0.5
 _SPREAD_S = 1.0  # so that not all workers start anew at once
-_GRACE = "5 min"
+_GRACE = "5 minutes"
 
 
 class GraceWorker(Worker):

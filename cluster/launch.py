@@ -6,7 +6,6 @@ import importlib.util
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from dask.system import CPU_COUNT
@@ -14,13 +13,14 @@ from distributed import Client, LocalCluster
 
 from gpuvec import errors
 from gpuvec.cluster.client_database import ClusterDatabase, open_database
+from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.grace_worker import GraceNanny, GraceWorker
 from gpuvec.cluster.link import Link
-from gpuvec.cluster_messages import OpenDatabase
 from gpuvec.settings import config
 
 PRELOAD = "gpuvec.cluster.preload"
-_CONFIG: dict[str, Any] = {
+WORKER = "gpuvec.cluster.grace_worker.GraceWorker"
+SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 1,  # a task that kills its worker ends no others
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.worker.memory.target": False,  # segments, which Dask cannot spill, are most of it
@@ -58,7 +58,7 @@ def local(
     wanted = n_workers or config["cluster.workers"] or None
     kind: Any = LocalCluster
     chosen: dict[str, Any] = {"worker_class": GraceNanny, "processes": True}
-    if _gpus():
+    if gpu_count():
         kind, chosen = _cuda_cluster(), {"worker_class": GraceWorker}
     else:
         cores = CPU_COUNT
@@ -67,14 +67,14 @@ def local(
     chosen.update({"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
     preloads = {"preload": [PRELOAD], "preload_argv": []}
     try:
-        with dask.config.set(_CONFIG):
+        with dask.config.set(SETTINGS):
             return kind(n_workers=wanted, scheduler_kwargs=preloads, **{**chosen, **options})
     except RuntimeError as error:
         cause = error.__cause__ or error
         raise errors.cluster_not_started(str(cause)) from error
 
 
-def _gpus() -> int:
+def gpu_count() -> int:
     """Return how many GPUs a Dask-CUDA cluster could use."""
     if importlib.util.find_spec("dask_cuda") is None or importlib.util.find_spec("pynvml") is None:
         return 0
@@ -144,21 +144,17 @@ def open_on(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Clust
         options: see `client_database.open_database`.
     """
     link = attach(cluster)
-    ended: list[Callable[[], None]] = [link.release]
-    database = open_database(
-        path, transport=link.transport, on_close=lambda: ended.pop()(), **options
-    )
-    engine = database._engine
-    database.show_dashboard(link.dashboard)
-    link.listen(engine.reference.identity, engine.router.apply)
-    database.show_dashboard(link.dashboard)
-    link.keep(OpenDatabase(database=engine.reference, client=engine.client))
+    engines: list[ClusterEngine] = []
 
     def end() -> None:
-        link.forget(engine.client, engine.router.apply)
+        for engine in engines:
+            link.forget(engine)
         link.release()
 
-    ended[0] = end
+    database = open_database(path, transport=link.transport, on_close=end, **options)
+    engines.append(database._engine)
+    link.keep(database._engine)
+    database.show_dashboard(link.dashboard)
     return database
 
 

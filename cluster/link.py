@@ -4,17 +4,19 @@ import logging
 import pickle
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from distributed import Client
+from distributed.security import Security
 
 from gpuvec import errors
+from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.scheduler_plugin import TOPIC
 from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import COORDINATOR, KEEP_S, OpenDatabase, Ping, RouteDelta
 
 _HELLO_S = 5.0
+_RECONNECT_S = 24 * 3600  # pushes come again when the scheduler does; calls need no `Client`
 _KEEP_DEADLINE_S = 10.0
 
 _logger = logging.getLogger("gpuvec.cluster")
@@ -40,28 +42,25 @@ class Link:
         self, address: str, *, security: Any = None, then: Callable[[], None] = lambda: None
     ) -> None:
         self.address = address
-        try:
-            self.client = Client(
-                address,
-                security=security,
-                set_as_default=False,
-                direct_to_workers=True,
-                timeout=_HELLO_S,
-            )
-        except (OSError, ValueError) as error:
-            raise errors.no_scheduler(address, str(error)) from error
-        arguments = self.client.security.get_connection_args("client")
+        self.security = Security() if security is None else security
+        arguments = self.security.get_connection_args("client")
         self.transport = DaskTransport(address, connection_args=arguments)
         self._then = then
-        self._applies: dict[str, list[Callable[[RouteDelta], None]]] = {}
-        self._kept: dict[str, OpenDatabase] = {}
+        self._kept: dict[str, ClusterEngine] = {}
         self._users = 0
         self._lock = threading.Lock()
         self._ending = threading.Event()
         try:
             self._greet()
+            self.client = Client(
+                address,
+                security=self.security,
+                set_as_default=False,
+                direct_to_workers=True,
+                timeout=_RECONNECT_S,
+            )
         except BaseException:
-            self._close()
+            self.transport.close()
             raise
         self.client.subscribe_topic(TOPIC, self._pushed)
         self._thread = threading.Thread(target=self._keep, name="gpuvec-link", daemon=True)
@@ -75,49 +74,51 @@ class Link:
     def _greet(self) -> None:
         try:
             self.transport.call(COORDINATOR, Ping(), deadline_s=_HELLO_S)
-        except errors.UnavailableError as error:
+        except errors.GpuvecError as error:
             if error.code == "GV-750":
                 raise errors.no_coordinator(self.address) from None
-            raise
-
-    # Routes
-
-    def listen(self, identity: str, apply: Callable[[RouteDelta], None]) -> None:
-        """Call `apply`, which waits for nothing, with what changes in a database's routes."""
-        with self._lock:
-            self._applies.setdefault(identity, []).append(apply)
-
-    def _pushed(self, event: tuple[float, Any]) -> None:
-        delta: RouteDelta = pickle.loads(event[1]["delta"])
-        with self._lock:
-            applies = list(self._applies.get(delta.identity, ()))
-        for apply in applies:
-            apply(delta)
+            raise errors.no_scheduler(self.address, error.message) from error
 
     # Open databases
 
-    def keep(self, message: OpenDatabase) -> None:
-        """Say every `KEEP_S` that a database is needed, so that a new coordinator opens it."""
-        with self._lock:
-            self._kept[message.client] = message
+    def keep(self, engine: ClusterEngine) -> None:
+        """Serve a client's engine: its routes are as new as pushes make them.
 
-    def forget(self, client: str, apply: Callable[[RouteDelta], None]) -> None:
-        """End what `keep` and `listen` began."""
+        The coordinator is told every `KEEP_S` that the database is needed, so a new one opens it.
+        """
         with self._lock:
-            message = self._kept.pop(client, None)
-            if message is not None:
-                with suppress(ValueError):
-                    self._applies[message.database.identity].remove(apply)
+            self._kept[engine.client] = engine
+        engine.router.refresh()  # known before they are needed: the coordinator may be away then
+
+    def forget(self, engine: ClusterEngine) -> None:
+        """End what `keep` began."""
+        with self._lock:
+            self._kept.pop(engine.client, None)
+
+    def _engines(self) -> list[ClusterEngine]:
+        with self._lock:
+            return list(self._kept.values())
+
+    def _pushed(self, event: tuple[float, Any]) -> None:
+        delta: RouteDelta = pickle.loads(event[1]["delta"])
+        for engine in self._engines():
+            engine.router.apply(delta)
 
     def _keep(self) -> None:
+        generations: dict[str, int] = {}
         while not self._ending.wait(KEEP_S):
-            with self._lock:
-                messages = list(self._kept.values())
-            for message in messages:
+            for engine in self._engines():
+                message = OpenDatabase(database=engine.reference, client=engine.client)
                 try:
-                    self.transport.call(COORDINATOR, message, deadline_s=_KEEP_DEADLINE_S)
+                    opened = self.transport.call(COORDINATOR, message, deadline_s=_KEEP_DEADLINE_S)
                 except errors.GpuvecError as error:
-                    _logger.debug("%s is not kept open: %s", message.database.url, error)
+                    _logger.debug("%s is not kept open: %s", engine.where, error)
+                    continue
+                if opened.generation != generations.get(engine.client, opened.generation):
+                    engine.router.refresh()
+                generations[engine.client] = opened.generation
+            if self.client.status == "running":  # a scheduler that came back knows no subscribers
+                self.client.subscribe_topic(TOPIC, self._pushed)
 
     # Life
 

@@ -189,19 +189,22 @@ def test_heartbeats_end_and_a_scheduler_is_found_again():
     run(work)
 
 
-def test_a_grace_worker_outlives_the_connection_to_its_scheduler():
+def test_a_grace_worker_outlives_its_scheduler_until_the_next_one_is_there():
     async def work(scheduler, worker):
         async def answer(**_):
             return {"alive": True}
 
         internals.install_handler(worker, "alive", answer)
-        scheduler.stop()  # listens no more
+        scheduler.stop()  # listens no more, and tells nobody
         scheduler.stream_comms[worker.address].abort()
         await asyncio.sleep(1)
         assert worker.status == Status.running
-        return await call(worker.address, "alive")
+        assert await call(worker.address, "alive") == {"alive": True}
+        async with Scheduler(port=scheduler.port, host="127.0.0.1", **QUIET):
+            await asyncio.wait_for(worker.finished(), 20)
+        return worker.status
 
-    assert run(work, worker_class=GraceWorker) == {"alive": True}
+    assert run(work, worker_class=GraceWorker) == Status.closed
 
 
 def test_a_grace_worker_ends_when_its_scheduler_says_so():
