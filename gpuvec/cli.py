@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from gpuvec.cluster_commands import app as cluster_app
 from gpuvec.errors import (
     GpuvecError,
     bad_recall_list,
@@ -35,6 +36,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(job_app, name="job")
+app.add_typer(cluster_app, name="cluster")
 out = Console()
 
 Target = Annotated[str, typer.Argument(help="database path and collection: ./shop/items")]
