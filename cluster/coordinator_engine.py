@@ -4,7 +4,8 @@ It holds what one process alone may hold: the lock of a directory, the newest ge
 database's log. It owns no channels; collections are written by the nodes that it names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from gpuvec import errors
@@ -53,6 +54,7 @@ class CoordinatorEngine(Engine):
         self.collections = _Collections(self, disown)
         self.jobs: LocalJobs = LocalJobs(self, by_cluster=True)
         self.begun: dict[str, str] = {}  # collections that are being filled, and their names to be
+        self.leaving: set[str] = set()  # collections that are being dropped
         self._methods: dict[str, Callable[..., Any]] = {
             "create": self.collections.create_whole,
             "begin": self.collections.begin,
@@ -88,13 +90,17 @@ class CoordinatorEngine(Engine):
         return Called(value=method(**message.arguments))
 
     def ids(self) -> dict[str, str]:
-        """Return id to name of all collections, also of those that are being filled."""
+        """Return id to name of all collections, also of those that are being filled.
+
+        Not of those that are being dropped: from here on nobody owns them.
+        """
         root = self.root()
         named = {}
         for name in root.names():
             _, collection_id = root.resolve(name)
             named[collection_id] = name
-        return {**self.begun, **named}
+        found = {**self.begun, **named}
+        return {name: found[name] for name in found.keys() - self.leaving}
 
     @property
     def generation(self) -> int:
@@ -170,14 +176,24 @@ class _Collections(Collections):
 
     def discard(self, collection_id: str, name: str) -> None:
         """See `Collections.discard`."""
-        self._engine.begun.pop(collection_id, None)
-        self._disown(collection_id)
-        super().discard(collection_id, name)
+        with self._leaving(collection_id):
+            self._engine.begun.pop(collection_id, None)
+            super().discard(collection_id, name)
 
     def drop(self, name: str) -> None:
         """See `Collections.drop`."""
         with self._engine.writing():
             _, collection_id = self._engine.names.root.resolve(name)
             self._engine.names.root.drop(name)  # refuses an alias
-        self._disown(collection_id)
-        super().drop(name)
+        with self._leaving(collection_id):
+            super().drop(name)
+
+    @contextmanager
+    def _leaving(self, collection_id: str) -> Iterator[None]:
+        """Let nobody own a collection, from now until it is gone."""
+        self._engine.leaving.add(collection_id)
+        try:
+            self._disown(collection_id)
+            yield
+        finally:
+            self._engine.leaving.discard(collection_id)

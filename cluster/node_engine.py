@@ -5,7 +5,7 @@ at the first write. What embedded is the database's generation, is here that of 
 granted. Names are the coordinator's: a node only reads them.
 """
 
-import warnings
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +37,7 @@ from gpuvec.query.session import new_session, share_memory
 from gpuvec.storage.open import Store
 from gpuvec.types import NodeId
 
+_log = logging.getLogger("gpuvec")
 _LOST = ("GV-523", "GV-527", "GV-529")  # what a log says to an owner who was replaced
 
 
@@ -127,8 +128,11 @@ class NodeEngine(Engine):
     def _disown(self, order: Disown, _: float) -> Done:
         if self.grants.end(order):
             channel = self.channels.peek(order.collection_id)
-            if channel is not None and channel.owned:
-                self._hand_over(channel, order.generation, save=not order.dropped)
+            if order.dropped:
+                name = self.names.root.name_of(order.collection_id) or order.collection_id
+                self.channels.retire(order.collection_id, name)
+            elif channel is not None and channel.owned:
+                self._hand_over(channel, order.generation, save=True)
             self.builds.forget(order.collection_id)
             if order.dropped:
                 self._warmth.forget(order.collection_id)
@@ -158,8 +162,7 @@ class NodeEngine(Engine):
 
     def _tell_loss(self, collection_id: str, error: errors.GpuvecError) -> None:
         if error.code not in (*_LOST, "GV-741"):
-            text = f"{collection_id} was handed over without a flush: {error}"
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            _log.warning("%s is handed over as it is in the log: %s", collection_id, error)
 
     def _load(self, order: LoadSegments, _: float) -> Done:
         self._know(order.collection_id)

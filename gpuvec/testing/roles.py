@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -178,7 +178,8 @@ class Roles:
 
     def _run(self) -> None:
         while not self._stop.wait(_TICK_S):
-            self.tick()
+            with suppress(errors.StorageError):  # whoever asks is told
+                self.tick()
 
     def _answer(self, message: Any, deadline_s: float) -> Any:
         if isinstance(message, OpenDatabase):

@@ -60,6 +60,7 @@ def interrupted(call, owner, count=1):
 # Moved and removed directories
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_nothing_is_acknowledged_where_the_directory_is_gone(tmp_path, db, items, how):
     shutil.move(tmp_path / "db", tmp_path / "other")
@@ -86,6 +87,7 @@ def test_nothing_is_acknowledged_where_the_directory_is_gone(tmp_path, db, items
             assert ids_of(again["items"]) == list(range(10))
 
 
+@pytest.mark.embedded
 def test_a_write_on_its_way_when_the_directory_moves_is_not_acknowledged(
     tmp_path, items, monkeypatch
 ):
@@ -100,6 +102,7 @@ def test_a_write_on_its_way_when_the_directory_moves_is_not_acknowledged(
     assert not (tmp_path / "db").exists()
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("how_often", [1, 2])
 def test_a_write_without_room_in_memory_is_there_or_unknown(items, monkeypatch, how_often):
     left = [how_often]
@@ -122,6 +125,7 @@ def test_a_write_without_room_in_memory_is_there_or_unknown(items, monkeypatch, 
     assert ids_of(items) == list(range(20))
 
 
+@pytest.mark.embedded
 def test_a_path_whose_database_was_removed_is_a_new_one(tmp_path, db, items):
     shutil.rmtree(tmp_path / "db")
     with gv.connect(tmp_path / "db") as again:
@@ -136,6 +140,7 @@ def test_a_path_whose_database_was_removed_is_a_new_one(tmp_path, db, items):
 # Ctrl-C
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("change", ["add", "drop", "truncate"])
 def test_an_interrupted_change_is_seen_as_it_is_on_disk(items, change):
     items.add_field("x", gv.Int64(nullable=True))
@@ -160,6 +165,7 @@ def test_an_interrupted_change_is_seen_as_it_is_on_disk(items, change):
     assert items.count() == here[1] + 10
 
 
+@pytest.mark.embedded
 def test_an_interrupted_flush_leaves_every_row_once(items):
     channel = engine_of(items).channel(items._source.collection_id)
     for count in (1, 2, 3):
@@ -169,6 +175,7 @@ def test_an_interrupted_flush_leaves_every_row_once(items):
     assert items.stats()["stored_rows"] == len(ids_of(items)) == 40
 
 
+@pytest.mark.embedded
 def test_an_interrupted_create_or_drop_is_seen_as_it_is_on_disk(db, items):
     engine = engine_of(items)
     interrupted(lambda: db.create_collection("more", SCHEMA), engine, 3)
@@ -180,6 +187,7 @@ def test_an_interrupted_create_or_drop_is_seen_as_it_is_on_disk(db, items):
     assert db.collections() == ["more"]
 
 
+@pytest.mark.embedded
 def test_an_interrupted_close_lets_go_of_the_database(tmp_path, monkeypatch):
     real = Committer.stop
 
@@ -201,6 +209,7 @@ def test_an_interrupted_close_lets_go_of_the_database(tmp_path, monkeypatch):
 # Drops
 
 
+@pytest.mark.embedded
 def test_a_read_under_way_outlives_the_drop_of_its_collection(tmp_path, db, items):
     items.flush()
     items.insert(rows(10))
