@@ -224,7 +224,7 @@ class _Bench:
         """Return settings by number, from the cheapest on, each measured on a few queries.
 
         One that finds everything is measured on all of them where there is no filter: more may
-        still be needed.
+        still be needed, and real queries may need more than these.
         """
         points: dict[int, CurvePoint] = {}
         slow_ones, is_whole = 0, cell.case.place is None
@@ -233,7 +233,7 @@ class _Bench:
             if point.recall >= _COMPLETE:
                 if is_whole:
                     point = points[number] = self._point(cell, params, len(cell.asked))
-                if point.recall >= _COMPLETE or point.low >= max(self._targets):
+                if point.recall >= _COMPLETE:
                     break
             slower = min(point.batch_s / cell.few_s, point.single_s / cell.exact.single_s)
             slow_ones = slow_ones + 1 if slower > _SLOWER else 0
