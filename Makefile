@@ -9,7 +9,7 @@ FAIR := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 ON_STORES := tests/api tests/properties --timeout 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types imports slow soak gpu bench peers notebooks wheel clean
+.PHONY: help setup demo test check format lint types imports slow soak chaos gpu bench peers notebooks wheel clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -44,6 +44,9 @@ imports: .venv/ready
 
 soak: .venv/ready                  ## four processes on one database, killed at random: MINUTES=30 CHANNELS=1
 	$(BIN)/python -m gpuvec.testing.soak --minutes $(MINUTES) --channels $(CHANNELS)
+
+chaos: .venv/ready                 ## a cluster whose processes are killed, stopped and slowed: MINUTES=30
+	$(BIN)/python -m gpuvec.testing.chaos --minutes $(MINUTES)
 
 slow: .venv/ready                  ## long fuzzing, kill and simulation runs too, on every kind of store; prints the time of each part
 	@command -v radosgw >/dev/null && test -x /usr/sbin/sshd || { apt-get update -qq && \
