@@ -12,14 +12,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
+import dask
+from dask.utils import parse_bytes
 from distributed import Client, Future, KilledWorker
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from gpuvec import errors
 from gpuvec.api.batch_job import TRIES, BatchJob, PartFailed, Tell
 from gpuvec.api.job_run import worker_name
-from gpuvec.cluster.segment_host import engine_of
-from gpuvec.meta.batch_jobs import JobPlan, Receipt, is_stopped, read_spec, read_state
+from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.node_engine import NodeEngine
+from gpuvec.cluster.segment_host import engine_of, node_here
+from gpuvec.meta.batch_jobs import JobPlan, JobSpec, Receipt, is_stopped, read_spec, read_state
 
 T = TypeVar("T")
 _AHEAD = 2  # parts per worker that are under way or wait there
@@ -64,7 +68,7 @@ class Tasks:
         """Return how many workers there are."""
         return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Begin a function on any worker; again elsewhere when that worker is lost."""
         return self.client.submit(work, *arguments, pure=False, retries=0)
 
@@ -110,7 +114,7 @@ class TaskRunner:
     def receipts(self, job: BatchJob, parts: list[int], tell: Tell) -> Iterator[Receipt]:
         """See `Runner.receipts`."""
         waiting, tries = list(reversed(parts)), dict.fromkeys(parts, 0)
-        running: dict[Future, int] = {}
+        running: dict[Future[Receipt], int] = {}
         try:
             while waiting or running:
                 most = _AHEAD * self._tasks.width()
@@ -129,10 +133,10 @@ class TaskRunner:
         finally:
             self._tasks.client.cancel(list(running))
 
-    def _begin(self, job: BatchJob, part: int) -> Future:
+    def _begin(self, job: BatchJob, part: int) -> Future[Receipt]:
         return self._tasks.submit(_make, self._identity, job.spec.job_id, part)
 
-    def _ended(self, running: dict[Future, int], tell: Tell) -> list[Future]:
+    def _ended(self, running: dict[Future[Receipt], int], tell: Tell) -> list[Future[Receipt]]:
         """Return futures that have ended, at least one."""
         while True:
             tell()
@@ -156,12 +160,26 @@ def _make(identity: str, job_id: str, part: int) -> Receipt:
 
 
 class _Opened:
-    """A job on this worker, whose parts share caches and the versions that it holds."""
+    """A job on this worker, whose parts share caches and the versions that it holds.
 
-    def __init__(self, job: BatchJob) -> None:
-        self.job = job
+    Collections that the worker has room for are read here. Of larger ones every node searches the
+    segments that it holds, and this worker merges, as for any client.
+    """
+
+    def __init__(self, engine: NodeEngine, spec: JobSpec) -> None:
+        self._client: ClusterEngine | None = None
+        if _size_bytes(engine, spec) > _room_bytes():
+            self._client = node_here().client_of(str(engine.store.identity))
+        self.engine = engine
+        self.job = BatchJob(self._client or engine, engine.session, spec)
         self.users = 0
         self.used_s = 0.0
+
+    def close(self) -> None:
+        """Let go of what the job reads."""
+        self.job.close()
+        if self._client is not None:
+            self._client.close()
 
     @cached_property
     def plan(self) -> JobPlan:
@@ -177,9 +195,8 @@ def _open(identity: str, job_id: str) -> Iterator[_Opened]:
     key = (identity, job_id)
     with _opened_lock:
         found = _opened.get(key)
-        if found is None or found.job.engine is not engine:
-            spec = engine.run(read_spec(job_id))
-            found = _opened[key] = _Opened(BatchJob(engine, engine.session, spec))
+        if found is None or found.engine is not engine:
+            found = _opened[key] = _Opened(engine, engine.run(read_spec(job_id)))
         found.users += 1
     try:
         yield found
@@ -195,8 +212,26 @@ def _open(identity: str, job_id: str) -> Iterator[_Opened]:
 def _let_go() -> None:
     with _opened_lock:
         before_s = time.monotonic() - 0.9 * _KEEP_S
-        for key in [k for k, job in _opened.items() if not job.users and job.used_s < before_s]:
-            del _opened[key]
+        late = [k for k, job in _opened.items() if not job.users and job.used_s < before_s]
+        gone = [_opened.pop(key) for key in late]
+    for opened in gone:
+        opened.close()
+
+
+def _size_bytes(engine: NodeEngine, spec: JobSpec) -> int:
+    """Return the bytes of the collections that a job reads."""
+    total = 0
+    for collection_id in {collection_id for collection_id, _ in spec.versions}:
+        engine.name_of(collection_id)
+        segments = engine.state(collection_id).segments.values()
+        total += sum(segment.size_bytes for segment in segments)
+    return total
+
+
+def _room_bytes() -> int:
+    """Return how much of collections a job may read on one worker."""
+    chosen = dask.config.get("gpuvec.job-memory", None)
+    return node_here().hello.memory_bytes if chosen is None else int(parse_bytes(chosen))
 
 
 class _Watch:

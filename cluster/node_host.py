@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.node_engine import NodeEngine, report_of
-from gpuvec.cluster.opening import open_node
+from gpuvec.cluster.opening import open_client, open_node
 from gpuvec.cluster.service import Lane, Service
 from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import (
@@ -113,6 +114,12 @@ class NodeHost:
             message = FindDatabase(identity=identity)
             ref = self._transport.call(COORDINATOR, message, deadline_s=_FIND_S)
             return self._open(ref)
+
+    def client_of(self, identity: str) -> ClusterEngine:
+        """Return the engine of a client of a database, whose reads all nodes share; close it."""
+        message = FindDatabase(identity=identity)
+        ref = self._transport.call(COORDINATOR, message, deadline_s=_FIND_S)
+        return open_client(ref, transport=self._transport)
 
     def _open(self, ref: DatabaseRef) -> NodeEngine:
         engine = open_node(ref, node=self.hello.node)

@@ -76,6 +76,19 @@ class SegmentHost(WorkerPlugin):
             _hosts.pop(worker.id, None)
 
 
+def node_here() -> NodeHost:
+    """Return the node of the worker that runs the calling task.
+
+    Raises:
+        UnavailableError: `GV-750`, the worker is no node of gpuvec.
+    """
+    worker = get_worker()
+    host = _hosts.get(worker.id)
+    if host is None:
+        raise errors.no_service(str(worker.name), worker.address)
+    return host
+
+
 def engine_of(identity: str) -> NodeEngine:
     """Return the engine of a database on the worker that runs the calling task.
 
@@ -83,8 +96,4 @@ def engine_of(identity: str) -> NodeEngine:
         UnavailableError: `GV-750`, the worker is no node of gpuvec; `GV-754`, the database is not
             open.
     """
-    worker = get_worker()
-    host = _hosts.get(worker.id)
-    if host is None:
-        raise errors.no_service(str(worker.name), worker.address)
-    return host.engine_of(identity)
+    return node_here().engine_of(identity)

@@ -104,7 +104,7 @@ class JobFile:
             self._fail("collection", f"wanted {wanted}, got {self.values['collection']!r}")
         return path, name
 
-    def _told(self, field: str, make: Callable[[], Any]) -> Any:
+    def _told(self, field: str, make: Callable[[], Frame]) -> Frame:
         """Return what `make` does; its error names the field that it is about, and the line."""
         try:
             return make()

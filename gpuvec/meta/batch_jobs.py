@@ -245,7 +245,7 @@ def claim_run(job_id: str, run: int, claim: Claim) -> Procedure[bool]:
     if (yield PutIfAbsent(key, mine)):
         return True
     found = yield from _read(key)
-    return found == json.loads(mine)  # a lost answer, and this was the first try
+    return bool(found == json.loads(mine))  # a lost answer, and this was the first try
 
 
 def write_beat(job_id: str, run: int, at_ms: int) -> Procedure[None]:
