@@ -42,6 +42,7 @@ class FakeNode:
     version: int = 100
     busy_s: float = 0.0
     error: Exception | None = None
+    stale: Stale | None = None
     asked: list = field(default_factory=list)
 
     def handle(self, message):
@@ -53,6 +54,8 @@ class FakeNode:
         assert isinstance(message, ReadPart)
         if self.busy_s:
             return Busy(retry_after_s=self.busy_s)
+        if self.stale is not None:
+            return self.stale
         if message.entry_id != self.entry_id:
             return Stale(entry_id=self.entry_id)
         return (self.name, message.segments, message.growing)

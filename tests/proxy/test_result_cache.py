@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gpuvec.cluster_messages import ReadPart
+from gpuvec.cluster_messages import ReadPart, Stale
 from gpuvec.proxy.result_cache import ResultCache
 from gpuvec.query.spread import Answered, Replan
 from gpuvec.settings import config
@@ -88,12 +88,13 @@ def test_the_budget_is_kept_and_what_was_used_last_stays():
     assert len(again[0].answer) == 7  # too large to keep
 
 
-def test_a_node_that_does_not_stand_by_an_answer_makes_it_forgotten():
+@pytest.mark.parametrize("knows", [1, 2])
+def test_a_node_that_does_not_stand_by_an_answer_makes_it_forgotten(knows):
     cluster = FakeCluster("ab")
     with config.set(cluster__result_cache_bytes=1 << 20):
         cluster.ask()
         for node in cluster.nodes.values():
-            node.entry_id = 2
+            node.stale = Stale(entry_id=knows)
         with pytest.raises(Replan):
             cluster.ask(segments=[segment(0)], growing=False)  # a later step of the read
         with pytest.raises(Replan):
