@@ -93,13 +93,7 @@ def open_database(
         on_close: called when the database has been closed, or could not be opened.
     """
     try:
-        resolve_device(device)
-        try:
-            limit = parse_memory(memory_limit)
-        except ValueError as error:
-            raise errors.bad_setting(
-                "memory_limit", memory_limit, str(error), where="connect"
-            ) from None
+        limit = checked_limit(device, memory_limit)
         ref = reference(path, storage_options, durability)
         engine = open_client(ref, transport=transport)
     except BaseException:
@@ -109,3 +103,19 @@ def open_database(
     if engine.files is not None:
         session = share_memory(session, engine.files.resident)
     return ClusterDatabase(engine, session, os.fspath(path), on_close)
+
+
+def checked_limit(device: str, memory_limit: int | str | None) -> float | None:
+    """Return a memory limit as a number, before anything is opened.
+
+    Raises:
+        QueryError: `GV-702`, a memory limit that is none.
+        GpuvecError: a device that is not there, or none.
+    """
+    resolve_device(device)
+    try:
+        return parse_memory(memory_limit)
+    except ValueError as error:
+        raise errors.bad_setting(
+            "memory_limit", memory_limit, str(error), where="connect"
+        ) from None

@@ -27,6 +27,7 @@ from gpuvec.cluster_messages import (
     OpenDatabase,
 )
 from gpuvec.events import Event, event_of
+from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.proxy.calls import Submits, TransportCalls
@@ -90,7 +91,7 @@ class ClusterEngine(Engine):
         calls = TransportCalls(transport, self._clock)
         self.router = Router(reference.identity, calls, learn=transport.learn)
         self.owners = OwnerCalls(self.router)
-        self.proxy = Proxy(self.owners.write)
+        self.proxy = Proxy(self._send)
         self.collections = _RemoteCollections(self)
         self.maintenance = _OwnersMaintenance(self)
         self.jobs = RemoteJobs(self)
@@ -104,6 +105,15 @@ class ClusterEngine(Engine):
         """See `Engine.spread`."""
         self._check_usable()
         return self.router
+
+    def _send(self, request: WriteRequest) -> WriteReply:
+        self._check_usable()
+        try:
+            return self.owners.write(request)
+        except errors.UnavailableError as error:
+            if self._closed and error.details.get("outcome") == "none":
+                raise errors.database_closed(self.where) from error
+            raise
 
     def call_owner(self, collection_id: str, method: str, *arguments: Any, **options: Any) -> Any:
         """Have the owner of a collection do something; return what it returns.

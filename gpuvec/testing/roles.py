@@ -14,7 +14,7 @@ import gpuvec.connecting
 from gpuvec import errors, telemetry
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
-from gpuvec.cluster.client_database import open_database
+from gpuvec.cluster.client_database import checked_limit, open_database
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.node_engine import NodeEngine, report_of
 from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
@@ -64,7 +64,10 @@ class Network(InProcessTransport):
     def submit(self, node: NodeId, message: Any, *, deadline_s: float) -> "Future[Any]":
         """See `gpuvec.proxy.calls.Submits`."""
         call = telemetry.bound(self.call)
-        return self._threads.submit(call, node, message, deadline_s=deadline_s)
+        try:
+            return self._threads.submit(call, node, message, deadline_s=deadline_s)
+        except RuntimeError:  # closed
+            raise errors.no_such_node(node) from None
 
     def close(self) -> None:
         """End the threads."""
@@ -277,6 +280,7 @@ class RolesInProcess:
                 path, cluster=cluster, storage_options=storage_options, device=device,
                 memory_limit=memory_limit, durability=durability,
             )  # fmt: skip
+        checked_limit(device, memory_limit)
         ref = reference(path, storage_options, durability)
         roles = self._roles(ref)
         return open_database(
