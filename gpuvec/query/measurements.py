@@ -72,7 +72,8 @@ class Measurements:
             nothing was searched, or with knobs that were never measured.
         unmeasured: how often such knobs were used.
         nodes: by name, what each node of a cluster did; `stages` are this process's.
-        begun: how often the run began anew, since rows were rewritten meanwhile.
+        begun: how often the run began anew, or planned its version again, since segments were
+            rewritten meanwhile.
     """
 
     seconds: float = 0.0

@@ -1,6 +1,7 @@
 """The reader's side: rows that lie at nodes, as parts whose columns come when something asks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +17,11 @@ from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column, Part, concat_columns, null_column, slice_column, take_column
 from gpuvec.query.plan import Plan
 from gpuvec.query.reduce import IntArray
-from gpuvec.query.spread import Answered, Spread
+from gpuvec.query.spread import Answered, Replan, Spread
 from gpuvec.types import NodeId, RowMask, SegmentId
 
 BLOCK_BYTES = 32 << 20  # of rows that are fetched together
+MOST_PLANS = 3  # of one version, before the read begins anew
 _FIRST_ROWS = 65_536  # that are looked at for the first rows of a filter
 _WIDER = 8  # times as many each time more are needed
 
@@ -45,7 +47,7 @@ class FragmentRead:
         self._near: dict[SegmentId | None, NodeId] = {}
         self._pieces: dict[SegmentId, q.Piece] = {}
         self._complete = self._searched = False
-        self._place = {segment: number for number, (segment, _) in enumerate(plan.segments)}
+        self._place = _places(plan)
 
     @cached_property
     def fragment(self) -> Fragment:
@@ -67,20 +69,42 @@ class FragmentRead:
         growing: bool | None = None,
         queries: int = 0,
     ) -> list[Any]:
-        """Return the answers of all nodes; see `Nodes.ask`."""
-        answers = self._spread.nodes.ask(
-            self.plan,
-            question,
-            segments=segments,
-            growing=growing,
-            cost=self.most_rows * queries,
-            near=self._near,
-        )
+        """Return the answers of all nodes; see `Nodes.ask`.
+
+        Where segments were rewritten since they were planned, and nothing names them yet, the same
+        version is planned again.
+        """
+        again = MOST_PLANS if segments is None and not self._pieces else 0
+        while True:
+            try:
+                answers = self._spread.nodes.ask(
+                    self.plan,
+                    question,
+                    segments=segments,
+                    growing=growing,
+                    cost=self.most_rows * queries,
+                    near=self._near,
+                )
+                break
+            except Replan:
+                if not again:
+                    raise
+                again -= 1
+                self._plan_again()
         searched = isinstance(question, q.SearchRows)
         for answered in answers:
             self._note(answered, searched)
         self._searched |= searched
         return [answered.answer for answered in answers]
+
+    def _plan_again(self) -> None:
+        """Plan the same version anew; what had outlived its time stays hidden."""
+        now_ms, version = self.plan.now_ms, self.plan.version
+        plan = self._spread.nodes.plan(self.plan.collection_id, version=version)
+        self.plan = replace(plan, now_ms=now_ms)
+        self._place = _places(self.plan)
+        self._near.clear()
+        self._metrics.begun += 1
 
     def _note(self, answered: Answered, searched: bool) -> None:
         answer: q.Answer = answered.answer
@@ -341,6 +365,11 @@ class RemoteRows(Part):
         if self._back is not None:
             which, numbers = which[self._back], numbers[self._back]
         return [piece for piece, _ in self._wanted], which, numbers
+
+
+def _places(plan: ReadPlan) -> dict[SegmentId, int]:
+    """Return where each segment stands in a plan."""
+    return {segment: number for number, (segment, _) in enumerate(plan.segments)}
 
 
 def named(segments: Sequence[SegmentId], growing: Sequence[bool]) -> list[q.Piece]:
