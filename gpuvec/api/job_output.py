@@ -26,6 +26,9 @@ class Output:
     Args:
         url: a path or URL.
         options: of the fsspec file system.
+
+    Raises:
+        QueryError: `GV-660`, fsspec does not know the scheme, or lacks the library for it.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -33,7 +36,10 @@ class Output:
 
         self.url = url
         self._options = options
-        self._filesystem, self._folder = fsspec.core.url_to_fs(url, **(options or {}))
+        try:
+            self._filesystem, self._folder = fsspec.core.url_to_fs(url, **(options or {}))
+        except (ImportError, ValueError, TypeError) as error:
+            raise errors.unreachable_files(url, error) from error
         protocol = self._filesystem.protocol
         names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
         self._is_local = "file" in names

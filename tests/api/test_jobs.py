@@ -180,9 +180,24 @@ def test_empty_queries_give_one_empty_file_with_the_columns(stock, Q, tmp_path):
     assert job.progress == 1.0
 
 
-def test_without_a_path_the_rows_lie_with_the_database_until_forgotten(db, stock, Q, tmp_path):
-    job = stock.search(Q, k=3).submit()
-    assert job.wait(WAIT_S).count() == 690
+def test_without_a_path_the_rows_lie_with_the_database_until_forgotten(tmp_path, Q):
+    with gv.connect(tmp_path / "own") as db:
+        rows = {"id": np.arange(230), "v": Q}
+        job = db.create_collection("items", data=rows, primary_key="id").search(Q, k=3).submit()
+        assert job.wait(WAIT_S).count() == 690
+        assert (tmp_path / "own" / "job-rows" / job.id / "part-00000.parquet").exists()
+        job.forget()
+        assert db.jobs() == []
+    assert not [path for path in (tmp_path / "own").glob("job*/**/*") if path.is_file()]
+
+
+def test_a_running_job_cannot_be_forgotten(db, stock, Q, tmp_path):
+    job = stock.search(Q, k=3).submit(tmp_path / "out", part_rows=3)
+    with pytest.raises(gv.ConflictError, match="GV-778"):
+        job.forget()
+    job.cancel()
+    job.forget()
+    assert db.jobs() == []
 
 
 def test_a_job_can_be_awaited(stock, Q, tmp_path):
@@ -281,8 +296,12 @@ def test_places_with_files_and_frames_without_a_database_are_refused(stock, Q, t
         gv.frame({"x": [1]}).submit(tmp_path / "out")
     with pytest.raises(gv.QueryError):
         frame.submit(tmp_path / "out", part_rows=0)
+    with pytest.raises(gv.QueryError, match="GV-660"):
+        frame.submit("nowhere://out/")
     with gv.connect("memory://") as other:
         theirs = other.create_collection("t", data={"id": [1], "w": Q[:1]}, primary_key="id")
+        with pytest.raises(gv.UnsupportedError, match=r"GV-771.*in memory"):
+            theirs.search(Q, k=1).submit()
         both = stock.search(theirs, k=1)
         with pytest.raises(gv.UnsupportedError, match=r"GV-771.*several"):
             both.submit(tmp_path / "out")
