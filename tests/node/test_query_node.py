@@ -207,15 +207,21 @@ def test_a_read_begins_anew_when_segments_are_others_than_planned(db, items, tmp
         assert sorted(result["id"].tolist()) in (list(range(150)), list(range(160)))
 
 
+def rewrite(items, nodes):
+    """Put other segments in the place of all, and let nodes forget what reads saw."""
+    items.flush()
+    items.delete(filter="id < 90")
+    items.compact()
+    for node in nodes.nodes:
+        node.close()
+        planned(node, items)
+
+
 def test_a_stream_that_gave_rows_says_that_it_was_cut_short(items, tmp_path):
     with spread_over(tmp_path, 2) as (client, nodes):
         pieces = client["items"].sort("n").to_batches(40)
         assert next(pieces).num_rows == 40
-        items.flush()
-        items.delete(filter="id < 90")
-        items.compact()
-        for node in nodes.nodes:
-            node.close()  # it forgets what the read saw
+        rewrite(items, nodes)
         with pytest.raises(UnavailableError, match="GV-760"):
             list(pieces)
 
@@ -229,12 +235,9 @@ def test_a_stream_of_answers_goes_on_at_its_version_over_rewritten_segments(item
         pieces = search.to_batches()
         found = [next(pieces)]
         assert found[0].num_rows < len(wanted)
-        items.flush()
-        items.delete(filter="id < 90")
-        items.compact()
-        for node in nodes.nodes:
-            node.close()  # it forgets what the read saw
+        rewrite(items, nodes)
         found += list(pieces)
+        assert nodes.replans == 1
         assert pa.Table.from_batches(found).equals(wanted)
 
 

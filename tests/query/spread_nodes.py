@@ -28,12 +28,14 @@ class DirectNodes:
 
     Attributes:
         calls: questions put to nodes.
+        replans: answers that said that the plan is old.
         before: called with each part before it is answered.
     """
 
     def __init__(self, nodes, seed=0):
         self.nodes = nodes
         self.calls = []
+        self.replans = 0
         self.before = lambda part: None
         self._rng = np.random.default_rng(seed)
         self._plans = 0
@@ -60,6 +62,7 @@ class DirectNodes:
         self.before(part)
         answer = self.nodes[int(node)].answer(pickle.loads(pickle.dumps(part, protocol=5)))
         if isinstance(answer, Stale):
+            self.replans += 1
             raise Replan
         return Answered(
             node=node, segments=names, growing=None in asked,
