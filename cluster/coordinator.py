@@ -8,20 +8,21 @@ new coordinator knows all within some seconds.
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from gpuvec import errors, telemetry
+from gpuvec import errors
 from gpuvec.api.batch_job import Runner
 from gpuvec.clock import SystemClock
 from gpuvec.cluster.hosted import Hosted
+from gpuvec.cluster.members import Members
 from gpuvec.cluster.service import Lane, Service
 from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import (
     KEEP_S,
-    PROTOCOL,
     CallCoordinator,
     CloseDatabase,
     DatabaseRef,
@@ -49,6 +50,7 @@ _PERIOD_S = 0.5
 _GONE_S = 15 * KEEP_S  # a client that was not heard so long holds nothing open
 _AGAIN_S = 2.0  # between attempts to open a database that shall always be open
 _POOL = 4
+_ENDED = 1000  # clients whose late messages are known as such
 
 _logger = logging.getLogger("gpuvec.cluster")
 
@@ -80,12 +82,11 @@ class Coordinator:
         self._pinned = {ref.identity: ref for ref in databases}
         self._hosted: dict[str, Hosted] = {}
         self._clients: dict[str, dict[str, float]] = {}  # by database: when each was heard
+        self._ended: deque[str] = deque(maxlen=_ENDED)  # clients that closed their database
         self._opening: dict[str, threading.Lock] = {}
         self._begun: set[str] = set()  # databases that are being opened for nobody
         self._failures: dict[str, str] = {}  # of those, and why
-        self._nodes: dict[NodeId, Hello] = {}
-        self._others: dict[NodeId, Hello] = {}  # that speak another protocol
-        self._draining: set[NodeId] = set()
+        self._members = Members()
         self._ledger = Ledger()
         self._target = WorkerTarget()
         self._time = ClusterTime(SystemClock())
@@ -125,35 +126,26 @@ class Coordinator:
     # Nodes
 
     def _hello(self, hello: Hello, _: float) -> Welcome:
-        usable = hello.protocol == PROTOCOL
-        with self._lock:
-            known = self._nodes.get(hello.node)
-            table = self._nodes if usable else self._others
-            table[hello.node] = hello
-            hosted = list(self._hosted.values())
         self._transport.learn(hello.node, hello.address)
+        usable = self._members.join(hello)
+        hosted = self._open_now()
         if usable:
-            if known is None or known.incarnation != hello.incarnation:
-                self._draining.discard(hello.node)
-                telemetry.note("node_joined", peer=hello.node, address=hello.address)
-            for database in hosted:
+            for database in hosted.values():
                 database.hello(hello)
         self.kick()
         return Welcome(
-            databases=tuple(database.ref for database in hosted),
-            generations={d.ref.identity: d.generation for d in hosted},
+            databases=tuple(database.ref for database in hosted.values()),
+            generations={identity: d.generation for identity, d in hosted.items()},
             usable=usable,
         )
 
     def _report(self, report: NodeReport, _: float) -> ReportReply:
-        with self._lock:
-            hello = self._nodes.get(report.node)
-            hosted = dict(self._hosted)
+        hello = self._members.get(report.node)
         if hello is None or hello.incarnation != report.incarnation:
             return ReportReply(known=False)
         self._time.observe(report.newest)
         renewed: dict[str, Mapping[str, int]] = {}
-        for identity, database in hosted.items():
+        for identity, database in self._open_now().items():
             reply = database.report(report)
             if not reply.known:
                 return ReportReply(known=False)
@@ -166,48 +158,31 @@ class Coordinator:
 
     def drain(self, node: NodeId) -> None:
         """Have what a node owns and holds go elsewhere."""
-        with self._lock:
-            hello = self._nodes.get(node)
-            hosted = list(self._hosted.values())
-        if hello is None:
-            return
-        if node not in self._draining:
-            self._draining.add(node)
-            telemetry.note("node_leaving", peer=node)
-        for database in hosted:
-            database.leaving(node, hello.incarnation)
-        self.kick()
+        hello = self._members.drain(node)
+        if hello is not None:
+            for database in self._open_now().values():
+                database.leaving(node, hello.incarnation)
+            self.kick()
 
     def drained(self, node: NodeId) -> bool:
         """Return whether a node may end."""
-        with self._lock:
-            hosted = list(self._hosted.values())
-        return all(database.drained(node) for database in hosted)
+        return all(database.drained(node) for database in self._open_now().values())
 
     def lost(self, address: str) -> None:
         """Note that the node at an address is gone: its connection broke."""
-        with self._lock:
-            gone = [hello for hello in self._nodes.values() if hello.address == address]
-            for hello in gone:
-                del self._nodes[hello.node]
-            hosted = list(self._hosted.values())
-        for hello in gone:
-            self._draining.discard(hello.node)
-            telemetry.note("node_lost", peer=hello.node, address=address)
-            for database in hosted:
+        for hello in self._members.drop(address):
+            for database in self._open_now().values():
                 database.lost(hello.node, hello.incarnation)
         self.kick()
 
     def node_at(self, address: str) -> NodeId | None:
         """Return the node that answers at an address."""
-        with self._lock:
-            return next((h.node for h in self._nodes.values() if h.address == address), None)
+        return next((h.node for h in self._members.all() if h.address == address), None)
 
     def _send(
         self, node: NodeId, incarnation: str, message: Any, deadline_s: float
     ) -> "Future[Any]":
-        with self._lock:
-            hello = self._nodes.get(node)
+        hello = self._members.get(node)
         if hello is None or incarnation not in ("", hello.incarnation) or self._stopped:
             failed: Future[Any] = Future()
             failed.set_exception(errors.no_such_node(node))
@@ -216,7 +191,13 @@ class Coordinator:
 
     # Databases
 
+    def _open_now(self) -> dict[str, Hosted]:
+        with self._lock:
+            return dict(self._hosted)
+
     def _open(self, message: OpenDatabase, _: float) -> Opened:
+        if message.client in self._ended:  # said before the client closed it, and late
+            raise errors.not_hosted(message.database.identity)
         return Opened(generation=self.hold(message.database, message.client).generation)
 
     def hold(self, ref: DatabaseRef, client: str) -> Hosted:
@@ -235,8 +216,7 @@ class Coordinator:
         former = self._hosted.pop(ref.identity, None)
         if former is not None:
             former.close()
-        with self._lock:
-            hellos = list(self._nodes.values())
+        hellos = self._members.all()
         hosted = Hosted(
             ref,
             hellos,
@@ -251,13 +231,14 @@ class Coordinator:
             hosted.engine.jobs.run_with(partial(self._runner, ref.identity))
         with self._lock:
             self._hosted[ref.identity] = hosted
-            late = [hello for hello in self._nodes.values() if hello not in hellos]
-        for hello in late:
-            hosted.hello(hello)
+        for hello in self._members.all():
+            if hello not in hellos:
+                hosted.hello(hello)
         self.kick()
         return hosted
 
     def _close(self, message: CloseDatabase, _: float) -> Done:
+        self._ended.append(message.client)
         self._leave(message.identity, message.client)
         return Done()
 
@@ -272,11 +253,10 @@ class Coordinator:
                 if clients or busy or identity in self._pinned:
                     return
                 hosted = self._hosted.pop(identity, None)
-                nodes = list(self._nodes)
             if hosted is None:
                 return
             try:
-                hosted.release(nodes)
+                hosted.release([hello.node for hello in self._members.all()])
             finally:
                 hosted.close()
 
@@ -299,9 +279,7 @@ class Coordinator:
         while not self._stopped:
             self._news.wait(_PERIOD_S)
             self._news.clear()
-            with self._lock:
-                hosted = list(self._hosted.values())
-            for database in hosted:
+            for database in self._open_now().values():
                 database.reconcile()
             self._mind()
 
@@ -351,49 +329,27 @@ class Coordinator:
 
     def wanted_workers(self) -> int:
         """Return how many workers there shall be, for Dask's adaptive scaling."""
-        with self._lock:
-            hosted = list(self._hosted.values())
-        return self._target.wanted([database.demand() for database in hosted], time.monotonic())
+        demands = [database.demand() for database in self._open_now().values()]
+        return self._target.wanted(demands, time.monotonic())
 
     def state(self) -> dict[str, Any]:
         """Return what people see, from memory; see `gpuvec.cluster.view`."""
         with self._lock:
-            hosted = dict(self._hosted)
-            nodes, others = dict(self._nodes), dict(self._others)
             clients = {identity: len(held) for identity, held in self._clients.items()}
-        databases = {identity: database.state() for identity, database in hosted.items()}
-        seen: dict[str, Any] = {
-            str(h.node): _shown(h, usable=h.node in nodes)
-            for h in [*nodes.values(), *others.values()]
-        }
+        nodes = self._members.state()
+        databases = {identity: hosted.state() for identity, hosted in self._open_now().items()}
         for identity, database in databases.items():
             database["clients"] = clients.get(identity, 0)
             for name, figures in database.pop("nodes").items():
-                seen.setdefault(str(name), {}).update(figures)
-        for name in self._draining & set(nodes):
-            seen[str(name)]["draining"] = True
-        reason = _unready(self._failures, nodes)
-        return {"ready": not reason, "reason": reason, "nodes": seen, "databases": databases}
+                known = nodes.setdefault(str(name), {})
+                draining = known.get("draining", False) or figures.get("draining", False)
+                known.update(figures, draining=draining)
+        reason = _unready(self._failures, self._members.all())
+        return {"ready": not reason, "reason": reason, "nodes": nodes, "databases": databases}
 
 
-def _unready(failures: Mapping[str, str], nodes: Collection[NodeId]) -> str:
+def _unready(failures: Mapping[str, str], nodes: Collection[Hello]) -> str:
     if failures:
         identity, cause = next(iter(failures.items()))
         return f"{identity} is not open: {cause}"
     return "" if nodes else "no node has said hello"
-
-
-def _shown(hello: Hello, *, usable: bool) -> dict[str, Any]:
-    return {
-        "incarnation": hello.incarnation,
-        "address": hello.address,
-        "host": hello.host,
-        "group": hello.group,
-        "memory_bytes": hello.memory_bytes,
-        "memory_used": 0,
-        "threads": hello.threads,
-        "queue": 0,
-        "latency_s": 0.0,
-        "usable": usable,
-        "draining": False,
-    }
