@@ -195,8 +195,8 @@ class ClusterEngine(Engine):
         message = CloseDatabase(identity=self.reference.identity, client=self.client)
         try:
             self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
-        except (errors.UnavailableError, errors.DeadlineError):
-            return  # a coordinator that is gone holds nothing
+        except (errors.UnavailableError, errors.DeadlineError, errors.ConflictError):
+            return  # a coordinator that is gone, or was replaced, holds nothing
 
 
 class _OwnersMaintenance(Maintenance):
