@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -95,9 +95,7 @@ class Shards:
     @property
     def shown_entry(self) -> int:
         """See `Channel.shown_entry`."""
-        if self.owned:
-            return self.entry_id
-        return -1 if self._followed is None else self._followed.entry_id
+        return self.entry_id if self.owned else getattr(self._followed, "entry_id", -1)
 
     @property
     def shard(self) -> AllShards:
@@ -152,10 +150,6 @@ class Shards:
         self.refresh()
         return self.seen(name, now_ms)
 
-    def steady(self) -> AbstractContextManager[Any]:
-        """See `Channel.steady`."""
-        return self.lock
-
     def seen(self, name: str, now_ms: int) -> Snapshot:
         """See `Channel.seen`."""
         with self._gate:
@@ -172,9 +166,8 @@ class Shards:
     def seen_at(self, name: str, *versions: Timestamp, now_ms: int | None = None) -> list[Snapshot]:
         """See `Channel.seen_at`."""
         with self._gate:
-            shards = [channel.shard for channel in self.channels]
-            newest = max(shard.version for shard in shards)
-            segments = [segment for shard in shards for segment in shard.published()]
+            newest = self.shard.version
+            segments = [found for each in self.channels for found in each.shard.published()]
         state = self.state  # the last: what was forgotten before the segments changed is in it
         for version in versions:
             check_readable(state, name, version, newest)

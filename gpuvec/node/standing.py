@@ -136,7 +136,7 @@ def _standing(channels: Channels, look: Callable[[], Snapshot], now_ms: int) -> 
             and _published(channels) == segments
         ):
             return _at(entry_id, segments, snapshot, now_ms)
-    with channels.steady():  # a flush is at its last steps, or the manifest was looked at alone
+    with channels.channels[0].steady():  # a flush ends, or the manifest was looked at alone
         return _at(channels.shown_entry, _published(channels), look(), now_ms)
 
 

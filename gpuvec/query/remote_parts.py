@@ -1,153 +1,27 @@
 """The reader's side: rows that lie at nodes, as parts whose columns come when something asks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.cluster_messages import ReadPlan
 from gpuvec.query import questions as q
+from gpuvec.query.asking import Asking
 from gpuvec.query.estimate import row_bytes
-from gpuvec.query.fragment import Fragment, pack
-from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column, Part, concat_columns, null_column, slice_column, take_column
-from gpuvec.query.plan import Plan
 from gpuvec.query.reduce import IntArray
-from gpuvec.query.spread import Answered, Replan, Spread
-from gpuvec.types import NodeId, RowMask, SegmentId
+from gpuvec.types import RowMask, SegmentId
 
 BLOCK_BYTES = 32 << 20  # of rows that are fetched together
-MOST_PLANS = 3  # of one version, before the read begins anew
 _FIRST_ROWS = 65_536  # that are looked at for the first rows of a filter
 _WIDER = 8  # times as many each time more are needed
 
 Wanted = Sequence[tuple[q.Piece, q.Numbers]]
 
 
-class FragmentRead:
-    """The rows of a fragment, read by one run at one version.
-
-    Args:
-        spread: how nodes know its source.
-        plan: of the read.
-        node: the fragment.
-        metrics: where counts go.
-    """
-
-    def __init__(self, spread: Spread, plan: ReadPlan, node: Plan, metrics: Measurements) -> None:
-        self.plan = plan
-        self.columns = node.columns
-        self._spread = spread
-        self._node = node
-        self._metrics = metrics
-        self._near: dict[SegmentId | None, NodeId] = {}
-        self._pieces: dict[SegmentId, q.Piece] = {}
-        self._complete = self._searched = False
-        self._place = _places(plan)
-
-    @cached_property
-    def fragment(self) -> Fragment:
-        """What is asked about."""
-        return pack(self._node, self._spread.partition)
-
-    @property
-    def most_rows(self) -> int:
-        """Rows of all segments, hidden ones too."""
-        return sum(rows for _, rows in self.plan.segments) + self.plan.growing_rows
-
-    # Asking
-
-    def ask(
-        self,
-        question: Any,
-        *,
-        segments: Sequence[SegmentId] | None = None,
-        growing: bool | None = None,
-        queries: int = 0,
-    ) -> list[Any]:
-        """Return the answers of all nodes; see `Nodes.ask`.
-
-        Where segments were rewritten since they were planned, and nothing names them yet, the same
-        version is planned again.
-        """
-        again = MOST_PLANS if segments is None and not self._pieces else 0
-        while True:
-            try:
-                answers = self._spread.nodes.ask(
-                    self.plan,
-                    question,
-                    segments=segments,
-                    growing=growing,
-                    cost=self.most_rows * queries,
-                    near=self._near,
-                )
-                break
-            except Replan:
-                if not again:
-                    raise
-                again -= 1
-                self._plan_again()
-        searched = isinstance(question, q.SearchRows)
-        for answered in answers:
-            self._note(answered, searched)
-        self._searched |= searched
-        return [answered.answer for answered in answers]
-
-    def _plan_again(self) -> None:
-        """Plan the same version anew; what had outlived its time stays hidden."""
-        now_ms, version = self.plan.now_ms, self.plan.version
-        plan = self._spread.nodes.plan(self.plan.collection_id, version=version)
-        self.plan = replace(plan, now_ms=now_ms)
-        self._place = _places(self.plan)
-        self._near.clear()
-        self._metrics.begun += 1
-
-    def _note(self, answered: Answered, searched: bool) -> None:
-        answer: q.Answer = answered.answer
-        asked = [*answered.segments, *([None] if answered.growing else [])]
-        first = any(segment not in self._near for segment in asked)
-        self._near.update(dict.fromkeys(asked, answered.node))
-        self._metrics.add(
-            answer.metrics,
-            first=first,
-            first_search=searched and not self._searched,
-        )
-        self._metrics.note_node(
-            answered.node, segments=len(asked), size_bytes=answer.nbytes,
-            seconds=answered.seconds, worked_s=answer.metrics.seconds,
-        )  # fmt: skip
-
-    # Rows
-
-    def pieces(self) -> list[q.Piece]:
-        """Return all pieces in order, counted."""
-        if not self._complete:
-            self._count()
-            self._complete = True
-        return self._in_order()
-
-    def _count(
-        self, segments: Sequence[SegmentId] | None = None, growing: bool | None = None
-    ) -> None:
-        question = q.CountRows(fragment=self.fragment)
-        answers: list[q.Counted] = self.ask(question, segments=segments, growing=growing)
-        for answer in answers:
-            self._pieces.update({piece.segment_id: piece for piece in answer.pieces})
-
-    def _in_order(self, low: int = -1, high: int | None = None) -> list[q.Piece]:
-        """Return the pieces that are known, of some segments of the plan."""
-
-        def place(piece: q.Piece) -> tuple[int, bool]:
-            before = piece.after if piece.growing else piece.segment_id
-            return self._place.get(SegmentId(before), -1), piece.growing
-
-        found = sorted(self._pieces.values(), key=place)
-        high = len(self._place) if high is None else high
-        return [piece for piece in found if low <= place(piece)[0] < high]
+class FragmentRead(Asking):
+    """The rows of a fragment, read by one run at one version; see `Asking`."""
 
     def whole(self) -> "RemoteRows":
         """Return all rows as one part."""
@@ -168,7 +42,7 @@ class FragmentRead:
     def first(self, count: int) -> Iterator[Part]:
         """Yield rows in order; no more is looked at than their first `count` seem to need."""
         enough, done, every = max(count, _FIRST_ROWS), 0, self.plan.segments
-        if self._complete or self.most_rows <= enough:
+        if self.complete or self.most_rows <= enough:
             yield from self.parts()
             return
         growing = self.plan.growing_rows > 0
@@ -177,9 +51,9 @@ class FragmentRead:
             while done < len(every) and rows < enough:
                 rows += every[done][1]
                 done += 1
-            self._count([segment for segment, _ in every[low:done]], growing)
+            self.count([segment for segment, _ in every[low:done]], growing)
             growing = False
-            yield from _filled(self._part(self._in_order(low or -1, done)))
+            yield from _filled(self._part(self.in_order(low or -1, done)))
             enough *= _WIDER
 
     def _part(self, pieces: Sequence[q.Piece]) -> "RemoteRows":
@@ -365,11 +239,6 @@ class RemoteRows(Part):
         if self._back is not None:
             which, numbers = which[self._back], numbers[self._back]
         return [piece for piece, _ in self._wanted], which, numbers
-
-
-def _places(plan: ReadPlan) -> dict[SegmentId, int]:
-    """Return where each segment stands in a plan."""
-    return {segment: number for number, (segment, _) in enumerate(plan.segments)}
 
 
 def named(segments: Sequence[SegmentId], growing: Sequence[bool]) -> list[q.Piece]:
