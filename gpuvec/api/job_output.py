@@ -1,5 +1,6 @@
 """Where the rows of a batch job go: one Parquet file per part, whole or not there at all."""
 
+import json
 import os
 import secrets
 import tempfile
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpuvec.api.frame import Frame
     from gpuvec.query.session import Session
 
+NOTE = "_gpuvec_job.json"  # readers of Parquet folders pass over names that begin so
 _WHOLE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")  # a file appears when complete
 
 
@@ -45,15 +47,19 @@ class Output:
         self._is_local = "file" in names
         self._is_whole = bool(set(names) & set(_WHOLE))
 
-    def check_empty(self) -> None:
-        """Refuse a place where something is.
+    def take(self, job_id: str) -> None:
+        """Refuse a place where something is; leave a note there, so that no other job takes it.
 
         Raises:
             AlreadyExistsError: `GV-366`.
         """
         there = self._filesystem
+        there.invalidate_cache()
         if there.exists(self._folder) and (there.isfile(self._folder) or there.ls(self._folder)):
             raise errors.output_exists(self.url)
+        there.makedirs(self._folder, exist_ok=True)
+        note = json.dumps({"job": job_id}).encode()
+        there.pipe_file(f"{self._folder.rstrip('/')}/{NOTE}", note)
 
     def write(
         self, part: int, pieces: Iterable[Rows], columns: Columns, wanted: Callable[[], bool]

@@ -48,9 +48,10 @@ def submit(
     rows = None if part_rows is None else build.whole_number("part_rows", part_rows, least=1)
     job_id = keys.ulid(engine.now_ms(), secrets.token_hex(16))
     url = _output(engine, job_id, path)
-    Output(url, output_options(engine, url)).check_empty()
+    output = Output(url, output_options(engine, url))
     keeper = JobSources(engine, session, job_id)
     kept = plan_to_json(_seeded(plan), keeper)
+    output.take(job_id)
     spec = JobSpec(
         job_id=job_id,
         what=tuple(plan_lines(plan)),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gpuvec as gv
+from gpuvec.api.job_output import NOTE
 
 c = gv.col
 WAIT_S = 60
@@ -49,7 +50,7 @@ def Q(rng):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != NOTE)
 
 
 def same(job, frame):
@@ -274,8 +275,7 @@ def test_an_output_that_cannot_be_written_fails_with_part_and_remedy(stock, Q, t
     for path in (tmp_path / "out").glob("*"):
         path.unlink()
     blocked = tmp_path / "out"
-    if blocked.exists():
-        blocked.rmdir()
+    blocked.rmdir()
     blocked.write_text("not a folder")
     job.resume()
     with pytest.raises(gv.JobError, match=r"part \d+ of 23 .* failed 3 times") as failure:
@@ -305,6 +305,14 @@ def test_places_with_files_and_frames_without_a_database_are_refused(stock, Q, t
         both = stock.search(theirs, k=1)
         with pytest.raises(gv.UnsupportedError, match=r"GV-771.*several"):
             both.submit(tmp_path / "out")
+
+
+def test_two_jobs_never_write_to_one_folder(stock, Q, tmp_path):
+    frame = stock.search(Q, k=3)
+    first = frame.submit(tmp_path / "out")
+    with pytest.raises(gv.AlreadyExistsError, match="GV-366"):
+        frame.submit(tmp_path / "out")
+    assert same(first, frame)
 
 
 def test_two_who_resume_at_once_write_each_row_once(db, stock, Q, tmp_path):
