@@ -12,13 +12,16 @@
 #   gv.connect("/shared/shop", cluster=open("gpuvec-123.address").readline().strip())
 set -eu
 database=$1
-host=${GPUVEC_HOST:-$(hostname -I | cut -d' ' -f1)}
-port=${GPUVEC_PORT:-8786}
-pages=${GPUVEC_PAGES:-8787}
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT INT TERM
+host=${HOST_ADDRESS:-$(hostname -I | cut -d' ' -f1)}
+port=${SCHEDULER_PORT:-8786}
+pages=${PAGES_PORT:-8787}
+started=
+trap 'trap - EXIT; kill $started 2>/dev/null; wait; exit 0' EXIT INT TERM
 gpuvec cluster start --scheduler --host "$host" --port "$port" --dashboard "$host:$pages" "$database" &
+started="$started $!"
 echo "tcp://$host:$port" > "gpuvec-${SLURM_JOB_ID:-0}.address"
-sleep "${GPUVEC_WAIT:-10}"
+sleep "${WAIT_S:-10}"
 # one process of workers for each node; the node's name is theirs, so that they find what they held
 srun sh -c 'exec gpuvec cluster start --worker "$0" --workers 1 --host "$(hostname -I | cut -d" " -f1)" --name "$(hostname)"' "tcp://$host:$port" &
+started="$started $!"
 wait

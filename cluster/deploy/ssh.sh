@@ -6,12 +6,15 @@
 set -eu
 database=$1; shift
 first=$1
-port=${GPUVEC_PORT:-8786}
-pages=${GPUVEC_PAGES:-8787}
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT INT TERM
+port=${SCHEDULER_PORT:-8786}
+pages=${PAGES_PORT:-8787}
+started=
+trap 'trap - EXIT; kill $started 2>/dev/null; wait; exit 0' EXIT INT TERM
 ssh -tt "$first" gpuvec cluster start --scheduler --host "$first" --port "$port" --dashboard "$first:$pages" "$database" &
-sleep "${GPUVEC_WAIT:-10}"
+started="$started $!"
+sleep "${WAIT_S:-10}"
 for machine in "$@"; do
     ssh -tt "$machine" gpuvec cluster start --worker "tcp://$first:$port" --host "$machine" --name "$machine" &
+    started="$started $!"
 done
 wait

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import jsonschema
+import psutil
 import pytest
 import typer
 import yaml
@@ -145,10 +146,10 @@ def here(tmp_path, monkeypatch):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("GPUVEC_PORT", str(free_port()))
-    monkeypatch.setenv("GPUVEC_PAGES", str(free_port()))
-    monkeypatch.setenv("GPUVEC_WAIT", "5")
-    monkeypatch.setenv("GPUVEC_HOST", "127.0.0.1")
+    monkeypatch.setenv("SCHEDULER_PORT", str(free_port()))
+    monkeypatch.setenv("PAGES_PORT", str(free_port()))
+    monkeypatch.setenv("WAIT_S", "5")
+    monkeypatch.setenv("HOST_ADDRESS", "127.0.0.1")
     with gv.connect(tmp_path / "shop") as db:
         db.create_collection("items", data=[{"id": n} for n in range(5)], primary_key="id")
     return tmp_path
@@ -163,7 +164,7 @@ def test_scripts_start_a_cluster_that_serves_the_database(here, line):
         ["sh", str(DEPLOY / words[0]), *words[1:]], cwd=here, stdout=log, stderr=subprocess.STDOUT
     )
     try:
-        address = f"tcp://127.0.0.1:{os.environ['GPUVEC_PORT']}"
+        address = f"tcp://127.0.0.1:{os.environ['SCHEDULER_PORT']}"
         end = time.monotonic() + 120
         while True:
             assert process.poll() is None, (here / "log").read_text()
@@ -177,9 +178,12 @@ def test_scripts_start_a_cluster_that_serves_the_database(here, line):
         if words[0] == "slurm.sh":
             assert (here / "gpuvec-0.address").read_text().strip() == address
     finally:
+        started = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         process.wait(90)
+        _, left = psutil.wait_procs(started, timeout=60)
         log.close()
+    assert left == [], "processes were left behind"
 
 
 @pytest.mark.slow
