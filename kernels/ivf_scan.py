@@ -31,7 +31,7 @@ from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.types import RowMask
 
-BLOCK = 1024  # queries per sweep: each reads all codes once
+BLOCK = 2048  # queries per sweep, at most: each reads all codes once
 LEAST = 8  # queries that are worth a thread
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
