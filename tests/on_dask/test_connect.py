@@ -11,6 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import gpuvec as gv
+from gpuvec.cluster import launch
 
 DIM = 8
 
@@ -152,6 +153,7 @@ def test_a_scheduler_without_the_coordinator_says_how_to_start_it(tmp_path):
 
 SCRIPT = """
 import gpuvec as gv
+from gpuvec.cluster import launch
 gv.config.set(cluster__workers=1)
 {guard}gv.connect({path!r}, cluster="local").close()
 {guard}print("done")
@@ -191,3 +193,22 @@ def test_local_is_one_cluster_for_all_databases_of_a_process(tmp_path):
         two.create_collection("items", data=rows(0, 10), primary_key="id")
         assert two["items"].count() == 10
         two.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{"processes": False}, {"processes": False, "protocol": "tls", "security": True}],
+    ids=["threads", "tls"],
+)
+def test_other_kinds_of_clusters_serve_too(tmp_path, options):
+    options = {"scheduler_kwargs": {"preload": [launch.PRELOAD]}, **options}
+    with (
+        LocalCluster(2, dashboard_address=None, threads_per_worker=1, **options) as made,
+        gv.connect(tmp_path, cluster=made) as db,
+    ):
+        items = db.create_collection("items", data=rows(0, 100), primary_key="id")
+        items.flush()
+        items.insert(rows(100, 110))
+        assert len(items.search(rows(0, 5), k=3).to_arrow()) == 15
+        assert items.count() == 110
