@@ -56,6 +56,8 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 	part() { name=$$1; shift; echo "== $$name"; from=$$(date +%s); $(BIN)/python -m pytest "$$@" || failed=1; \
 	    printf '%6d s  %s\n' $$(($$(date +%s) - from)) "$$name" >>.slow; }; \
 	part "all tests, on this disk" --run-slow --timeout 3000; \
+	part "API, on nodes in one process" tests/api --cluster=inprocess --timeout 3000; \
+	part "API, on worker processes" tests/api -n 0 --cluster=local --timeout 3000; \
 	part "API and histories, in memory" $(ON_STORES) --store=memory; \
 	part "API and histories, in moto" $(ON_STORES) --store=s3; \
 	if command -v radosgw >/dev/null; then part "API and histories, in Ceph" $(ON_STORES) --store=s3 --ceph; fi; \
