@@ -189,7 +189,7 @@ class Board:
             for empty, full in zip(rooms[:moves], reversed(rooms), strict=False):
                 gap = (full.score - empty.score) * _SHARE
                 size = int(gap * min(full.budget_bytes, empty.budget_bytes)) // 2
-                if gap < _LEAST_GAP * max(full.score, 0.05) or size <= 0:
+                if gap < _LEAST_GAP * full.score or size <= 0:
                     break
                 found.append((full, empty, min(size, self.free_bytes(empty))))
         found.sort(key=lambda pair: -pair[2])
