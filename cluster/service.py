@@ -92,9 +92,13 @@ class Service:
         self._waiting[lane] += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self._pools[lane], self._run, function, call, deadline
-            )
+            try:
+                running = loop.run_in_executor(
+                    self._pools[lane], self._run, function, call, deadline
+                )
+            except RuntimeError:  # closed: the process is about to end
+                return _failed(errors.no_such_node(self.name))
+            return await running
         finally:
             self._waiting[lane] -= 1
 

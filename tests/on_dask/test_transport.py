@@ -106,6 +106,7 @@ def test_a_call_whose_deadline_passed_while_it_waited_is_not_begun():
         late = calls.submit(NODE, GetRoutes(identity="late"), deadline_s=0.2)
         with pytest.raises(errors.DeadlineError):
             late.result()
+        time.sleep(0.5)  # the host counts from when the call reached it
         go_on.set()
         first.result()
         calls.call(NODE, GetRoutes(identity="next"), deadline_s=5)
@@ -173,6 +174,14 @@ def test_an_address_that_went_to_another_node_is_not_mistaken_for_it(there, call
     calls.learn(NodeId("gone"), there.address)
     with pytest.raises(errors.UnavailableError, match='"gone"'):
         calls.call(NodeId("gone"), GetRoutes(identity="x"), deadline_s=1)
+
+
+def test_a_host_that_ends_is_a_node_that_is_not_there(there, calls):
+    there.service.serve({ReadPart: lambda message, _: message.question})
+    there.service.close()
+    with pytest.raises(errors.UnavailableError, match="GV-610") as raised:
+        calls.call(NODE, ask(1), deadline_s=5)
+    assert raised.value.details["outcome"] == "none"
 
 
 def test_a_message_without_a_function_says_that_versions_differ(there, calls):
