@@ -4,11 +4,12 @@ Every answer is checked against what any version of the rows could give, and at 
 acknowledged row must be there, on the cluster and for a process of its own. Prints what was done,
 which errors came, and how long the cluster took to answer after each event.
 
-    python -m gpuvec.testing.chaos --minutes 5 [--seed 1] [--workers 4] [--out FILE]
+    python -m gpuvec.testing.chaos --minutes 5 [--seed 1] [--workers 4] [--bucket]
 """
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy as np
 import gpuvec as gv
 from gpuvec.testing.chaos_model import DIM, RowModel, Violation
 from gpuvec.testing.chaos_processes import Processes
+from gpuvec.testing.servers import Server, moto_server
 
 K = 10
 BATCH = 20
@@ -39,11 +42,16 @@ class Chaos:
         folder: empty.
         seed: of what happens.
         workers: processes of the cluster.
+        server: with a bucket for the database; None: it lies in the folder.
     """
 
-    def __init__(self, folder: Path, *, seed: int, workers: int) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, workers: int, server: Server | None = None
+    ) -> None:
         self._folder = folder
-        self._path = folder / "db"
+        self._place: dict[str, Any] = {"path": folder / "db"}
+        if server is not None:
+            self._place = {"path": server.new_url(), "storage_options": server.options}
         self._chance = random.Random(seed)
         self._model = RowModel()
         self._stop = threading.Event()
@@ -63,14 +71,14 @@ class Chaos:
             Violation: an answer was wrong, an error was none that may come, or a row is lost.
         """
         try:
-            with gv.connect(self._path, cluster=self._processes.address) as db:
+            with gv.connect(**self._place, cluster=self._processes.address) as db:
                 items = self._create(db)
                 self._load(db, items, seconds)
                 self._settle(items)
                 self._check_job(self._finished().to_arrow())
         finally:
             self._processes.close()
-        with gv.connect(self._path) as alone:
+        with gv.connect(**self._place) as alone:
             begun = time.monotonic()
             ids = alone["items"].select("id").to_arrow().column("id").to_numpy()
             self._model.check_ids(ids, begun, time.monotonic())
@@ -268,19 +276,22 @@ def main(told: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--bucket", action="store_true", help="in an S3 server of this process")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(told)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="gpuvec-chaos-"))
     folder.mkdir(exist_ok=True)
-    chaos = Chaos(folder, seed=args.seed, workers=args.workers)
     try:
-        found = chaos.run(args.minutes * 60)
+        with moto_server() if args.bucket else nullcontext() as server:
+            chaos = Chaos(folder, seed=args.seed, workers=args.workers, server=server)
+            found = chaos.run(args.minutes * 60)
     except Violation as error:
         print(f"WRONG: {error}\nlogs and database: {folder}", file=sys.stderr)
         return 1
     command = f"python -m gpuvec.testing.chaos --minutes {args.minutes:g} --seed {args.seed}"
-    text = json.dumps({"command": command, **found}, indent=1)
+    command += " --bucket" if args.bucket else ""
+    text = json.dumps({"command": command, "load": os.getloadavg()[1], **found}, indent=1)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")
