@@ -28,7 +28,7 @@ def no_cryptography() -> UnsupportedError:
     return UnsupportedError(
         "GV-797",
         "cryptography is not installed, and makes certificates",
-        hint="pip install cryptography, or make them with other tools; docs/cluster.md names them",
+        hint="pip install 'gpuvec[tls]', or make them with other tools; docs/cluster.md names them",
     )
 
 
