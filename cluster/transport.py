@@ -20,7 +20,7 @@ from gpuvec.cluster.wire import pack, unpack
 from gpuvec.cluster_messages import COORDINATOR
 from gpuvec.types import NodeId
 
-CONNECT_S = 0.3  # to a dead address; the handshake with a busy process may take longer
+CONNECT_S = 0.6  # to a dead address; Dask gives its first attempt a fifth of it
 _HANDSHAKE_S = 2.0
 
 
