@@ -1,0 +1,428 @@
+"""A cluster under simulation: the product's coordinator, grants and routers, in a world of faults.
+
+Clients write and read through the product's `Router` and `OwnerCalls`. Nodes die, stand still,
+leave and come; coordinators die, or live on beside the next one; messages are lost, late, doubled.
+
+What must hold: a strong read sees every write that was acknowledged, and all that any read saw,
+before it began; none twice; none that failed with outcome `none`. At most one node at a time
+has a lease of a collection. When faults end, all reads agree with the store, every
+collection has an owner, every segment is served by its replicas, and all clients know the routes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from gpuvec.cluster_messages import COORDINATOR, RouteDelta
+from gpuvec.errors import GpuvecError
+from gpuvec.messages import DeleteRows, WriteRequest
+from gpuvec.proxy.directory import Limits
+from gpuvec.proxy.owner_calls import OwnerCalls
+from gpuvec.proxy.router import Router
+from gpuvec.query.spread import Replan
+from gpuvec.testing.sim import Violation
+from gpuvec.testing.sim_coordinator import SimCoordinator
+from gpuvec.testing.sim_network import ClientCalls, Weather, Web
+from gpuvec.testing.sim_node import DB, SimNode
+from gpuvec.testing.sim_store import Shelf, SimStore
+from gpuvec.types import NodeId, RequestId, SegmentId
+
+COLLECTIONS = ("x", "y")
+_WEATHERS = (
+    Weather(),
+    Weather(lost=0.01, late=0.01, doubled=0.01),
+    Weather(late=0.05, stall=0.01),
+    Weather(lost=0.04, late=0.03, doubled=0.05, stall=0.003),
+)
+_STORM = Weather(lost=0.02, late=0.15, doubled=0.1, stall=0.005)
+_LIMITS = Limits(search_deadline_s=8.0, wait_s=4.0, ping_s=0.5)
+_WRITE_DEADLINE_S = 8.0
+_REPLANS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """The question of all reads: which writes are there?"""
+
+    def only(self, segments: Any, *, growing: bool) -> "Everything":
+        """See `query.spread.Question.only`."""
+        return self
+
+
+@dataclass(eq=False)
+class SimClient:
+    """A client: one call at a time."""
+
+    name: str
+    router: Router
+    owners: OwnerCalls
+    busy: bool = False
+    known: tuple[int, int] = (0, 0)  # generation and epoch of its routes
+
+
+@dataclass(eq=False)
+class ClusterSimulation:
+    """One run: `run` does everything, and raises `Violation` when a promise was broken.
+
+    Args:
+        seed: of everything random.
+        seconds: of virtual time with faults.
+        storm: more of all that goes wrong.
+
+    Attributes:
+        acknowledged: requests, by collection.
+        reads: how many were answered.
+        owners_named: how often the coordinators told of an owner.
+    """
+
+    weathers: ClassVar[Sequence[Weather]] = _WEATHERS
+
+    seed: int
+    seconds: float = 30.0
+    storm: bool = False
+    begun: dict[str, set[str]] = field(default_factory=dict)
+    acknowledged: dict[str, set[str]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)  # with outcome `none`
+    seen: dict[str, set[str]] = field(default_factory=dict)  # by reads that were answered
+    reads: int = 0
+    owners_named: int = 0
+
+    def __post_init__(self) -> None:
+        self.web = Web(self.seed)
+        self.chance = self.web.chance
+        self.store = SimStore({name: Shelf(name) for name in COLLECTIONS})
+        for known in (self.begun, self.acknowledged, self.seen):
+            known.update({name: set() for name in COLLECTIONS})
+        self.nodes: dict[NodeId, SimNode] = {}
+        self.zombies: list[SimCoordinator] = []
+        self.leaving: set[NodeId] = set()
+        self._numbers = 0
+        self.clients = [self._client(f"client-{n}") for n in range(self.chance.choice((2, 3)))]
+
+    def run(self) -> None:
+        """Let the cluster live through faults, then without, and compare."""
+        self.coordinator = self._coordinator(first=True)
+        for number in range(self.chance.choice((2, 3, 4))):
+            self.add_node(NodeId(f"node-{number}"))
+        self.web.run(self.web.now_s + 2.0)
+        self.web.weather = _STORM if self.storm else self.chance.choice(self.weathers)
+        end_s = self.web.now_s + self.seconds
+        self._plan_faults(end_s)
+        for client in self.clients:
+            self._use(client, end_s)
+        self._watch()
+        self.web.run(end_s)
+        self._heal()
+        self.web.run(self.web.now_s + 45.0)
+        self._finish()
+
+    def fail(self, what: str) -> Violation:
+        """Return the error for a broken promise."""
+        return Violation(f"seed {self.seed}, at {self.web.now_s:.2f} s: {what}")
+
+    # Who there is
+
+    def add_node(self, name: NodeId) -> None:
+        """Let a node join, or come back by its name."""
+        self._numbers += 1
+        node = SimNode(
+            self.web, self.store, name, f"{name}#{self._numbers}", f"host-{name[-1]}",
+            self.coordinator.process.name,
+        )  # fmt: skip
+        self.nodes[name] = node
+        self.leaving.discard(name)
+        node.start()
+
+    def _coordinator(self, *, first: bool) -> SimCoordinator:
+        coordinator = SimCoordinator(
+            self.web, self.store, self.store.take_generation(), self._push, first
+        )
+        coordinator.start()
+        return coordinator
+
+    def _client(self, name: str) -> SimClient:
+        router = Router(
+            DB, ClientCalls(self.web, name), limits=lambda: _LIMITS, hedge_share=0.1, seed=self.seed
+        )
+        return SimClient(name, router, OwnerCalls(router))
+
+    def _push(self, delta: RouteDelta) -> None:
+        self.owners_named += len(delta.owners)
+        for client in self.clients:
+            self.web.tell(
+                "coordinator", client.name, lambda client=client: client.router.apply(delta)
+            )
+
+    # Clients
+
+    def _use(self, client: SimClient, end_s: float) -> None:
+        """Let a client call again and again."""
+        if self.web.now_s < end_s:
+            if not client.busy:
+                client.busy = True
+                name = self.chance.choice(COLLECTIONS)
+                (self.write if self.chance.random() < 0.5 else self.read)(client, name)
+                client.busy = False
+            pause_s = self.chance.choice((0.01, 0.1, 0.5))
+            self.web.after(pause_s, lambda: self._use(client, end_s))
+
+    def write(self, client: SimClient, name: str) -> None:
+        """Write once."""
+        self._numbers += 1
+        request = f"{client.name}-{self._numbers}"
+        self.begun[name].add(request)
+        message = WriteRequest(
+            collection_id=name,
+            request_id=RequestId(request),
+            operation="delete",
+            change=DeleteRows(filter=request),
+        )
+        try:
+            client.owners.write(message, deadline_s=_WRITE_DEADLINE_S)
+        except GpuvecError as error:
+            if error.details.get("outcome") == "none":
+                self.refused.add(request)
+        else:
+            self.acknowledged[name].add(request)
+
+    def read(self, client: SimClient, name: str) -> bool:
+        """Read once, strongly; return whether there was an answer."""
+        wanted = self.acknowledged[name] | self.seen[name]
+        for _ in range(_REPLANS):
+            try:
+                plan = client.router.plan(name)
+                answers = client.router.ask(plan, Everything())
+            except Replan:
+                continue
+            except GpuvecError:
+                return False
+            found = [request for answered in answers for request in answered.answer]
+            self._check(name, found, wanted)
+            self.seen[name].update(found)
+            self.reads += 1
+            return True
+        return False
+
+    def _check(self, name: str, found: list[str], wanted: set[str]) -> None:
+        there = set(found)
+        if len(found) > len(there):
+            raise self.fail(f"a read of {name} saw writes twice: {sorted(found)}")
+        if not there >= wanted:
+            raise self.fail(f"a read of {name} missed {sorted(wanted - there)}")
+        if not there <= self.begun[name]:
+            raise self.fail(f"a read of {name} saw {sorted(there - self.begun[name])}")
+        if there & self.refused:
+            raise self.fail(f"a read of {name} saw what failed: {sorted(there & self.refused)}")
+
+    def _watch(self) -> None:
+        """Look again and again who has a lease, and what clients know."""
+        for name in COLLECTIONS:
+            sure = [
+                n.incarnation for n in self._all_nodes if n.process.alive and n.grants.is_sure(name)
+            ]
+            if len(sure) > 1:
+                raise self.fail(f"{sure} all have a lease of {name}")
+        for client in self.clients:
+            routes = client.router.directory.table.routes
+            if (routes.generation, routes.epoch) < client.known:
+                raise self.fail(f"{client.name} went back from {client.known} to {routes.epoch}")
+            client.known = routes.generation, routes.epoch
+        self.web.after(0.1, self._watch)
+
+    @property
+    def _all_nodes(self) -> list[SimNode]:
+        return [*self.nodes.values(), *self._replaced]
+
+    # Faults
+
+    def _plan_faults(self, end_s: float) -> None:
+        self._replaced: list[SimNode] = []
+        faults = self.faults()
+        chosen = self.chance.sample(faults, min(len(faults), self.chance.choice((2, 4, 6))))
+        for _ in range(20 if self.storm else self.chance.choice((2, 5, 10))):
+            self.web.after(
+                self.chance.random() * (end_s - self.web.now_s), self.chance.choice(chosen)
+            )
+
+    def faults(self) -> tuple[Callable[[], None], ...]:
+        """Return what may happen, the frequent more than once."""
+        return (
+            self._kill_node, self._kill_node, self._freeze, self._cut, self._cut, self._split,
+            self._vanish, self._leave, self._add, self._next_coordinator, self._second_coordinator,
+        )  # fmt: skip
+
+    def partitions(self) -> tuple[Callable[[], None], ...]:
+        """Return what parts processes from each other, and ends none."""
+        return self._split, self._cut, self._freeze
+
+    def _some_node(self) -> SimNode | None:
+        alive = [node for node in self.nodes.values() if node.process.alive]
+        return self.chance.choice(alive) if alive else None
+
+    def _kill_node(self) -> None:
+        node = self._some_node()
+        if node is not None:
+            self._lose(node, noticed=self.chance.random() < 0.7)
+            back_s = self.chance.choice((0.5, 3.0, 20.0))
+            self.web.after(back_s, lambda: self._come_back(node))
+
+    def _lose(self, node: SimNode, *, noticed: bool) -> None:
+        self.web.kill(node.process)
+        if noticed:
+            self.web.after(0.15, lambda: self._tell_lost(node))
+
+    def _tell_lost(self, node: SimNode) -> None:
+        for coordinator in (self.coordinator, *self.zombies):
+            coordinator.coord.note_lost(node.name, node.incarnation, self.web.now_s)
+
+    def _come_back(self, node: SimNode) -> None:
+        if self.nodes.get(node.name) is node:
+            self.add_node(node.name)
+
+    def _freeze(self) -> None:
+        node = self._some_node()
+        if node is not None:
+            node.process.frozen_s = self.web.now_s + self.chance.choice((1.0, 4.0, 10.0))
+
+    def _cut(self) -> None:
+        """Part two who talk to each other; the coordinator may take the node for dead."""
+        node = self._some_node()
+        if node is None:
+            return
+        clients = [client.name for client in self.clients]
+        other = self.chance.choice((node.coordinator, node.coordinator, *clients))
+        pair = frozenset((node.name, other))
+        self.web.cut.add(pair)
+        if other == node.coordinator and self.chance.random() < 0.5:
+            self._tell_lost(node)
+        self.web.after(self.chance.choice((1.0, 5.0, 12.0)), lambda: self.web.cut.discard(pair))
+
+    def _split(self) -> None:
+        """Part a node and a client from the coordinator: they still have each other."""
+        node, client = self._some_node(), self.chance.choice(self.clients)
+        if node is not None:
+            names = (node.name, client.name)
+            others = (node.coordinator, COORDINATOR)
+            pairs = {frozenset((name, other)) for name in names for other in others}
+            self.web.cut |= pairs
+            self.web.after(
+                self.chance.choice((5.0, 12.0)), lambda: self.web.cut.difference_update(pairs)
+            )
+
+    def _vanish(self) -> None:
+        """Let a node die for ever, unseen."""
+        node = self._some_node()
+        if node is not None and len(self.nodes.keys() - self.leaving) > 2:
+            del self.nodes[node.name]
+            self._lose(node, noticed=False)
+
+    def _leave(self) -> None:
+        """Let a node drain, and end when it may."""
+        node = self._some_node()
+        if node is None or len(self.nodes) - len(self.leaving) < 2:
+            return
+        self.leaving.add(node.name)
+
+        def look() -> None:
+            if self.nodes.get(node.name) is not node or not node.process.alive:
+                return
+            self.coordinator.coord.note_leaving(node.name, node.incarnation)
+            if self.coordinator.coord.drained(node.name):
+                del self.nodes[node.name]
+                self._lose(node, noticed=True)
+            else:
+                self.web.after(0.5, look)
+
+        look()
+
+    def _add(self) -> None:
+        if len(self.nodes) < 5:
+            self._numbers += 1
+            self.add_node(NodeId(f"node-{self._numbers}"))
+
+    def _next_coordinator(self) -> None:
+        """Let the coordinator die, and another one come."""
+        self.coordinator.end()
+        self.web.after(self.chance.choice((0.1, 2.0, 6.0)), self._rule_anew)
+
+    def _second_coordinator(self) -> None:
+        """Let another coordinator take over while this one lives on, cut off from the store."""
+        old = self.coordinator
+        old.process.frozen_s = 0.0
+        self.zombies.append(old)
+        self._rule_anew(at_once=False)
+
+    def _rule_anew(self, at_once: bool = True) -> None:
+        if self.coordinator.process.alive and at_once:
+            return  # another one came meanwhile
+        self.coordinator = self._coordinator(first=False)
+        for node in self.nodes.values():
+            delay_s = 0.0 if at_once else self.chance.choice((0.0, 0.5, 3.0, 8.0))
+            self.web.after(delay_s, lambda node=node: self._follow_newest(node))
+
+    def _follow_newest(self, node: SimNode) -> None:
+        node.coordinator = self.coordinator.process.name
+
+    # At last
+
+    def _heal(self) -> None:
+        self.web.weather = Weather()
+        self.web.cut.clear()
+        for zombie in self.zombies:
+            zombie.end()
+        if not self.coordinator.process.alive:
+            self._rule_anew()
+        for node in list(self.nodes.values()):
+            node.process.frozen_s = 0.0
+            self._follow_newest(node)
+            if not node.process.alive:
+                self.add_node(node.name)
+        for seconds in (0.0, 10.0):  # a call that was lost before is waited for
+            self.web.after(seconds, self._refresh)
+
+    def _refresh(self) -> None:
+        for client in self.clients:
+            client.router.refresh()
+
+    def _finish(self) -> None:
+        """Compare what all see with what there is."""
+        for name in COLLECTIONS:
+            self.coordinator.coord.want_owner(name, self.web.now_s)
+        for name, shelf in self.store.shelves.items():
+            truth = [request for _, request in shelf.look().records()]
+            self._check(name, truth, self.acknowledged[name] | self.seen[name])
+            for client in self.clients:
+                if not self.read(client, name):
+                    raise self.fail(f"{client.name} could not read {name} when all was well")
+            if self.seen[name] != set(truth):
+                raise self.fail(f"reads of {name} saw {sorted(self.seen[name] - set(truth))}")
+        self._check_routes()
+
+    def _check_routes(self) -> None:
+        coord = self.coordinator.coord
+        for name in COLLECTIONS:  # one may be on its way to another node, for balance
+            self.web.run(self.web.now_s + 5.0, lambda name=name: coord.owner(name) is not None)
+            if coord.owner(name) is None:
+                raise self.fail(f"nobody owns {name}")
+        self.web.run(self.web.now_s + 0.1)  # for the news to arrive
+        routes = coord.whole_routes()
+        for name in COLLECTIONS:
+            self._check_replicas(name, routes)
+        for client in self.clients:
+            known = client.router.directory.table.routes
+            if (known.generation, known.epoch) != (routes.generation, routes.epoch):
+                raise self.fail(f"{client.name} knows epoch {known.epoch}, not {routes.epoch}")
+            if {c: dict(s) for c, s in known.segments.items()} != {
+                c: s for c, s in routes.segments.items() if s
+            }:
+                raise self.fail(f"{client.name} knows other routes than there are")
+
+    def _check_replicas(self, name: str, routes: RouteDelta) -> None:
+        copies = min(self.coordinator.replicas, len(self.nodes.keys() - self.leaving))
+        for segment in self.store.shelves[name].segments:
+            nodes = routes.segments.get(name, {}).get(SegmentId(segment), ())
+            if len(nodes) < copies:
+                raise self.fail(f"{segment} is served by {nodes} only")
+            for node in nodes:
+                if node not in self.nodes or segment not in self.nodes[node].held.get(name, ()):
+                    raise self.fail(f"{node} does not hold {segment}")
