@@ -290,7 +290,8 @@ def build_bytes(spec: Spec, rows: int, vectors: DenseVectors) -> dict[str, int]:
     parts = _build_bytes(spec, rows, vectors)
     if isinstance(spec, IVFFlat) and vectors.values.dtype == np.uint8:
         bits = faiss_bit_lists.build_bytes(spec, rows, vectors)
-        return max(parts, bits, key=lambda found: sum(found.values()))
+        most = max(parts, bits, key=lambda found: sum(found.values()))
+        return most | {"index": max(parts["index"], bits["index"])}
     return parts
 
 
