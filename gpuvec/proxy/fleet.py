@@ -5,7 +5,7 @@ import random
 import statistics
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpuvec.cluster_messages import NodeLine
@@ -190,8 +190,3 @@ def _figures(name: NodeId, node: _Node) -> NodeFigures:
         p95_s=latencies[int(0.95 * (len(latencies) - 1))] if latencies else 0.0,
         open=bool(node.times_open),
     )
-
-
-def seconds_by_node(figures: Iterable[NodeFigures]) -> Mapping[NodeId, float]:
-    """Return the p95 of each node that answered."""
-    return {each.node: each.p95_s for each in figures if each.calls}
