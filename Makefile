@@ -25,8 +25,8 @@ setup: .venv/ready                 ## install gpuvec and its tools into .venv
 demo: .venv/ready                  ## import real rows, search them, show hits, recall and speed
 	@$(FAIR) $(BIN)/gpuvec demo
 
-test: .venv/ready                  ## all quick tests
-	$(BIN)/python -m pytest
+test: .venv/ready                  ## all quick tests, the files dealt to as many processes as there are cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: format lint types imports test   ## what CI runs
 
