@@ -18,7 +18,6 @@ SEGMENT_BYTES = 64 << 10  # what a segment costs beside its data, so that empty 
 _HEAT = 0.5  # how much fuller a node counts that is busy beyond all measure
 _LEAST_GAP = 0.2  # between two nodes, of the fuller one's fill: less is not worth a move
 _STEPS = 8  # of heat: small changes of a queue move nothing
-_SHARE = 0.9  # of a gap of fill that a move may close: no segment goes to and fro
 
 
 class Ledger:
@@ -178,7 +177,7 @@ class Board:
         """Return pairs of a full and an empty node, and how large a segment may move between them.
 
         Only nodes of one group are compared. `moves` bounds the pairs. Where the difference is
-        small there are none.
+        small there are none; half of it moves at most, so that no segment goes to and fro.
         """
         found = []
         groups: dict[str, list[Room]] = {}
@@ -187,8 +186,8 @@ class Board:
         for rooms in groups.values():
             rooms.sort(key=lambda room: (room.score, room.node))
             for empty, full in zip(rooms[:moves], reversed(rooms), strict=False):
-                gap = (full.score - empty.score) * _SHARE
-                size = int(gap * min(full.budget_bytes, empty.budget_bytes)) // 2
+                gap = full.score - empty.score
+                size = round(gap * min(full.budget_bytes, empty.budget_bytes)) // 2
                 if gap < _LEAST_GAP * full.score or size <= 0:
                     break
                 found.append((full, empty, min(size, self.free_bytes(empty))))

@@ -201,6 +201,19 @@ def test_a_node_that_joins_gets_its_share_few_segments_at_a_time():
     assert yard.sent == [], "and then it is quiet"
 
 
+@pytest.mark.parametrize(("count", "left"), [(1, [0, 1]), (2, [1, 1]), (8, [4, 4]), (9, [4, 5])])
+def test_what_one_node_holds_is_spread_so_that_all_can_search(count, left):
+    yard = Yard()
+    yard.add("a", "b", memory_bytes=64 << 30)
+    yard.put(count=count, size=100)
+    yard.workers["a"].held["c"] = set(yard.segments["c"])  # it wrote them
+    yard.settle(60)
+    assert sorted(spread(yard).values()) == left
+    yard.sent.clear()
+    yard.settle(120)
+    assert yard.sent == [], "and then it is quiet"
+
+
 def test_what_a_node_holds_already_is_not_loaded_elsewhere():
     yard = Yard()
     yard.add("a", "b", "c")
