@@ -11,6 +11,7 @@ collection has an owner, every segment is served by its replicas, and all client
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from gpuvec.cluster_messages import COORDINATOR, RouteDelta
@@ -149,9 +150,7 @@ class ClusterSimulation:
     def _push(self, delta: RouteDelta) -> None:
         self.owners_named += len(delta.owners)
         for client in self.clients:
-            self.web.tell(
-                "coordinator", client.name, lambda client=client: client.router.apply(delta)
-            )
+            self.web.tell("coordinator", client.name, partial(client.router.apply, delta))
 
     # Clients
 
@@ -358,7 +357,7 @@ class ClusterSimulation:
         self.coordinator = self._coordinator(first=False)
         for node in self.nodes.values():
             delay_s = 0.0 if at_once else self.chance.choice((0.0, 0.5, 3.0, 8.0))
-            self.web.after(delay_s, lambda node=node: self._follow_newest(node))
+            self.web.after(delay_s, partial(self._follow_newest, node))
 
     def _follow_newest(self, node: SimNode) -> None:
         node.coordinator = self.coordinator.process.name
@@ -401,7 +400,7 @@ class ClusterSimulation:
     def _check_routes(self) -> None:
         coord = self.coordinator.coord
         for name in COLLECTIONS:  # one may be on its way to another node, for balance
-            self.web.run(self.web.now_s + 5.0, lambda name=name: coord.owner(name) is not None)
+            self.web.run(self.web.now_s + 5.0, partial(self._is_owned, name))
             if coord.owner(name) is None:
                 raise self.fail(f"nobody owns {name}")
         self.web.run(self.web.now_s + 5.0, self._agree)
@@ -409,6 +408,9 @@ class ClusterSimulation:
             raise self.fail("clients know other routes than there are")
         for name in COLLECTIONS:
             self._check_replicas(name, coord.whole_routes())
+
+    def _is_owned(self, name: str) -> bool:
+        return self.coordinator.coord.owner(name) is not None
 
     def _agree(self) -> bool:
         """Return whether all clients know the routes that there are."""

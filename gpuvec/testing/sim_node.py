@@ -3,7 +3,7 @@
 Claims, fences, appends and looks are steps of their own, between which others act.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,7 +151,7 @@ class SimNode:
         view = mine.view
         mine.view = Look(view.entry_id, view.epoch, view.segments, (*view.tail, record))
 
-    def _claim(self, name: str) -> Iterator[float]:
+    def _claim(self, name: str) -> Generator[float, None, Claimed]:
         """Become the owner in the log, if this node is not; return what it has in memory."""
         if name in self.claimed and not self.grants.is_old_claim(name):
             return self.claimed[name]
