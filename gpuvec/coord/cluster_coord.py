@@ -252,12 +252,13 @@ class ClusterCoord:
 
     def demand(self) -> Demand:
         """Return what this database asks of the cluster; see `coord.adaptive`."""
+        staying = [node for node in self._nodes if not node.draining]
         return Demand(
             wanted_bytes=self._query.wanted_bytes,
-            queue=sum(node.queue for node in self._nodes),
-            threads=sum(node.hello.threads for node in self._nodes),
-            latency_s=max((node.latency_s for node in self._nodes), default=0.0),
-            budgets=tuple(sorted(node.hello.memory_bytes for node in self._nodes)),
+            queue=sum(node.queue for node in staying),
+            threads=sum(node.hello.threads for node in staying),
+            latency_s=max((node.latency_s for node in staying), default=0.0),
+            budgets=tuple(sorted(node.hello.memory_bytes for node in staying)),
         )
 
     def state(self) -> dict[str, Any]:
