@@ -115,7 +115,7 @@ def test_no_queries_give_no_rows_of_the_same_columns(points, none):
 @pytest.mark.parametrize(
     "bad",
     [
-        np.zeros((2, 2, 3)), np.float32(3), 3, None, "text", [["a", "b", "c"]], {}, object(),
+        np.zeros((2, 2, 3)), np.float32(3), 3, None, "text", [["a", "b", "c"]], {}, Ellipsis,
         [[1, 2, 3], [1, 2]], np.array([[1, 2, 3j]]), [[1, 2, None]], [None, [1, 2, 3]],
         [[np.nan, 0, 0]], [[np.inf, 0, 0]], [[1e39, 0, 0]],
     ],
