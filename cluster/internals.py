@@ -6,12 +6,17 @@ something breaks `tests/on_dask/test_internals.py`.
 
 import asyncio
 import pickle
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from distributed.comm import registry
+from distributed.comm.addressing import parse_address
 from distributed.comm.core import Comm, connect
-from distributed.core import ConnectionPool, Status, send_recv
+from distributed.core import Status, send_recv
 from distributed.protocol.serialize import ToPickle
+from tornado.iostream import IOStream, SSLIOStream
 
 Rpc = Callable[..., Awaitable[Any]]
 
@@ -32,22 +37,79 @@ def beside_message(buffers: Sequence[memoryview]) -> Any:
     return ToPickle(tuple(pickle.PickleBuffer(buffer) for buffer in buffers))
 
 
-def new_pool(connection_args: Mapping[str, Any], *, connect_s: float) -> ConnectionPool:
-    """Return connections that give up on a dead address after `connect_s`, not 30 s.
+class _OneStream:
+    """Stands in for the TCP client of a connector of Dask; knows the socket from its beginning.
 
-    Made and used in a running event loop; `await pool.start()` first.
+    Tornado's own loses a stream that is ready in the moment in which its caller gives up.
     """
-    return ConnectionPool(connection_args=dict(connection_args), timeout=connect_s)
+
+    stream: IOStream | None = None
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        max_buffer_size: int,
+        ssl_options: ssl.SSLContext | None = None,
+    ) -> IOStream:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, where = found[0]
+        opened = socket.socket(family)
+        if ssl_options is None:
+            self.stream = IOStream(opened, max_buffer_size=max_buffer_size)
+            return await self.stream.connect(where)
+        stream = SSLIOStream(opened, ssl_options=ssl_options, max_buffer_size=max_buffer_size)
+        self.stream = stream
+        return await stream.connect(where, server_hostname=host)
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
 
 
-async def take_connection(pool: ConnectionPool, address: str) -> Comm:
-    """Return a connection that nobody else uses; `OSError` if there is none to have."""
-    return await pool.connect(address)
+async def open_connection(
+    address: str, arguments: Mapping[str, Any], *, connect_s: float, timeout_s: float
+) -> Comm:
+    """Connect to a scheduler or worker in one attempt; whatever fails leaves no socket open.
+
+    Dask's own tries again and again until its time is over, and drops attempts without closing
+    them.
+
+    Args:
+        address: where.
+        arguments: of the connector.
+        connect_s: for the address to answer at all.
+        timeout_s: for that and the exchange of what both sides can do.
+
+    Raises:
+        OSError: nobody answers there, or not in time.
+        ValueError: that is no address.
+    """
+    scheme, place = parse_address(address)
+    connector: Any = registry.get_backend(scheme).get_connector()
+    client = _OneStream()
+    if hasattr(connector, "client"):
+        connector.client = client
+    comm = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(connect_s):
+                comm = await connector.connect(place, deserialize=True, **arguments)
+            await _shake_hands(comm)
+    except BaseException:
+        if comm is not None:
+            comm.abort()
+        client.close()
+        raise
+    return comm
 
 
-def give_connection(pool: ConnectionPool, address: str, comm: Comm) -> None:
-    """Let others use the connection again."""
-    pool.reuse(address, comm)
+async def _shake_hands(comm: Any) -> None:
+    comm.local_info = {**comm.handshake_info(), "address": comm.local_address}
+    await comm.write(comm.handshake_info())
+    comm.remote_info = {**(await comm.read()), "address": comm.peer_address}
+    comm.handshake_options = comm.handshake_configuration(comm.local_info, comm.remote_info)
 
 
 async def exchange(comm: Comm, op: str, message: Mapping[str, Any]) -> Any:

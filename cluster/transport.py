@@ -14,13 +14,14 @@ from typing import Any
 from distributed.comm.core import Comm
 
 from gpuvec import errors, telemetry
-from gpuvec.cluster.internals import exchange, give_connection, new_pool, take_connection
+from gpuvec.cluster.connections import Connections
+from gpuvec.cluster.internals import exchange
 from gpuvec.cluster.service import OP
 from gpuvec.cluster.wire import pack, unpack
 from gpuvec.cluster_messages import COORDINATOR
 from gpuvec.types import NodeId
 
-CONNECT_S = 0.6  # to a dead address; Dask gives its first attempt a fifth of it
+CONNECT_S = 1.2  # to a dead address; a packet that was lost is sent again after a second
 _HANDSHAKE_S = 2.0
 
 
@@ -89,8 +90,7 @@ class DaskTransport:
 
     async def _main(self, connection_args: dict[str, Any], ready: "Future[None]") -> None:
         self._ending = asyncio.Event()
-        self._pool = new_pool(connection_args, connect_s=CONNECT_S)
-        await self._pool.start()
+        self._pool = Connections(connection_args, connect_s=CONNECT_S)
         ready.set_result(None)
         await self._ending.wait()
         await self._pool.close()  # which breaks off what is under way
@@ -113,7 +113,7 @@ class DaskTransport:
         except OSError as error:
             raise errors.connection_lost(node, str(error)) from None
         finally:
-            give_connection(self._pool, address, comm)
+            self._pool.give(address, comm)
         if reply is None:
             raise errors.no_service(node, address)
         value = unpack(reply)
@@ -124,7 +124,6 @@ class DaskTransport:
     async def _connect(self, node: NodeId, address: str, deadline: float) -> Comm:
         limit_s = min(_HANDSHAKE_S, deadline - time.monotonic())
         try:
-            async with asyncio.timeout(limit_s):
-                return await take_connection(self._pool, address)
+            return await self._pool.take(address, limit_s)
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
             raise errors.no_such_node(node) from error

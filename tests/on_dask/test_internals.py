@@ -1,8 +1,12 @@
 """What `cluster.internals` takes for granted of distributed: each fact, on the real thing."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import pickle
+import select
+import socket
 
 import numpy as np
 import pytest
@@ -40,14 +44,11 @@ def _host(protocol):
 
 
 async def call(address, op, **message):
-    pool = internals.new_pool({}, connect_s=1)
-    await pool.start()
-    comm = await internals.take_connection(pool, address)
+    comm = await internals.open_connection(address, {}, connect_s=1, timeout_s=5)
     try:
         return await internals.exchange(comm, op, message)
     finally:
-        internals.give_connection(pool, address, comm)
-        await pool.close()
+        await comm.close()
 
 
 def test_handlers_of_both_kinds_of_servers_answer_and_buffers_arrive_unpacked():
@@ -81,18 +82,77 @@ def test_a_cancelled_call_closes_its_connection():
 
     async def work(scheduler, worker):
         internals.install_handler(worker, "slow", answer)
-        pool = internals.new_pool({}, connect_s=1)
-        await pool.start()
-        comm = await internals.take_connection(pool, worker.address)
+        comm = await internals.open_connection(worker.address, {}, connect_s=1, timeout_s=5)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await internals.exchange(comm, "slow", {})
-        closed = comm.closed()
-        internals.give_connection(pool, worker.address, comm)
-        await pool.close()
-        return closed
+        return comm.closed()
 
     assert run(work)
+
+
+def open_sockets():
+    """Return the sockets of this process, dangling ones too."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in found if name.startswith("socket:")}
+
+
+def test_an_attempt_that_is_given_up_at_any_step_leaves_no_socket_open():
+    """Cancelled while it connects, in the moment it is ready, and in the handshake."""
+
+    async def attempts(address):
+        before = open_sockets()
+        for steps in range(400):
+            attempt = asyncio.create_task(
+                internals.open_connection(address, {}, connect_s=5, timeout_s=5)
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            attempt.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                (await attempt).abort()
+            assert open_sockets() == before, steps
+
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
+        asyncio.run(attempts(f"tcp://127.0.0.1:{silent.getsockname()[1]}"))
+
+
+@pytest.mark.parametrize("limits", [(0.05, 5), (5, 0.05)], ids=["connect", "handshake"])
+def test_an_attempt_ends_in_time_at_a_process_that_hangs(limits):
+    async def attempt(address):
+        before = open_sockets()
+        with pytest.raises(TimeoutError):
+            await internals.open_connection(address, {}, connect_s=limits[0], timeout_s=limits[1])
+        assert open_sockets() == before
+
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # room for one connection, which is never accepted
+        address = f"127.0.0.1:{full.getsockname()[1]}"
+        with contextlib.ExitStack() as held:
+            while limits[0] < limits[1]:
+                taken = held.enter_context(socket.socket())
+                taken.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    taken.connect(full.getsockname())
+                if not select.select([], [taken], [], 0.1)[1]:
+                    break
+            asyncio.run(attempt(f"tcp://{address}"))
+
+
+def test_a_refused_connection_fails_at_once_and_leaves_no_socket():
+    async def attempt(address):
+        before = open_sockets()
+        with pytest.raises(OSError, match="refused"):
+            await internals.open_connection(address, {}, connect_s=5, timeout_s=5)
+        return open_sockets() - before
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        assert asyncio.run(attempt(f"tcp://127.0.0.1:{held.getsockname()[1]}")) == set()
 
 
 def test_a_worker_tells_who_it_is_and_what_it_has():
