@@ -38,6 +38,8 @@ class Connections:
             OSError: there is none to have.
             ValueError: that is no address.
         """
+        if self._closed:
+            raise OSError("these connections were closed")
         idle = self._idle.get(address, [])
         comm = idle.pop() if idle else None
         while comm is not None and comm.closed():
@@ -50,8 +52,6 @@ class Connections:
     async def _open(self, address: str, timeout_s: float) -> Comm:
         task = asyncio.current_task()
         assert task is not None
-        if self._closed:
-            raise OSError("these connections were closed")
         self._connecting.add(task)
         try:
             return await open_connection(

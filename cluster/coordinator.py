@@ -10,13 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from gpuvec import errors
 from gpuvec.api.batch_job import Runner
 from gpuvec.clock import SystemClock
+from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.hosted import Hosted
 from gpuvec.cluster.members import Members
 from gpuvec.cluster.service import Lane, Service
@@ -64,6 +65,7 @@ class Coordinator:
         databases: held open whether or not a client asks.
         replicas: nodes that shall hold each segment.
         runner: makes what makes the parts of a database's batch jobs; None: this process does.
+        end: called when an error escaped, so that nothing is decided any more.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Coordinator:
         databases: Iterable[DatabaseRef] = (),
         replicas: int = 1,
         runner: Callable[[str], Runner] | None = None,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
         self._transport = transport
@@ -91,10 +94,11 @@ class Coordinator:
         self._target = WorkerTarget()
         self._time = ClusterTime(SystemClock())
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(_POOL, thread_name_prefix="gpuvec-store")
+        self._pool = Fuse(end, _POOL)
         self._news = threading.Event()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="gpuvec-coordinator", daemon=True)
+        decide = self._pool.guarded(self._run)
+        self._thread = threading.Thread(target=decide, name="gpuvec-coordinator", daemon=True)
         self._thread.start()
 
     def serve(self, service: Service) -> None:

@@ -8,11 +8,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from gpuvec import errors, telemetry
 from gpuvec.api.figures import described
+from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.opening import open_coordinator
 from gpuvec.cluster_messages import (
     LEASE_S,
@@ -72,7 +74,7 @@ class Hosted:
         send: Send,
         push: Callable[[RouteDelta], None],
         kick: Callable[[], None],
-        pool: Executor,
+        pool: Fuse,
         replicas: int = 1,
     ) -> None:
         self.ref = ref
@@ -198,7 +200,7 @@ class Hosted:
     def _begin(self, command: Command) -> None:
         deadline_s = _HAND_OVER_S if isinstance(command.message, Disown) else _ORDER_S
         future = self._send(command.node, command.incarnation, command.message, deadline_s)
-        future.add_done_callback(lambda ended: self._ended(command, ended))
+        future.add_done_callback(self._pool.guarded(partial(self._ended, command)))
 
     def _ended(self, command: Command, ended: "Future[Any]") -> None:
         error = ended.exception()

@@ -91,18 +91,19 @@ async def open_connection(
     client = _OneStream()
     if hasattr(connector, "client"):
         connector.client = client
-    comm = None
+    comm: Comm | None = None
     try:
         async with asyncio.timeout(timeout_s):
             async with asyncio.timeout(connect_s):
                 comm = await connector.connect(place, deserialize=True, **arguments)
+                assert isinstance(comm, Comm)
             await _shake_hands(comm)
+            return comm
     except BaseException:
         if comm is not None:
             comm.abort()
         client.close()
         raise
-    return comm
 
 
 async def _shake_hands(comm: Any) -> None:

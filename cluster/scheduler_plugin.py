@@ -59,6 +59,7 @@ class CoordinatorPlugin(SchedulerPlugin):
             databases=databases,
             replicas=int(dask.config.get("gpuvec.replicas", 1)),
             runner=lambda identity: TaskRunner(self._tasks, identity),
+            end=lambda: scheduler.loop.add_callback(scheduler.close),
         )
         self.coordinator.serve(self._service)
         self._service.mount(scheduler)

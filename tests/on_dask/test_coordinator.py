@@ -1,5 +1,7 @@
 """The coordinator and nodes over real connections, without a Dask cluster around them."""
 
+import logging
+import threading
 import time
 
 import pytest
@@ -8,6 +10,7 @@ import gpuvec as gv
 from gpuvec import errors
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.coordinator import Coordinator
+from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.node_host import NodeHost
 from gpuvec.cluster.opening import reference
 from gpuvec.cluster.transport import DaskTransport
@@ -182,3 +185,39 @@ def test_a_database_that_is_always_open_is_tried_until_it_opens(there, pushed, t
         time.sleep(0.05)
     coordinator.close()
     transport.close()
+
+
+def test_an_error_that_escapes_what_decides_ends_the_scheduler(there, tmp_path, caplog):
+    """Nobody would decide any more, while handlers went on answering."""
+    ended = threading.Event()
+
+    def push(delta):
+        raise AssertionError("routes that cannot be")
+
+    transport = DaskTransport(there.address)
+    coordinator = Coordinator(transport, push, databases=[reference(tmp_path)], end=ended.set)
+    coordinator.serve(there.service)
+    with caplog.at_level(logging.CRITICAL):
+        transport.call(COORDINATOR, hello(), deadline_s=5)
+        assert ended.wait(20)
+    coordinator.close()
+    transport.close()
+    assert "routes that cannot be" in caplog.text  # with the traceback
+
+
+def test_work_on_threads_ends_the_coordinator_unless_a_store_failed(caplog):
+    ended = []
+    fuse = Fuse(lambda: ended.append(1), 1)
+
+    def fail(error):
+        raise error
+
+    fuse.submit(fail, errors.collection_gone("c")).result()
+    fuse.submit(fail, OSError("disk")).result()
+    assert ended == []
+    with caplog.at_level(logging.CRITICAL):
+        fuse.submit(fail, KeyError("planted")).result()
+        fuse.submit(fail, KeyError("again")).result()
+    assert ended == [1]
+    fuse.shutdown()
+    assert "planted" in caplog.text
