@@ -24,6 +24,21 @@ METHODS = (
     "tune", "compact", "vacuum", "tag", "untag", "restore", "set_retention", "refresh",
 )  # fmt: skip
 JOBS = ("create_index", "bulk_import")
+REPEATABLE = frozenset(
+    {
+        "flush",
+        "tune",
+        "compact",
+        "vacuum",
+        "refresh",
+        "create_index",
+        "figures",
+        "index_reports",
+        "expect",
+        "make_partition",
+        "job",
+    }
+)  # done twice, they do what they do once; the next owner is asked where one is lost
 _REMEMBERED = 1000  # jobs
 
 

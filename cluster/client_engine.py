@@ -14,6 +14,7 @@ from gpuvec.api.collections import Collections, First
 from gpuvec.api.engine import Engine
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock
+from gpuvec.cluster.at_owner import REPEATABLE
 from gpuvec.cluster.job_calls import RemoteJobs
 from gpuvec.cluster.warned import give
 from gpuvec.cluster_messages import (
@@ -130,7 +131,9 @@ class ClusterEngine(Engine):
             arguments=arguments,
             options=options,
         )
-        called: Called = self.owners.call(message, deadline_s=WORK_DEADLINE_S)
+        called: Called = self.owners.call(
+            message, repeats=method in REPEATABLE, deadline_s=WORK_DEADLINE_S
+        )
         self.router.note_seen(collection_id, called.stamp)
         give(called.warnings)
         return called.value

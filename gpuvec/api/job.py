@@ -51,6 +51,7 @@ class Job(Generic[R]):
         self.id = job_id
         self._work = work
         self._begun_s = time.monotonic()
+        self._alone_s: float | None = None  # since when nobody works on it, as `wait` saw
 
     @property
     def status(self) -> Status:
@@ -81,6 +82,9 @@ class Job(Generic[R]):
     def wait(self, timeout: float | None = None) -> R:
         """Return the result when it is there.
 
+        A batch job of a cluster whose coordinator is gone is waited for: the next one goes on with
+        it. If none has for two minutes, waiting ends.
+
         Args:
             timeout: seconds to wait at most; None: as long as it takes.
 
@@ -89,18 +93,29 @@ class Job(Generic[R]):
             DeadlineError: `GV-624`, it is not done in time; it goes on.
             JobError: `GV-622`, it was cancelled. What it failed with is raised as it is; of a batch
                 job `GV-770`, `GV-775` when it was cancelled, `GV-772` when nobody works on it.
+            NotFoundError: `GV-774`, the batch job was forgotten.
         """
         given: Any = timeout
         number = isinstance(given, Real) and not isinstance(given, bool)
         if given is not None and not (number and float(given) >= 0):
             raise errors.bad_number("timeout", timeout, "seconds, at least 0, or None")
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self.status in ("running", "waiting"):
+        while self._goes_on():
             left = _POLL_S if deadline is None else min(_POLL_S, deadline - time.monotonic())
             if left <= 0:
                 raise errors.job_not_done(self._work.what, float(timeout or 0), self.progress)
             self._work.pause(left)
         return self._work.result()
+
+    def _goes_on(self) -> bool:
+        """Return whether there is something to wait for."""
+        status = self.status
+        if status != "interrupted":
+            self._alone_s = None
+            return status in ("running", "waiting")
+        now_s = time.monotonic()
+        self._alone_s = now_s if self._alone_s is None else self._alone_s
+        return now_s < self._alone_s + getattr(self._work, "patience_s", 0.0)
 
     def cancel(self) -> None:
         """End it, and undo what is half done; nothing happens when it has ended already."""
@@ -142,4 +157,7 @@ class Job(Generic[R]):
         return asyncio.to_thread(self.wait).__await__()
 
     def __repr__(self) -> str:
-        return f"Job({self._work.what}: {self.status}, {self.progress:.0%})"
+        try:
+            return f"Job({self._work.what}: {self.status}, {self.progress:.0%})"
+        except errors.NotFoundError:
+            return f"Job({self._work.what}: forgotten)"

@@ -52,14 +52,18 @@ class Output:
 
         Raises:
             AlreadyExistsError: `GV-366`.
+            StorageError: `GV-661`, nothing can be written there.
         """
         there = self._filesystem
         there.invalidate_cache()
         if there.exists(self._folder) and (there.isfile(self._folder) or there.ls(self._folder)):
             raise errors.output_exists(self.url)
-        there.makedirs(self._folder, exist_ok=True)
         note = json.dumps({"job": job_id}).encode()
-        there.pipe_file(f"{self._folder.rstrip('/')}/{NOTE}", note)
+        try:
+            there.makedirs(self._folder, exist_ok=True)
+            there.pipe_file(f"{self._folder.rstrip('/')}/{NOTE}", note)
+        except OSError as error:
+            raise errors.outside_failed("write to", self.url, error) from error
 
     def write(
         self, part: int, pieces: Iterable[Rows], columns: Columns, wanted: Callable[[], bool]

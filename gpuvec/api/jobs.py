@@ -38,6 +38,7 @@ from gpuvec.storage.memory import MemoryStore
 
 BatchJobHandle = Job[Frame]
 _POLL_S = 0.2
+_ADOPTED_S = 120.0  # in which a cluster takes up a job that nobody works on
 
 
 def submit(
@@ -103,9 +104,20 @@ class BatchWork:
         """Where the rows go."""
         return self.spec.output
 
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for somebody else who goes on with it."""
+        return _ADOPTED_S if self.spec.by_cluster and self._engine.jobs.by_cluster else 0.0
+
     def state(self) -> JobState:
-        """Return what the store says."""
+        """Return what the store says.
+
+        Raises:
+            NotFoundError: `GV-774`, the job was forgotten.
+        """
         found = self._engine.run(read_state(self.spec.job_id, self._plan))
+        if not found.run:
+            self._engine.run(read_spec(self.spec.job_id))  # else it looks like one that waits
         self._plan = found.plan
         return found
 

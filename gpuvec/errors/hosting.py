@@ -61,7 +61,7 @@ def connection_lost(node: str, cause: str) -> UnavailableError:
     return UnavailableError(
         "GV-751",
         f'the connection to "{node}" broke before it answered: {cause}',
-        hint="a retry with the same request id is safe",
+        hint="it may have been done all the same: look before you do it again",
         details={"node": node, "retryable": True, "outcome": "unknown"},
     )
 

@@ -1,7 +1,8 @@
 """Calls to the owner of a collection, who may change while one waits.
 
 A write carries one request id through all its attempts, so the owner that logged it answers the
-next attempt as it answered the first. Other calls are repeated only where nothing was done.
+next attempt as it answered the first. Other calls are repeated where nothing was done, and where
+they do no harm twice.
 """
 
 from collections.abc import Callable
@@ -66,15 +67,22 @@ class OwnerCalls:
         router.note_seen(request.collection_id, reply.version)
         return reply
 
-    def call(self, message: CallOwner, *, deadline_s: float | None = None) -> Called:
+    def call(
+        self, message: CallOwner, *, repeats: bool = False, deadline_s: float | None = None
+    ) -> Called:
         """Return what the owner's method returned.
+
+        Args:
+            message: names it.
+            repeats: whether it does no harm twice, so that the next owner is asked too.
+            deadline_s: None: the setting `cluster.write_deadline_s`.
 
         Raises:
             GpuvecError: what the method raised.
             UnavailableError: no owner answered. Nothing was done if `outcome` is `none`.
         """
         attempts = _Attempts(
-            self._router.directory, message.collection_id, lambda owner: message, repeats=False
+            self._router.directory, message.collection_id, lambda owner: message, repeats=repeats
         )
         called: Called = attempts.run(deadline_s or config["cluster.write_deadline_s"])
         return called

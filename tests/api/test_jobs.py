@@ -201,6 +201,22 @@ def test_a_running_job_cannot_be_forgotten(db, stock, Q, tmp_path):
     assert db.jobs() == []
 
 
+def test_a_job_that_was_forgotten_is_waited_for_by_nobody(db, stock, Q, tmp_path):
+    job = stock.search(Q, k=1).submit(tmp_path / "out")
+    other = db.job(job.id)
+    job.wait(WAIT_S)
+    job.forget()
+    for handle in (job, other):
+        with pytest.raises(gv.NotFoundError, match="GV-774"):
+            handle.wait(WAIT_S)
+        assert "forgotten" in repr(handle)
+
+
+def test_a_place_where_nothing_can_be_written_is_named(stock, Q):
+    with pytest.raises(gv.StorageError, match=r"GV-661.*/proc/none"):
+        stock.search(Q, k=1).submit("/proc/none")
+
+
 def test_a_job_can_be_awaited(stock, Q, tmp_path):
     async def rows():
         return (await stock.search(Q, k=1).submit(tmp_path / "out")).count()

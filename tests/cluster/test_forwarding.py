@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.external import ExternalCollection
 from gpuvec.api.frame import Frame
+from gpuvec.api.job_host import LocalJobs
 from gpuvec.api.past import READS
 from gpuvec.cluster.at_owner import JOBS, METHODS
 from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
-from gpuvec.testing.roles import cut_off_owner
+from gpuvec.testing.roles import cut_off_owner, owner_of
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(8), "n": gv.Int64()}, primary_key="id")
 WRITES = {"insert", "upsert", "update", "delete"}  # the proxy brings them to the owner
@@ -151,3 +153,41 @@ def test_a_job_whose_wish_was_replaced_at_another_owner_is_cancelled(short):
     with pytest.raises(errors.JobError, match="cancelled"):
         index.wait(60)
     assert items.stats()["indexes"] == {}
+
+
+@pytest.mark.parametrize("method", ["flush", "compact", "vacuum"])
+def test_what_does_no_harm_twice_goes_on_at_the_next_owner(short, method):
+    roles, db = short
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(10))
+    owner = owner_of(roles, items).node
+    engine = roles.nodes[owner]
+
+    def dies(message, deadline_s):
+        """Does it, and is gone before it answers."""
+        engine.handle(message, deadline_s)
+        roles.transport.cut.add(owner)
+        roles.lose(owner)
+        raise errors.connection_lost(owner, "planted")
+
+    roles.transport.serve(owner, dies)
+    getattr(items, method)()
+    assert owner_of(roles, items).node != owner
+    assert items.count() == 10
+
+
+def test_a_job_is_waited_for_until_the_next_coordinator_goes_on_with_it(db, roles, tmp_path):
+    items = db.create_collection("items", SCHEMA)
+    items.insert(rows(200))
+    job = items.search(rows(200)["v"], k=2).submit(tmp_path / "out", part_rows=2)
+    roles.coordinator.jobs.stop()
+    assert job.status == "interrupted"
+
+    def take_up():
+        roles.coordinator.jobs = LocalJobs(roles.coordinator, by_cluster=True)
+        roles.coordinator.jobs.adopt()
+
+    later = threading.Timer(1.0, take_up)
+    later.start()
+    assert job.wait(60).count() == 400
+    later.join()

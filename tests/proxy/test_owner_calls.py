@@ -277,3 +277,18 @@ def test_every_answered_write_is_in_the_log_once_whatever_happens(seed):
     assert all(owners.log.done[request] == reply for request, reply in answered.items())
     assert not any(request in owners.log.done for request in refused)
     assert answered
+
+
+def test_a_method_that_does_no_harm_twice_is_asked_for_again():
+    owners = Owners()
+    owners.network.lose_answers(A, 1)
+    assert owners.calls.call(CALL, repeats=True).value == 2  # the first one was done, too
+
+
+def test_a_method_that_does_harm_twice_is_asked_once():
+    owners = Owners()
+    owners.network.lose_answers(A, 1)
+    with pytest.raises(UnavailableError) as caught:
+        owners.calls.call(CALL)
+    assert caught.value.details["outcome"] == "unknown"
+    assert owners.log.calls == 1
