@@ -7,7 +7,7 @@ goes after a minute of little to do. *During* is from the wish for more workers 
 segments, or from the begin of a retirement until two seconds after its end; *before* and *after*
 are under the same load.
 
-    python -m benchmarks.adaptive [--calm 20] [--threads 8] [--rows 40000] [--write]
+    python -m benchmarks.adaptive [--calm 20] [--threads 8] [--rows 40000] [--by-limit] [--write]
 """
 
 import argparse
@@ -37,11 +37,10 @@ DIM, SEGMENTS, K = 128, 8, 10
 QUESTIONS = 64
 BATCH = 20  # rows of a write
 MOST = 4  # workers
-SLOW_PAUSE_S = 2.0  # of a thread under low load
+SLOW_PAUSE_S = 1.0  # of a thread under low load
 WRITE_PAUSE_S = 0.2
 LOOK_S = 0.2
 AFTERWARDS_S = 2.0
-IDLE_S = 40.0  # counted before a retirement
 PATIENCE_S = 240.0
 ASKED_RATIO = 3.0
 ENVIRONMENT = {  # of the workers: segments stay apart, and rows are flushed now and then
@@ -230,7 +229,7 @@ def shrink(watch: Watch, workers: int, calm_s: float) -> dict[str, Any]:
         lambda _, nodes: len(nodes) < workers or any(n["draining"] for n in nodes.values())
     )
     gone_s = watch.until(lambda _, nodes: len(nodes) < workers)
-    before = Window(begun_s=begun_s - IDLE_S, ended_s=begun_s - LOOK_S)
+    before = Window(begun_s=begun_s - calm_s, ended_s=begun_s - LOOK_S)
     during = Window(begun_s=before.ended_s, ended_s=gone_s + AFTERWARDS_S)
     time.sleep(max(0.0, during.ended_s - time.monotonic()))
     return {
@@ -276,7 +275,10 @@ def judged(move: dict[str, Any], calls: Sequence[Call]) -> dict[str, Any]:
 
 def show(move: dict[str, Any], load: Load) -> None:
     """Print a move while others are still to come."""
-    print(json.dumps(judged(move, list(load.calls))), file=sys.stderr, flush=True)
+    calls = list(load.calls)
+    failed = sum(bool(call.error) for call in calls)
+    line = {"failed so far": failed, **judged(move, calls)}
+    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -293,6 +295,9 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
             load.pause_s = SLOW_PAUSE_S
             for workers in range(MOST, 1, -1):
                 show(moves[-1], load)
+                if args.by_limit:
+                    time.sleep(args.calm)
+                    cluster.adapt(minimum=1, maximum=workers - 1)
                 moves.append(shrink(watch, workers, args.calm))
             show(moves[-1], load)
         finally:
@@ -329,10 +334,16 @@ def main(told: Sequence[str] | None = None) -> None:
     parser.add_argument("--calm", type=float, default=20.0, help="seconds before and after a move")
     parser.add_argument("--threads", type=int, default=8, help="that search")
     parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument(
+        "--by-limit",
+        action="store_true",
+        help="workers go since fewer are allowed, not since there is little to do",
+    )
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(told)
     setting = {
-        "command": "python -m benchmarks.adaptive --write",
+        "command": " ".join(["python -m benchmarks.adaptive", *(told or sys.argv[1:])]),
+        "workers go by limit": args.by_limit,
         "calm s": args.calm,
         "threads that search": args.threads,
         "rows": args.rows,
