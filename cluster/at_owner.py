@@ -15,6 +15,7 @@ from gpuvec.api.tuning import Tuning
 from gpuvec.cluster.warned import gathered
 from gpuvec.cluster_messages import Called, CallOwner
 from gpuvec.query.session import Session
+from gpuvec.settings import config
 
 if TYPE_CHECKING:
     from gpuvec.cluster.node_engine import NodeEngine
@@ -39,6 +40,7 @@ REPEATABLE = frozenset(
         "job",
     }
 )  # done twice, they do what they do once; the next owner is asked where one is lost
+SETTINGS = ("store.grace_s", "store.retention_s")  # those of the client count
 _REMEMBERED = 1000  # jobs
 
 
@@ -107,7 +109,7 @@ class AtOwner:
         """
         collection = open_collection(self._engine, message.collection_id, self._session)
         name = message.method
-        with gathered() as told:
+        with gathered() as told, config.lent(message.settings):
             if name in JOBS:
                 value = self._begin(getattr(collection, name), message)
             elif name in METHODS and hasattr(collection, name):

@@ -14,7 +14,7 @@ from gpuvec.api.collections import Collections, First
 from gpuvec.api.engine import Engine
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock
-from gpuvec.cluster.at_owner import REPEATABLE
+from gpuvec.cluster.at_owner import REPEATABLE, SETTINGS
 from gpuvec.cluster.job_calls import RemoteJobs
 from gpuvec.cluster.warned import give
 from gpuvec.cluster_messages import (
@@ -130,6 +130,7 @@ class ClusterEngine(Engine):
             method=method,
             arguments=arguments,
             options=options,
+            settings=config.chosen(SETTINGS),
         )
         called: Called = self.owners.call(
             message, repeats=method in REPEATABLE, deadline_s=WORK_DEADLINE_S

@@ -126,6 +126,11 @@ def is_closing(server: Any) -> bool:
     return server.status in (Status.closing, Status.closed, Status.failed, Status.stopping)
 
 
+def has_ended(server: Any) -> bool:
+    """Return whether a scheduler, worker or nanny will not come back."""
+    return server.status in (Status.closed, Status.failed)
+
+
 def run_beside(work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
     """Start a coroutine on the running loop; the caller keeps the task, or it may be collected."""
 

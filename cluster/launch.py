@@ -15,6 +15,7 @@ from gpuvec import errors
 from gpuvec.cluster.client_database import ClusterDatabase, open_database
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.grace_worker import GraceNanny, GraceWorker
+from gpuvec.cluster.internals import has_ended
 from gpuvec.cluster.link import Link
 from gpuvec.settings import config
 
@@ -72,6 +73,19 @@ def local(
     except RuntimeError as error:
         cause = error.__cause__ or error
         raise errors.cluster_not_started(str(cause)) from error
+
+
+def check(cluster: Any) -> None:
+    """Raise if a cluster of this machine has ended, though nobody ended it.
+
+    Raises:
+        UnavailableError: `GV-758`, its scheduler ended, or all workers, whose nannies start them
+            again unless they cannot.
+    """
+    if has_ended(cluster.scheduler):
+        raise errors.cluster_ended("its scheduler ended; the log says why")
+    if cluster.workers and all(map(has_ended, cluster.workers.values())):
+        raise errors.cluster_ended("no worker is left, and none could be started again")
 
 
 def gpu_count() -> int:

@@ -31,7 +31,8 @@ class Link:
         then: called when the last user of the link has closed it.
 
     Raises:
-        UnavailableError: `GV-744` nobody answers there; `GV-743` there is no coordinator.
+        UnavailableError: `GV-744` nobody answers there; `GV-743` there is no coordinator;
+            `GV-757` it wants TLS, and `security` has no certificates.
 
     Attributes:
         transport: reaches coordinator and nodes.
@@ -44,6 +45,8 @@ class Link:
         self.address = address
         self.security = Security() if security is None else security
         arguments = self.security.get_connection_args("client")
+        if address.startswith("tls://") and arguments.get("ssl_context") is None:
+            raise errors.tls_without_certificates(address)
         self.transport = DaskTransport(address, connection_args=arguments)
         self._then = then
         self._kept: dict[str, ClusterEngine] = {}

@@ -319,6 +319,7 @@ class CallOwner:
 
     Attributes:
         method: one of those that nodes list.
+        settings: of the client, that count for this call.
     """
 
     identity: str
@@ -326,6 +327,7 @@ class CallOwner:
     method: str
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

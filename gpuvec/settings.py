@@ -6,7 +6,9 @@ An argument of a call wins; then `config.set(...)`, a variable (`GPUVEC_DEVICE__
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,6 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "cluster.hedge_share": 0.05,  # of calls, that are made twice when one is late; 0: none
     "cluster.result_cache_bytes": 0,  # for answers of this client's reads; 0: none
 }
+
+
+_lent: ContextVar[Mapping[str, Any]] = ContextVar("lent")  # of the caller that work is done for
 
 
 class Config:
@@ -78,10 +83,26 @@ class Config:
         self._chosen.update({key: checked[key] for key in named})
         return _Scope(self, before)
 
+    def chosen(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return those of some settings that were changed with `set`."""
+        return {key: self[key] for key in keys if self.origin(key) == "set"}
+
+    @contextmanager
+    def lent(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """Let what this thread does in the block see another process's settings."""
+        token = _lent.set({**_lent.get({}), **values})
+        try:
+            yield
+        finally:
+            _lent.reset(token)
+
     def _lookup(self, key: str) -> tuple[Any, str]:
         sources = self._sources()
         if key not in sources:
             raise unknown_setting(key, sources)
+        lent = _lent.get(None)
+        if lent is not None and key in lent:
+            return lent[key], "set"
         if key in self._chosen:
             return self._chosen[key], "set"
         return sources[key]

@@ -46,6 +46,27 @@ def no_scheduler(address: str, cause: str) -> UnavailableError:
     )
 
 
+def cluster_ended(why: str) -> UnavailableError:
+    """Return the error for a cluster of this machine that ended by itself."""
+    return UnavailableError(
+        "GV-758",
+        f"the cluster ended: {why}",
+        hint="start it again; a service manager does so by itself",
+        details={"retryable": True, "outcome": "none"},
+    )
+
+
+def tls_without_certificates(address: str) -> UnavailableError:
+    """Return the error for a cluster with TLS, of a client that holds no certificate."""
+    return UnavailableError(
+        "GV-757",
+        f"{address} wants TLS, and this process was given no certificates",
+        hint="set DASK_CONFIG to the folder that `gpuvec cluster certs` made before Dask is "
+        "imported, or give a dask.distributed.Client with its security",
+        details={"address": address, "retryable": False, "outcome": "none"},
+    )
+
+
 def no_service(node: str, address: str) -> UnavailableError:
     """Return the error for a Dask process that gpuvec is not, or not yet, at home in."""
     return UnavailableError(

@@ -14,8 +14,9 @@ from gpuvec.api.external import ExternalCollection
 from gpuvec.api.frame import Frame
 from gpuvec.api.job_host import LocalJobs
 from gpuvec.api.past import READS
-from gpuvec.cluster.at_owner import JOBS, METHODS
+from gpuvec.cluster.at_owner import JOBS, METHODS, SETTINGS
 from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
+from gpuvec.settings import DEFAULTS, config
 from gpuvec.testing.roles import cut_off_owner, owner_of
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(8), "n": gv.Int64()}, primary_key="id")
@@ -191,3 +192,24 @@ def test_a_job_is_waited_for_until_the_next_coordinator_goes_on_with_it(db, role
     later.start()
     assert job.wait(60).count() == 400
     later.join()
+
+
+def test_what_the_client_set_counts_for_its_own_calls_at_the_owner(db, roles):
+    items = db.create_collection("items", SCHEMA)
+    seen = []
+    owner = roles.nodes[owner_of(roles, items).node]
+    figures = owner.maintenance.figures
+    owner.maintenance.figures = lambda name: seen.append(config["store.grace_s"]) or figures(name)
+    server = owner.handle
+
+    def elsewhere(message, deadline_s):
+        """Answer as another process does, where nothing was set."""
+        with config.lent({key: DEFAULTS[key] for key in SETTINGS}):
+            return server(message, deadline_s)
+
+    roles.transport.serve(owner.node, elsewhere)
+    for value in (0.25, 0.5):
+        with gv.config.set(store__grace_s=value):
+            db._engine.maintenance.figures(items._id)
+    db._engine.maintenance.figures(items._id)
+    assert seen == [0.25, 0.5, DEFAULTS["store.grace_s"]]

@@ -143,6 +143,24 @@ def test_an_address_where_nobody_is_says_so(tmp_path):
     assert time.monotonic() - started < 30
 
 
+def test_a_cluster_that_ended_by_itself_is_noticed():
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as made:
+        launch.check(made)
+        made.sync(next(iter(made.workers.values())).close)
+        with pytest.raises(gv.UnavailableError, match=r"GV-758.*no worker"):
+            launch.check(made)
+        made.sync(made.scheduler.close)
+        with pytest.raises(gv.UnavailableError, match=r"GV-758.*scheduler"):
+            launch.check(made)
+
+
+def test_tls_without_certificates_says_where_to_get_them(tmp_path):
+    with pytest.raises(gv.UnavailableError, match=r"GV-757.*no certificates") as caught:
+        gv.connect(tmp_path, cluster="tls://127.0.0.1:8786")
+    assert "DASK_CONFIG" in caught.value.hint
+    assert "gpuvec cluster certs" in caught.value.hint
+
+
 def test_a_scheduler_without_the_coordinator_says_how_to_start_it(tmp_path):
     with (
         LocalCluster(n_workers=0, dashboard_address=None, processes=False, protocol="tcp") as bare,
