@@ -24,6 +24,8 @@ PORT = 8786
 DASHBOARD = ":8787"
 _ENVIRONMENT = "DASK_INTERNAL_INHERIT_CONFIG"  # settings of a process for those that it starts
 _LOOK_S = 10.0
+_WATCH_S = 1.0
+_NEVER = "365 days"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,14 @@ def run_here(start: Start, workers: int | None, tell: Any) -> None:
         tell: called with the cluster once it runs.
 
     Raises:
-        UnavailableError: `GV-755`, it could not be started: the port is taken, for instance.
+        UnavailableError: `GV-755`, it could not be started: the port is taken, for instance;
+            `GV-758`, its scheduler ended, or the last worker did and could not be started again.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with dask.config.set(start.settings()):
+    kept = {"distributed.deploy.lost-worker-timeout": _NEVER}  # nannies are not given up
+    with dask.config.set({**start.settings(), **kept}):
         cluster = launch.local(
             workers,
             host=start.host,
@@ -88,8 +92,10 @@ def run_here(start: Start, workers: int | None, tell: Any) -> None:
             security=Security() if start.tls is not None else None,
         )
         try:
+            dask.config.set({"gpuvec.workers": len(cluster.workers)})
             tell(cluster)
-            ended.wait()
+            while not ended.wait(_WATCH_S):
+                launch.check(cluster)
         finally:
             cluster.close()
 

@@ -63,7 +63,7 @@ class CoordinatorPlugin(SchedulerPlugin):
         )
         self.coordinator.serve(self._service)
         self._service.mount(scheduler)
-        self._watch = observe.watch_scheduler(scheduler, self.coordinator.state)
+        self._watch = observe.watch_scheduler(scheduler, self._state)
         wrap_retirement(scheduler, self._drain)
         wrap_target(scheduler, self.coordinator.wanted_workers)
         await register_on_workers(scheduler, SegmentHost(), NAME)
@@ -71,6 +71,12 @@ class CoordinatorPlugin(SchedulerPlugin):
     def _tell(self, delta: RouteDelta) -> None:
         if not is_closing(self._scheduler):
             push(self._scheduler, TOPIC, {"delta": pickle.dumps(delta, protocol=5)})
+
+    def _state(self) -> dict[str, Any]:
+        coordinator = self.coordinator
+        if coordinator is None:  # it ends
+            return {}
+        return {**coordinator.state(), "workers_wanted": dask.config.get("gpuvec.workers", 0)}
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
         """See `SchedulerPlugin.remove_worker`."""

@@ -307,7 +307,7 @@ def summary(state: State) -> str:
     lacking = sum(len(nodes) < wanted for *_, nodes, wanted in segments)
     collections = sum(len(known.get("collections") or {}) for _, known in databases)
     texts = [
-        _counted(len(state.get("nodes") or {}), "node"),
+        _nodes(state),
         _counted(len(databases), "open database"),
         _counted(collections, "collection"),
         _counted(len(segments), "segment"),
@@ -315,6 +315,12 @@ def summary(state: State) -> str:
     if lacking:
         texts.append(f"{lacking:,} with fewer replicas than wanted")
     return " · ".join(texts)
+
+
+def _nodes(state: State) -> str:
+    """Return how many nodes there are, and of how many, where that is known."""
+    count, wanted = len(state.get("nodes") or {}), state.get("workers_wanted") or 0
+    return f"{count:,} of {wanted:,} nodes" if count < wanted else _counted(count, "node")
 
 
 def _counted(number: int, what: str) -> str:

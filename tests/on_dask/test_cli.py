@@ -6,8 +6,9 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gpuvec as gv
+from gpuvec.cluster import view
 from gpuvec.cluster.certs import make_certificates
 from gpuvec.errors import AlreadyExistsError, NotFoundError
 
@@ -90,6 +92,41 @@ def test_a_database_of_one_process_is_served_by_a_cluster_as_it_is(folder):
         assert [about["name"] for about in database["collections"].values()] == ["items"]
         shown = run("status", re.search(r"http://[\d.:]+", text)[0], cwd=folder)
         assert "2 nodes · 1 open database · 1 collection" in shown
+
+
+def workers_of(process: subprocess.Popen[str]) -> set[psutil.Process]:
+    found = set()
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.add(child)
+    return found
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_again_while_it_starts_comes_back(folder, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1s")
+    here = ("./shop", "--workers", "2", "--port", "0", "--dashboard", "127.0.0.1:0")
+    with running(*here, cwd=folder, says="dashboard http") as (start, text):
+        pages = re.search(r"http://[\d.:]+", text)[0]
+
+        def told():
+            with urllib.request.urlopen(f"{pages}/gpuvec/state") as answer:
+                return view.summary(json.load(answer))
+
+        before = workers_of(start)
+        killed, end = next(iter(before)), time.monotonic() + STARTED_S
+        for _ in range(2):
+            killed.kill()
+            while "1 of 2 nodes" not in told() or not (fresh := workers_of(start) - before):
+                assert time.monotonic() < end, told()
+                time.sleep(0.05)
+            before |= fresh
+            killed = fresh.pop()
+            time.sleep(1.0)  # it has begun, and works not yet
+        while "2 nodes" not in (last := told()) or "of" in last:
+            assert time.monotonic() < end, last
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

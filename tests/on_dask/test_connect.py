@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import dask
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -144,7 +145,10 @@ def test_an_address_where_nobody_is_says_so(tmp_path):
 
 
 def test_a_cluster_that_ended_by_itself_is_noticed():
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as made:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as made,
+    ):
         launch.check(made)
         made.sync(next(iter(made.workers.values())).close)
         with pytest.raises(gv.UnavailableError, match=r"GV-758.*no worker"):
