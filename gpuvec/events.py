@@ -96,6 +96,10 @@ class Events:
         found = [e for e in self._kept.copy() if database is None or e.database in ("", database)]
         return found if limit is None else found[max(0, len(found) - limit) :]
 
+    def clear(self) -> None:
+        """Forget what happened."""
+        self._kept.clear()
+
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with each new event, on the thread that notes it; return what ends it."""
         with self._lock:

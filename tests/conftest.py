@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpuvec import telemetry
 from gpuvec.testing.ceph import ceph_server, missing_programs
 from gpuvec.testing.servers import Server, moto_server, sftp_server
 
@@ -51,6 +52,12 @@ def no_device() -> str:
     except ImportError:
         return "no CuPy: install an extra such as gpu-cu13"
     return "" if cupy.is_available() else "no CUDA device"
+
+
+@pytest.fixture(autouse=True)
+def no_events_of_other_tests() -> None:
+    """Forget what tests before noted in this process."""
+    telemetry.EVENTS.clear()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def db(tmp_path):
 
 @pytest.fixture
 def items(db):
-    items = db.create_collection("items", SCHEMA)
+    items = db.create_collection("counted", SCHEMA)
     items.insert(rows(300))
     return items
 
@@ -68,35 +68,35 @@ def test_searches_reads_and_counts_are_told_apart(items):
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2, 1]
     assert telemetry.QUERY_VECTORS.value() == vectors + 7
     assert telemetry.SEARCH_SECONDS.count() == timed + 1
-    assert gauges("gpuvec_recall_estimate")[("items",)] == 1.0
+    assert gauges("gpuvec_recall_estimate")[("counted",)] == 1.0
 
 
 def test_a_frame_that_fails_is_an_error(items, db):
     before = telemetry.QUERIES.value("read", "error")
     frame = items.filter("id < 10")
-    db.drop_collection("items")
+    db.drop_collection("counted")
     with pytest.raises(gv.NotFoundError, match="GV-608"):
         frame.collect()
     assert telemetry.QUERIES.value("read", "error") == before + 1
 
 
 def test_gauges_follow_rows_from_the_log_into_files(items):
-    assert gauges("gpuvec_growing_bytes")[("items",)] > 0
-    assert gauges("gpuvec_segments")[("items",)] == 0
+    assert gauges("gpuvec_growing_bytes")[("counted",)] > 0
+    assert gauges("gpuvec_segments")[("counted",)] == 0
     flushed = telemetry.FLUSH_SECONDS.count(), telemetry.FLUSH_BYTES.value()
     items.flush()
-    assert gauges("gpuvec_growing_bytes")[("items",)] == 0
-    assert gauges("gpuvec_channel_lag_seconds")[("items",)] == 0
-    assert gauges("gpuvec_segments")[("items",)] == 1
-    size = gauges("gpuvec_segment_bytes")[("items",)]
+    assert gauges("gpuvec_growing_bytes")[("counted",)] == 0
+    assert gauges("gpuvec_channel_lag_seconds")[("counted",)] == 0
+    assert gauges("gpuvec_segments")[("counted",)] == 1
+    size = gauges("gpuvec_segment_bytes")[("counted",)]
     assert telemetry.FLUSH_SECONDS.count() == flushed[0] + 1
     assert telemetry.FLUSH_BYTES.value() == flushed[1] + size
 
 
 def test_a_closed_database_shows_no_gauges(items, db):
-    assert ("items",) in gauges("gpuvec_segments")
+    assert ("counted",) in gauges("gpuvec_segments")
     db.close()
-    assert ("items",) not in gauges("gpuvec_segments")
+    assert ("counted",) not in gauges("gpuvec_segments")
 
 
 def test_compactions_count_what_they_read_and_wrote(items):
@@ -118,7 +118,7 @@ def test_builds_are_timed(items):
 
 def test_events_tell_what_happened_under_present_names(items, db):
     items.flush()
-    db.rename("items", "goods")
+    db.rename("counted", "goods")
     [event] = [event for event in db.events() if event.kind == "flush"]
     assert event.details["collection"] == "goods"
     assert event.details["rows"] == 300

@@ -39,7 +39,7 @@ def test_nodes_count_parts_and_clients_queries(filled):
     parts, vectors = telemetry.PARTS.value("ok"), telemetry.QUERY_VECTORS.value()
     searches = telemetry.QUERIES.value("search", "ok")
     filled.search(VECTORS[:3], k=4).collect()
-    assert telemetry.PARTS.value("ok") >= parts + 2  # segments, and rows of the log
+    assert telemetry.PARTS.value("ok") > parts  # one node may answer for all
     assert telemetry.QUERIES.value("search", "ok") == searches + 1
     assert telemetry.QUERY_VECTORS.value() == vectors + 3
 
