@@ -91,7 +91,7 @@ class ClusterEngine(Engine):
         self._opened = False
         calls = TransportCalls(transport, self._clock)
         self.router = Router(reference.identity, calls, learn=transport.learn)
-        self.owners = OwnerCalls(self.router)
+        self.owners = OwnerCalls(self.router, self._shown_name)
         self.proxy = Proxy(self._send)
         self.collections = _RemoteCollections(self)
         self.maintenance = _OwnersMaintenance(self)
@@ -106,6 +106,12 @@ class ClusterEngine(Engine):
         """See `Engine.spread`."""
         self._check_usable()
         return self.router
+
+    def _shown_name(self, collection_id: str) -> str:
+        """Return a collection's name as far as it is known, without a look at the store."""
+        view = self.names.view
+        name = None if view is None else self.names.root.name_of(collection_id)
+        return name or collection_id
 
     def _send(self, request: WriteRequest) -> WriteReply:
         self._check_usable()

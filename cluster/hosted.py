@@ -41,6 +41,7 @@ Send = Callable[[NodeId, str, Any, float], "Future[Any]"]  # node, incarnation, 
 
 _ORDER_S = 5.0
 _HAND_OVER_S = 60.0  # a Disown flushes first
+_FIND_SHARE = 0.8  # of the time that the caller waits, so that the answer reaches it
 _TEND_S = 1.0
 _CONFIRM_S = 3.0  # how long a look at a bucket's log is good for
 
@@ -148,18 +149,20 @@ class Hosted:
 
         Raises:
             NotFoundError: `GV-608`, there is no such collection.
-            UnavailableError: `GV-610`, nobody could take it in time.
+            UnavailableError: `GV-610`, nobody could take it in time; `GV-759`, there is nobody.
         """
         collection_id = message.collection_id
         if collection_id not in self.engine.ids():
             raise errors.collection_gone(collection_id)
-        until_s = time.monotonic() + deadline_s
+        until_s = time.monotonic() + _FIND_SHARE * deadline_s
         with self._news:
             self._coord.want_owner(collection_id, time.monotonic())
             while (found := self._coord.owner(collection_id)) is None:
                 self._kick()
                 left_s = until_s - time.monotonic()
                 if left_s <= 0 or not self.ruling:
+                    if not self._coord.state()["nodes"]:
+                        raise errors.no_workers()
                     raise errors.no_such_node(f"owner of {collection_id}")
                 self._news.wait(min(left_s, 0.2))
         return found

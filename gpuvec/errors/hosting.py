@@ -46,6 +46,16 @@ def no_scheduler(address: str, cause: str) -> UnavailableError:
     )
 
 
+def no_workers() -> UnavailableError:
+    """Return the error for a cluster in which only the scheduler runs."""
+    return UnavailableError(
+        "GV-759",
+        "the cluster has no workers",
+        hint="start some: gpuvec cluster start --worker tcp://<scheduler>:8786",
+        details={"retryable": True, "outcome": "none"},
+    )
+
+
 def cluster_ended(why: str) -> UnavailableError:
     """Return the error for a cluster of this machine that ended by itself."""
     return UnavailableError(

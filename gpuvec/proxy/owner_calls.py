@@ -30,10 +30,12 @@ class OwnerCalls:
 
     Args:
         router: of the database: its routes, calls and limits are used.
+        name_of: of a collection, for errors.
     """
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, name_of: Callable[[str], str] = str) -> None:
         self._router = router
+        self._name_of = name_of
 
     def write(self, request: WriteRequest, *, deadline_s: float | None = None) -> WriteReply:
         """Return the owner's answer to a write.
@@ -62,6 +64,7 @@ class OwnerCalls:
             message,
             repeats=True,
             request=request.request_id,
+            name_of=self._name_of,
         )
         reply: WriteReply = attempts.run(deadline_s or config["cluster.write_deadline_s"])
         router.note_seen(request.collection_id, reply.version)
@@ -82,7 +85,11 @@ class OwnerCalls:
             UnavailableError: no owner answered. Nothing was done if `outcome` is `none`.
         """
         attempts = _Attempts(
-            self._router.directory, message.collection_id, lambda owner: message, repeats=repeats
+            self._router.directory,
+            message.collection_id,
+            lambda owner: message,
+            repeats=repeats,
+            name_of=self._name_of,
         )
         called: Called = attempts.run(deadline_s or config["cluster.write_deadline_s"])
         return called
@@ -118,6 +125,7 @@ class _Attempts:
     message: Callable[[Owner], Any]
     repeats: bool
     request: str = ""
+    name_of: Callable[[str], str] = str
     open: dict[int, _Attempt] = field(default_factory=dict)
     pings: dict[int, int] = field(default_factory=dict)  # to the number of the attempt
     finding: int = 0  # number of the call to the coordinator
@@ -273,7 +281,7 @@ class _Attempts:
 
     def _unreachable(self, seconds: float) -> Exception:
         return errors.owner_unreachable(
-            self.collection_id,
+            self.name_of(self.collection_id),
             seconds,
             self.cause,
             outcome="unknown" if self.arrived or self.open else "none",

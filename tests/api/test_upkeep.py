@@ -294,6 +294,7 @@ def test_writers_wait_a_little_while_compaction_is_behind(items):
     assert items.stats()["maintenance"]["waits"] == 1
 
 
+@pytest.mark.embedded
 def test_a_compaction_that_fails_is_told_and_tried_again_without_indexes(items, monkeypatch):
     fill(items, flushes=2, each=200)
     items.create_index("id", gv.index.Sorted())

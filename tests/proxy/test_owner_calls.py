@@ -292,3 +292,11 @@ def test_a_method_that_does_harm_twice_is_asked_once():
         owners.calls.call(CALL)
     assert caught.value.details["outcome"] == "unknown"
     assert owners.log.calls == 1
+
+
+def test_an_error_calls_the_collection_as_its_users_do():
+    owners = Owners()
+    owners.error = errors.no_such_node(A)
+    calls = OwnerCalls(owners.router, {"c": "products"}.__getitem__)
+    with pytest.raises(UnavailableError, match='collection "products"'):
+        calls.write(REQUEST)
