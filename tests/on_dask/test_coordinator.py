@@ -7,7 +7,7 @@ import time
 import pytest
 
 import gpuvec as gv
-from gpuvec import errors
+from gpuvec import errors, telemetry
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.coordinator import Coordinator
 from gpuvec.cluster.fuse import Fuse
@@ -221,3 +221,10 @@ def test_work_on_threads_ends_the_coordinator_unless_a_store_failed(caplog):
     assert ended == [1]
     fuse.shutdown()
     assert "planted" in caplog.text
+
+
+def test_a_node_that_joins_is_an_event(ask):
+    for incarnation in ("1", "1", "2"):  # said twice it is one start
+        ask(hello("fresh", incarnation=incarnation))
+    joined = [e.details["peer"] for e in telemetry.EVENTS.newest() if e.kind == "node_joined"]
+    assert joined == ["fresh", "fresh"]
