@@ -122,6 +122,8 @@ class Service:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
+    # What led to it stays here: with Dask it would travel too, and need not pickle.
+    error.__cause__ = error.__context__ = error.__traceback__ = None
     try:
         return {"ok": False, **pack(error)}
     except Exception:  # it holds what does not pickle

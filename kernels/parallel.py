@@ -4,6 +4,7 @@ The bodies release the GIL and never start threads themselves, so one pool serve
 core is asked for twice. The calling thread works too.
 """
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,11 +17,19 @@ R = TypeVar("R")
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
+_helpers: list[int] = []  # the system's names of the pool's threads
+_caller_core = -1  # the helpers may run on all cores but this one
+_FEW_CORES = 16  # with more there is nearly always an idle one nearby
 
 
 def core_count() -> int:
     """Return the cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_cores()) or os.cpu_count() or 1
+
+
+def _cores() -> set[int]:
+    """Return those of the main thread, whoever asks; none where the system does not tell."""
+    return os.sched_getaffinity(os.getpid()) if hasattr(os, "sched_getaffinity") else set()
 
 
 def thread_count(threads: int) -> int:
@@ -56,7 +65,9 @@ def run_parallel(work: Callable[[T], R], items: Sequence[T], threads: int = 0) -
                 return
             results[place] = work(items[place])
 
-    helpers = [_shared_pool().submit(drain) for _ in range(wanted - 1)]
+    pool = _shared_pool()
+    _leave_core()
+    helpers = [pool.submit(drain) for _ in range(wanted - 1)]
     try:
         drain()
     finally:
@@ -72,14 +83,55 @@ def _shared_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(1, core_count() - 1), thread_name_prefix="gpuvec-kernel")
+            _pool = ThreadPoolExecutor(
+                max(1, core_count() - 1),
+                thread_name_prefix="gpuvec-kernel",
+                initializer=lambda: _helpers.append(threading.get_native_id()),
+            )
         return _pool
+
+
+def _leave_core() -> None:
+    """Let helpers run on every core but the caller's.
+
+    Linux likes to wake a thread on the core of the one that wakes it, which here goes on working:
+    the helper would wait there for milliseconds while other cores are idle.
+    """
+    global _caller_core
+    if _core_now is None:
+        return
+    core = _core_now()
+    if core == _caller_core or not 1 < core_count() <= _FEW_CORES:
+        return
+    others = _cores() - {core}
+    try:
+        for helper in _helpers:
+            os.sched_setaffinity(helper, others)
+    except OSError:  # a helper has ended, or cores were taken away: only a hint is lost
+        return
+    if len(_helpers) == core_count() - 1:
+        _caller_core = core
+
+
+def _find_core_now() -> Callable[[], int] | None:
+    """Return what tells the core that a thread runs on, None where there is no such thing."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    try:
+        found: Callable[[], int] = ctypes.PyDLL(None).sched_getcpu
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+_core_now = _find_core_now()
 
 
 def _forget_pool() -> None:
     """A forked child has none of its parent's threads."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _pool, _lock, _caller_core
+    _pool, _lock, _caller_core = None, threading.Lock(), -1
+    _helpers.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -44,11 +44,12 @@ def read_filter(text: str) -> Expr:
         tree = _parser().parse(text)
         return _TreeBuilder(text).transform(tree)
     except UnexpectedInput as error:
-        raise _syntax_error(text, error) from None
+        problem: Exception = _syntax_error(text, error)
     except VisitError as error:
-        raise error.orig_exc from None
+        problem = error.orig_exc
     except RecursionError:
-        raise errors.filter_too_deep() from None
+        problem = errors.filter_too_deep()
+    raise problem  # out here it holds no parser, which does not pickle
 
 
 @cache

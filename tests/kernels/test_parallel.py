@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -76,3 +77,20 @@ def test_calls_may_be_nested():
         return sum(run_parallel(lambda x: x * item, range(50), threads=4))
 
     assert run_parallel(outer, range(20), threads=8) == [1225 * item for item in range(20)]
+
+
+def test_helpers_leave_the_callers_core_and_still_count_all_cores():
+    cores = core_count()
+    seen = set()
+
+    def work(_):
+        time.sleep(0.01)
+        seen.add((core_count(), len(os.sched_getaffinity(0)), threading.current_thread().name))
+
+    for _ in range(3):
+        run_parallel(work, range(4))
+    assert {count for count, _, _ in seen} == {cores}
+    helpers = {left for _, left, name in seen if name.startswith("gpuvec-kernel")}
+    assert helpers <= {max(1, cores - 1), cores}
+    if 1 < cores <= 16:
+        assert max(1, cores - 1) in helpers

@@ -67,6 +67,19 @@ def test_errors_arrive_with_code_hint_and_details(there, calls):
     assert caught.value.details["wanted"] == 3
 
 
+def test_an_error_arrives_as_it_is_whatever_led_to_it(there, calls):
+    import dask.multiprocessing  # lets pickles of errors take along what led to them
+
+    assert dask.multiprocessing
+
+    def fail(*_):
+        raise errors.wrong_dimension("v", wanted=3, got=4) from KeyError(threading.Lock())
+
+    there.service.serve({ReadPart: fail})
+    with pytest.raises(errors.SchemaError, match="GV-113"):
+        calls.call(NODE, ask(4), deadline_s=5)
+
+
 def test_an_error_that_does_not_pickle_is_told_by_its_text(there, calls, caplog):
     class OddError(Exception):
         pass
