@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import COORDINATOR, KEEP_S, OpenDatabase, Ping, RouteDelta
 
 _HELLO_S = 5.0
+_START_S = 15.0  # that a scheduler may take to answer at all
 _RECONNECT_S = 24 * 3600  # pushes come again when the scheduler does; calls need no `Client`
 _KEEP_DEADLINE_S = 10.0
 
@@ -75,12 +77,18 @@ class Link:
         return str(self.client.dashboard_link or "")
 
     def _greet(self) -> None:
-        try:
-            self.transport.call(COORDINATOR, Ping(), deadline_s=_HELLO_S)
-        except errors.GpuvecError as error:
-            if error.code == "GV-750":
-                raise errors.no_coordinator(self.address) from None
-            raise errors.no_scheduler(self.address, error.message) from error
+        """Wait for a scheduler that is being started."""
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                self.transport.call(COORDINATOR, Ping(), deadline_s=_HELLO_S)
+                return  # noqa: TRY300
+            except errors.GpuvecError as error:
+                if error.code == "GV-750":
+                    raise errors.no_coordinator(self.address) from None
+                if time.monotonic() > until:
+                    raise errors.no_scheduler(self.address, error.message) from error
+            time.sleep(0.2)
 
     # Open databases
 
