@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvec import errors
 from gpuvec.api.collection import Collection
-from gpuvec.api.external import ExternalCollection, ExternalSource
+from gpuvec.api.database import open_collection
 from gpuvec.api.job import Job, Status
-from gpuvec.api.source import CollectionSource
 from gpuvec.api.tuning import Tuning
 from gpuvec.cluster.warned import gathered
 from gpuvec.cluster_messages import Called, CallOwner
@@ -149,13 +148,6 @@ class AtOwner:
 
     def _figures(self, collection: Collection) -> dict[str, float]:
         return self._engine.maintenance.figures(collection._id)
-
-
-def open_collection(engine: Any, collection_id: str, session: Session) -> Collection:
-    """Return a collection of an engine, as its users have it."""
-    if engine.state(collection_id).external is None:
-        return Collection(CollectionSource(engine, collection_id), session)
-    return ExternalCollection(ExternalSource(engine, collection_id), session)
 
 
 def _plain(value: Any) -> Any:

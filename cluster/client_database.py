@@ -4,17 +4,15 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuvec import errors
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
 from gpuvec.api.external import ExternalSource
+from gpuvec.api.opening import checked_limit, session_beside
 from gpuvec.api.source import CollectionSource
 from gpuvec.cluster.client_engine import ClusterEngine, Reach
 from gpuvec.cluster.forwarding import ClusterCollection, ClusterExternalCollection
 from gpuvec.cluster.opening import open_client, reference
-from gpuvec.device.detect import resolve_device
-from gpuvec.query.session import Session, new_session, share_memory
-from gpuvec.settings import parse_memory
+from gpuvec.query.session import Session
 
 
 class ClusterDatabase(Database):
@@ -99,23 +97,5 @@ def open_database(
     except BaseException:
         on_close()
         raise
-    session = new_session(limit, device=device)
-    if engine.files is not None:
-        session = share_memory(session, engine.files.resident)
+    session = session_beside(engine, limit, device)
     return ClusterDatabase(engine, session, os.fspath(path), on_close)
-
-
-def checked_limit(device: str, memory_limit: int | str | None) -> float | None:
-    """Return a memory limit as a number, before anything is opened.
-
-    Raises:
-        QueryError: `GV-702`, a memory limit that is none.
-        GpuvecError: a device that is not there, or none.
-    """
-    resolve_device(device)
-    try:
-        return parse_memory(memory_limit)
-    except ValueError as error:
-        raise errors.bad_setting(
-            "memory_limit", memory_limit, str(error), where="connect"
-        ) from None

@@ -82,13 +82,14 @@ class Link:
         while True:
             try:
                 self.transport.call(COORDINATOR, Ping(), deadline_s=_HELLO_S)
-                return  # noqa: TRY300
             except errors.GpuvecError as error:
                 if error.code == "GV-750":
                     raise errors.no_coordinator(self.address) from None
                 if time.monotonic() > until:
                     raise errors.no_scheduler(self.address, error.message) from error
-            time.sleep(0.2)
+                time.sleep(0.2)
+            else:
+                return
 
     # Open databases
 

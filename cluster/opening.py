@@ -5,17 +5,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.api.opening import add_caches, engine_sizes, store_at
 from gpuvec.cluster.client_engine import ClusterEngine, Reach
 from gpuvec.cluster.coordinator_engine import CoordinatorEngine
 from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster_messages import DatabaseRef
 from gpuvec.settings import config
-from gpuvec.storage.disk_cache import disk_cache
 from gpuvec.storage.memory import MemoryStore
-from gpuvec.storage.network import NetworkStore
-from gpuvec.storage.open import Store, open_store
+from gpuvec.storage.open import Store
 from gpuvec.storage.outside import kind_of_place
-from gpuvec.storage.remote_files import RemoteFiles
 from gpuvec.types import NodeId
 
 
@@ -36,10 +34,8 @@ def reference(
         UnsupportedError: `GV-740`, a store in the memory of this process; see also `open_store`.
     """
     text = os.fspath(path)
-    if not text.strip():
-        raise errors.empty_path()
     chosen = config["durability"] if durability is None else durability
-    store = open_store(text, storage_options, durability=chosen)
+    store = store_at(path, storage_options, chosen)
     try:
         if isinstance(store, MemoryStore):
             raise errors.not_shared(text)
@@ -54,14 +50,18 @@ def reference(
 
 def open_coordinator(ref: DatabaseRef, *, disown: Callable[[str], None]) -> CoordinatorEngine:
     """Return the coordinator's engine, which does not rule yet; see `CoordinatorEngine.rule`."""
-    engine = CoordinatorEngine(_store(ref), ref.url, disown=disown, **_wiring(ref))
+    engine = CoordinatorEngine(
+        _store(ref), ref.url, disown=disown, durability=ref.durability, **engine_sizes()
+    )
     engine.storage_options = ref.storage_options
     return engine
 
 
 def open_node(ref: DatabaseRef, *, node: NodeId) -> NodeEngine:
     """Return a node's engine, which owns nothing yet."""
-    engine = NodeEngine(_store(ref), ref.url, node=node, **_wiring(ref))
+    engine = NodeEngine(
+        _store(ref), ref.url, node=node, durability=ref.durability, **engine_sizes()
+    )
     engine.storage_options = ref.storage_options
     return engine
 
@@ -73,9 +73,7 @@ def open_client(ref: DatabaseRef, *, transport: Reach) -> ClusterEngine:
         UnavailableError: no coordinator answers.
         GpuvecError: why the coordinator cannot hold the database.
     """
-    wiring = _wiring(ref)
-    del wiring["durability"]
-    engine = ClusterEngine(_store(ref), ref, transport=transport, **wiring)
+    engine = ClusterEngine(_store(ref), ref, transport=transport, **engine_sizes())
     try:
         engine.open()
     except BaseException:
@@ -85,16 +83,6 @@ def open_client(ref: DatabaseRef, *, transport: Reach) -> ClusterEngine:
 
 
 def _store(ref: DatabaseRef) -> Store:
-    store = open_store(ref.url, ref.storage_options, durability=ref.durability)
-    if isinstance(store, NetworkStore):
-        store.files = RemoteFiles(store, disk_cache())
+    store = store_at(ref.url, ref.storage_options, ref.durability)
+    add_caches(store)
     return store
-
-
-def _wiring(ref: DatabaseRef) -> dict[str, Any]:
-    return {
-        "durability": ref.durability,
-        "flush_bytes": int(config["flush.size_bytes"]),
-        "age_s": float(config["flush.age_s"]),
-        "segment_bytes": int(config["compact.size_bytes"]),
-    }

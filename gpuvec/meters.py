@@ -6,6 +6,7 @@ Nothing here knows Prometheus: `gpuvec.exposition` turns readings into its text.
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Reading:
     counts: tuple[int, ...] = ()
 
 
-class _Meter:
+class _Meter(ABC):
     """A name, what it means, and the names of its labels."""
 
     kind: Kind
@@ -53,9 +54,9 @@ class _Meter:
         """Take a fresh lock: a forked child's may be held by a thread that it does not have."""
         self._lock = threading.Lock()
 
+    @abstractmethod
     def read(self) -> list[Reading]:
         """Return its values."""
-        raise NotImplementedError
 
 
 class Counter(_Meter):

@@ -86,9 +86,15 @@ def _shared_pool() -> ThreadPoolExecutor:
             _pool = ThreadPoolExecutor(
                 max(1, core_count() - 1),
                 thread_name_prefix="gpuvec-kernel",
-                initializer=lambda: _helpers.append(threading.get_native_id()),
+                initializer=_begin_helper,
             )
         return _pool
+
+
+def _begin_helper() -> None:
+    global _caller_core
+    _helpers.append(threading.get_native_id())
+    _caller_core = -1  # the next call tells this one too
 
 
 def _leave_core() -> None:
@@ -104,13 +110,12 @@ def _leave_core() -> None:
     if core == _caller_core or not 1 < core_count() <= _FEW_CORES:
         return
     others = _cores() - {core}
+    _caller_core = core
     try:
         for helper in _helpers:
             os.sched_setaffinity(helper, others)
     except OSError:  # a helper has ended, or cores were taken away: only a hint is lost
-        return
-    if len(_helpers) == core_count() - 1:
-        _caller_core = core
+        _caller_core = -1
 
 
 def _find_core_now() -> Callable[[], int] | None:

@@ -13,6 +13,7 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.display import SHOWN_ROWS, database_html
 from gpuvec.api.engine import Engine
 from gpuvec.api.inputs import readable_twice
+from gpuvec.api.opening import add_caches, checked_limit, engine_sizes, session_beside, store_at
 from gpuvec.api.source import CollectionSource
 from gpuvec.events import Event
 from gpuvec.node.shards import check_channel_count
@@ -38,41 +39,23 @@ def connect(
     durability: str | None = None,
 ) -> "Database":
     """Open a database in this process; see `gpuvec.connect`."""
-    from gpuvec.device.detect import resolve_device
-    from gpuvec.query.session import new_session, share_memory
-    from gpuvec.settings import config, parse_memory
+    from gpuvec.settings import config
 
-    resolve_device(device)  # before anything is opened
-    try:
-        limit = parse_memory(memory_limit)
-    except ValueError as error:
-        raise errors.bad_setting(
-            "memory_limit", memory_limit, str(error), where="connect"
-        ) from None
+    limit = checked_limit(device, memory_limit)
     chosen = config["durability"] if durability is None else durability
     key, engine = _engine(path, storage_options, chosen)
-    session = new_session(limit, device=device)
     if limit is not None:
         engine.builds.memory_limit = limit
-    if engine.files is not None:
-        session = share_memory(session, engine.files.resident)
-    return Database(key, engine, session)
+    return Database(key, engine, session_beside(engine, limit, device))
 
 
 def _engine(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, durability: str
 ) -> tuple[str, Engine]:
-    from gpuvec.settings import config
-    from gpuvec.storage.disk_cache import disk_cache
     from gpuvec.storage.local import LocalStore
-    from gpuvec.storage.network import NetworkStore
-    from gpuvec.storage.open import open_store
-    from gpuvec.storage.remote_files import RemoteFiles
 
     text = os.fspath(path)
-    if not text.strip():
-        raise errors.empty_path()
-    store = open_store(text, storage_options, durability=durability)
+    store = store_at(path, storage_options, durability)
     key = store.identity
     with _engines_lock:
         known = _engines.get(key)
@@ -83,16 +66,8 @@ def _engine(
             return key, known[0]
         if known is not None:
             known[0].close()  # its directory was moved or removed
-        if isinstance(store, NetworkStore):
-            store.files = RemoteFiles(store, disk_cache())
-        engine = Engine(
-            store,
-            text,
-            durability=durability,
-            flush_bytes=int(config["flush.size_bytes"]),
-            age_s=float(config["flush.age_s"]),
-            segment_bytes=int(config["compact.size_bytes"]),
-        )
+        add_caches(store)
+        engine = Engine(store, text, durability=durability, **engine_sizes())
         engine.storage_options = storage_options
         _engines[key] = (engine, [1])
         return key, engine
@@ -359,12 +334,17 @@ class Database:
         return database_html(self.path, states, len(names), nodes, self.dashboard)
 
     def _collection(self, collection_id: str) -> Collection:
-        if self._engine.state(collection_id).external is None:
-            return Collection(CollectionSource(self._engine, collection_id), self._session)
-        from gpuvec.api.external import ExternalCollection, ExternalSource
-
-        return ExternalCollection(ExternalSource(self._engine, collection_id), self._session)
+        return open_collection(self._engine, collection_id, self._session)
 
     def _check_open(self) -> None:
         if self._closed:
             raise errors.database_closed(self.path)
+
+
+def open_collection(engine: Engine, collection_id: str, session: Any) -> Collection:
+    """Return a collection of an engine, as its users have it."""
+    if engine.state(collection_id).external is None:
+        return Collection(CollectionSource(engine, collection_id), session)
+    from gpuvec.api.external import ExternalCollection, ExternalSource
+
+    return ExternalCollection(ExternalSource(engine, collection_id), session)

@@ -1,6 +1,7 @@
 """How an engine reads: collections at one version, their manifests, names."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -20,7 +21,7 @@ from gpuvec.storage.open import Store
 from gpuvec.types import Timestamp
 
 
-class Reading:
+class Reading(ABC):
     """The part of `Engine` that reads."""
 
     names: Names
@@ -31,13 +32,13 @@ class Reading:
     _writer: Writership
     _lock: threading.RLock
 
+    @abstractmethod
     def _check_usable(self) -> None:
         """Raise where nothing can be read any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def now_ms(self) -> int:
         """Return the time."""
-        raise NotImplementedError
 
     def snapshot(self, collection_id: str) -> Snapshot:
         """Return a collection at its newest version."""

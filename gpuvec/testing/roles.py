@@ -14,7 +14,8 @@ import gpuvec.connecting
 from gpuvec import errors, telemetry
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
-from gpuvec.cluster.client_database import checked_limit, open_database
+from gpuvec.api.opening import checked_limit
+from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.node_engine import NodeEngine, report_of
 from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
