@@ -28,6 +28,9 @@ class BitSet:
     words: Array
     num_rows: int
 
+    def __len__(self) -> int:
+        return self.num_rows
+
 
 def pack(mask: Array) -> BitSet:
     """Make a bit set of a (rows,) bool mask, on the device of the mask."""

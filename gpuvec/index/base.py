@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.index.keep import Keep
 from gpuvec.index.spec import IndexSpec
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
 from gpuvec.storage.object_store import Buffer
@@ -71,7 +72,7 @@ class VectorIndex(Protocol):
         queries: Queries,
         k: int,
         *,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         bound: Array | None = None,
         threads: int = 0,
@@ -82,7 +83,7 @@ class VectorIndex(Protocol):
         Args:
             queries: as wide as the rows; dense ones float32, binary ones packed uint8.
             k: at least 1; more than there are rows is allowed.
-            keep: (rows,) bool, True = may be found; None: every row.
+            keep: (rows,) bool, True = may be found, or a bit set (`index.keep`); None: every row.
             tie_rank: (rows,) int64, order of rows at equal distance; None: row order.
             bound: (queries,) float32; rows farther than a query's bound are not wanted.
             threads: of the host; 0: all cores this process may use.
@@ -103,7 +104,7 @@ class VectorIndex(Protocol):
         low: Array | float | None,
         high: Array | float,
         *,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         threads: int = 0,
         memory_limit: int | None = None,

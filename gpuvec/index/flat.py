@@ -2,15 +2,18 @@
 
 import threading
 import time
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from gpuvec.device.arrays import array_namespace, is_device_array, to_host
+from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.errors import metric_needs, wrong_length
 from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
 from gpuvec.index.flat_scans import BitScan, DenseScan, Request, RowScan, SparseScan
+from gpuvec.index.keep import Keep, as_bits, as_mask
+from gpuvec.kernels.bitset import BitSet, both, count
 from gpuvec.kernels.pairwise import check_pair, is_binary
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.kernels.sparse_scan import check_sparse
@@ -65,7 +68,7 @@ class FlatIndex:
         queries: Queries,
         k: int,
         *,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         bound: Array | None = None,
         threads: int = 0,
@@ -88,7 +91,7 @@ class FlatIndex:
         low: Array | float | None,
         high: Array | float,
         *,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         threads: int = 0,
         memory_limit: int | None = None,
@@ -105,7 +108,7 @@ class FlatIndex:
     def _request(
         self,
         queries: Queries,
-        keep: RowMask | None,
+        keep: Keep | None,
         tie_rank: Array | None,
         threads: int,
         memory_limit: int | None,
@@ -113,17 +116,35 @@ class FlatIndex:
         """Check what was asked, and put both masks into one."""
         self._check(queries)
         check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank)
-        mask = None if keep is None else to_host(keep).astype(bool, copy=False)
-        if self._valid is not None:
-            mask = self._valid if mask is None else mask & self._valid
+        mask, bits, passing = None, None, self.num_rows
+        if is_device_array(self.vectors):
+            bits = self._in_both(keep)
+            passing = passing if bits is None else count(bits)
+        else:
+            mask = as_mask(keep)
+            if self._valid is not None:
+                mask = self._valid if mask is None else mask & self._valid
+            passing = passing if mask is None else int(np.count_nonzero(mask))
         return Request(
             queries=queries,
             keep=mask,
-            count=self.num_rows if mask is None else int(np.count_nonzero(mask)),
+            count=passing,
             tie_rank=None if tie_rank is None else tie_rank.astype(np.int64, copy=False),
             threads=threads,
             memory_limit=scratch_limit(memory_limit),
+            bits=bits,
         )
+
+    def _in_both(self, keep: Keep | None) -> BitSet | None:
+        """Return the kept rows that have a vector, on the device; None: all rows."""
+        kept, valid = as_bits(keep), self._valid_bits
+        if kept is None or valid is None:
+            return valid if kept is None else kept
+        return both(kept, valid)
+
+    @cached_property
+    def _valid_bits(self) -> BitSet | None:
+        return as_bits(self._valid)
 
     def _check(self, queries: Queries) -> None:
         if isinstance(self.vectors, SparseVectors) != isinstance(queries, SparseVectors):

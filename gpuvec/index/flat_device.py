@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpuvec.device.arrays import array_namespace, to_device
+from gpuvec.device.arrays import array_namespace
 from gpuvec.device.memory import device_memory, tiles
 from gpuvec.index.base import Neighbors, RangeNeighbors
 from gpuvec.index.flat_scans import Found, Request, join_ranges
@@ -46,8 +46,7 @@ class DeviceScan:
 
     def _places(self, request: Request) -> Array | None:
         """Return the rows that may be found, on the device; None: all."""
-        listed = request.listed()
-        return None if listed is None else to_device(listed)
+        return request.listed()
 
     def _row_tiles(self, request: Request, num_queries: int) -> list[tuple[int, int]]:
         rows = self._rows

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuvec.device.arrays import array_namespace
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors
+from gpuvec.kernels.bitset import BitSet, unpack
 from gpuvec.kernels.exact_scan import bit_scan_range, bit_scan_topk
 from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
 from gpuvec.kernels.sparse_scan import (
@@ -38,11 +38,12 @@ class Request:
 
     Attributes:
         queries: (m, width), or sparse.
-        keep: (n,) bool on the host, masks of caller and index together; None: every row.
+        keep: (n,) bool, masks of caller and index together; None: every row, or see `bits`.
         count: rows that may be found.
         tie_rank: (n,) int64 or None.
         threads: 0: all cores.
         memory_limit: bytes for temporary data.
+        bits: of a scan in device memory, what `keep` is elsewhere.
     """
 
     queries: Queries
@@ -51,9 +52,13 @@ class Request:
     tie_rank: Array | None
     threads: int
     memory_limit: int
+    bits: BitSet | None = None
 
-    def listed(self) -> NDArray[np.int64] | None:
-        """Return the rows that may be found, rising; None: all."""
+    def listed(self) -> Array | None:
+        """Return the rows that may be found, rising, (count,) int64 beside the rows; None: all."""
+        if self.bits is not None:
+            mask = unpack(self.bits)
+            return array_namespace(mask).flatnonzero(mask)
         return None if self.keep is None else np.flatnonzero(self.keep)
 
 

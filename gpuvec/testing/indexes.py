@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import to_host
 from gpuvec.errors import QueryError
 from gpuvec.index.base import Neighbors, VectorIndex
+from gpuvec.kernels import bitset
 from gpuvec.kernels.pairwise import is_binary, pairwise_distances
 from gpuvec.testing.kernels import CASES, made_up, put
 from gpuvec.types import Metric
@@ -217,6 +218,19 @@ class ExactIndexTests(VectorIndexTests):
         queries, rows = self.case()
         found = build(put(xp, rows), self.metric).range_search(put(xp, queries), None, np.inf)
         np.testing.assert_array_equal(to_host(found.counts), [len(rows)] * 5)
+
+    def test_a_bit_set_keeps_what_its_mask_keeps(self, xp: Any, build: Any) -> None:
+        queries, rows = self.case()
+        valid, keep = (np.arange(len(rows)) % step != 0 for step in (2, 3))
+        index = build(put(xp, rows), self.metric, valid)
+        bits = bitset.pack(put(xp, keep))
+        for one, other in (
+            (index.search(put(xp, queries), K, keep=given).to_host() for given in (keep, bits)),
+            (index.range_search(put(xp, queries), None, 1e9, keep=given).to_host()
+             for given in (keep, bits)),
+        ):  # fmt: skip
+            np.testing.assert_array_equal(one.rows, other.rows)
+            np.testing.assert_array_equal(one.distances, other.distances)
 
     def test_one_query_and_a_batch_get_the_same_answer(self, xp: Any, build: Any) -> None:
         rng = np.random.default_rng(7)
