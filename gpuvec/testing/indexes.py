@@ -225,12 +225,11 @@ class ExactIndexTests(VectorIndexTests):
         index = build(put(xp, rows), self.metric, valid)
         bits = bitset.pack(put(xp, keep))
         for one, other in (
-            (index.search(put(xp, queries), K, keep=given).to_host() for given in (keep, bits)),
-            (index.range_search(put(xp, queries), None, 1e9, keep=given).to_host()
-             for given in (keep, bits)),
-        ):  # fmt: skip
-            np.testing.assert_array_equal(one.rows, other.rows)
-            np.testing.assert_array_equal(one.distances, other.distances)
+            (index.search(put(xp, queries), K, keep=given) for given in (keep, bits)),
+            (index.range_search(put(xp, queries), None, 1e9, keep=given) for given in (keep, bits)),
+        ):
+            np.testing.assert_array_equal(to_host(one.rows), to_host(other.rows))
+            np.testing.assert_array_equal(to_host(one.distances), to_host(other.distances))
 
     def test_one_query_and_a_batch_get_the_same_answer(self, xp: Any, build: Any) -> None:
         rng = np.random.default_rng(7)
