@@ -6,8 +6,10 @@ asks for the form that it needs; whatever has to cross the bus crosses it packed
 
 from typing import TypeAlias
 
+import numpy as np
+
 from gpuvec.device.arrays import to_device, to_host
-from gpuvec.kernels.bitset import BitSet, pack, unpack
+from gpuvec.kernels.bitset import BitSet, count, pack, unpack
 from gpuvec.types import RowMask
 
 Keep: TypeAlias = RowMask | BitSet  # True, or a set bit: the row may be found
@@ -32,3 +34,8 @@ def as_mask(keep: Keep | None) -> RowMask | None:
     if isinstance(keep, BitSet):
         return unpack(BitSet(to_host(keep.words), keep.num_rows))  # type: ignore[no-any-return]
     return to_host(keep).astype(bool, copy=False)  # type: ignore[no-any-return]
+
+
+def passing_rows(keep: Keep) -> int:
+    """Return how many rows may be found."""
+    return count(keep) if isinstance(keep, BitSet) else int(np.count_nonzero(keep))

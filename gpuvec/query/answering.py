@@ -17,11 +17,12 @@ from gpuvec.query.fragment import Given, has_filters, unpack, unpack_search, wit
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Part
 from gpuvec.query.reduce import IntArray
+from gpuvec.query.row_set import RowSet
 from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
 from gpuvec.query.target import make_targets
 from gpuvec.segment.view import SegmentView, Snapshot
-from gpuvec.types import RowMask, SegmentId
+from gpuvec.types import SegmentId
 
 
 class UnknownSegmentError(LookupError):
@@ -66,13 +67,13 @@ def answer(question: Any, asked: Asked) -> q.Answer:
 class _Passing:
     """Which rows of a segment pass the filters of a fragment; None: all, if there are any."""
 
-    keep: RowMask | None
+    rows: RowSet | None
     count: int
     pruned: bool
 
 
 def _passing_bytes(passing: _Passing) -> int:
-    return 0 if passing.keep is None else passing.keep.nbytes
+    return 0 if passing.rows is None else passing.rows.nbytes
 
 
 class _Rows:
@@ -120,7 +121,7 @@ class _Rows:
             self.metrics.segments_pruned += passing.pruned
             if passing.count:
                 assert part.origin is not None
-                found[_view(part).segment_id] = part.origin.part(passing.keep)
+                found[_view(part).segment_id] = part.origin.part(passing.rows)
         return found
 
     def _passing(self, view: SegmentView) -> _Passing:
@@ -132,7 +133,7 @@ class _Rows:
             if not parts or not parts[0].num_rows:
                 return _Passing(None, 0, run.metrics.segments_pruned > 0)
             assert parts[0].origin is not None
-            return _Passing(parts[0].origin.keep, parts[0].num_rows, False)
+            return _Passing(parts[0].origin.rows, parts[0].num_rows, False)
 
         key = (view.segment_id, view.generation, "passing", self._fragment.key)
         found: _Passing = self.session.cache.get((*key, *self.asked.version), make, _passing_bytes)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gpuvec.index.keep import Keep, as_mask
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.query.part import concat_parts
 from gpuvec.query.reduce import IntArray
 from gpuvec.query.target import Target
 from gpuvec.rows import DenseVectors
-from gpuvec.types import RowMask
 
 SMALL_ROWS = 8192
 FEWEST = 4  # segments that are worth joining
@@ -31,11 +31,11 @@ class Bundle:
     numbers: Sequence[int]
     offsets: IntArray
 
-    def mask(self, masks: Sequence[RowMask | None]) -> RowMask | None:
+    def mask(self, masks: Sequence[Keep | None]) -> Keep | None:
         """Return the rows of `target` that the masks of all targets keep."""
         if len(self.numbers) == 1:
             return masks[self.numbers[0]]
-        own = [masks[number] for number in self.numbers]
+        own = [as_mask(masks[number]) for number in self.numbers]
         if all(mask is None for mask in own):
             return None
         sizes = np.diff(self.offsets)
@@ -94,7 +94,7 @@ def _join(targets: Sequence[Target], numbers: Sequence[int]) -> Bundle | None:
         return None
     base = concat_parts([target.base for target in own])
     whole = replace(
-        first, base=base, keep=None, count=sum(target.count for target in own),
+        first, base=base, rows=None, count=sum(target.count for target in own),
         cache_key=key, copied_bytes=size,
     )  # fmt: skip
     offsets = np.cumsum([0, *(target.base.num_rows for target in own)])

@@ -13,6 +13,7 @@ from gpuvec.index.scalar import ScalarIndex
 from gpuvec.kernels.pairwise import paired_distances
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.part import Column, Origin, Part
+from gpuvec.query.row_set import Name, RowSet, condition_name, name_of
 from gpuvec.query.steps import Step, find, narrow, plan
 from gpuvec.segment.view import SegmentIndex, SegmentView
 from gpuvec.types import Metric, RowMask
@@ -44,7 +45,15 @@ def keep_part(bound: Bound, part: Part, cache: DerivedCache | None = None) -> Pa
     if origin is None:
         return part.keep(_mask(bound, part))
     found = _origin_mask(bound, origin, cache)
-    return origin.part(found if origin.keep is None else found & origin.keep)
+    whole = found if origin.keep is None else found & origin.keep
+    return origin.part(RowSet(whole, _name(bound, origin)))
+
+
+def _name(bound: Bound, origin: Origin) -> Name | None:
+    """Return what names the rows of a segment's part for which a condition is true."""
+    before = name_of(origin.view) if origin.rows is None else origin.rows.name
+    condition = condition_name(bound) if origin.computed.isdisjoint(bound.columns) else None
+    return None if before is None or condition is None else (*before, condition)
 
 
 def indexed_fields(bound: Bound, part: Part, cache: DerivedCache) -> Mapping[str, str]:
@@ -70,7 +79,7 @@ def _origin_mask(bound: Bound, origin: Origin, cache: DerivedCache | None) -> Ro
                 return among
             if narrow(part.weight, len(own.columns) + len(own.distances), rows, count):
                 found = np.zeros(rows, bool)
-                found[among] = _mask(own, origin.part(among), null=null)
+                found[among] = _mask(own, origin.part(RowSet(among)), null=null)
                 return found
         return _mask(own, origin.base, null=null)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gpuvec.query.row_set import RowSet, name_of
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
 from gpuvec.segment.view import FieldStatistics, SegmentView
@@ -89,7 +90,8 @@ class Part:
         """Return the rows whose bit is set; `mask` counts the rows of this part."""
         if self.origin is None:
             return self.take(np.flatnonzero(mask))
-        return self.origin.part(mask if self.origin.keep is None else self.origin.scatter(mask))
+        whole = mask if self.origin.rows is None else self.origin.scatter(mask)
+        return self.origin.part(RowSet(whole))
 
     def derive(self, names: Iterable[str], make: Callable[["Part", str], Column]) -> "Part":
         """Return the same rows with columns that `make(part, name)` computes when asked for."""
@@ -125,7 +127,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """The segment behind a part: `base` holds all its rows, `keep` those in the part (None: all).
+    """The segment behind a part: `base` holds all its rows, `rows` those in the part (None: all).
 
     Attributes:
         start: rows of the source before this segment.
@@ -134,7 +136,7 @@ class Origin:
 
     view: SegmentView
     base: Part
-    keep: RowMask | None
+    rows: RowSet | None
     start: int = 0
     computed: frozenset[str] = frozenset()
 
@@ -142,18 +144,23 @@ class Origin:
         """Return what is known of a column without reading it."""
         return None if name in self.computed else self.view.statistics(name)
 
-    def part(self, keep: RowMask | None) -> Part:
-        """Return the part of the same segment that another mask keeps."""
-        origin = Origin(self.view, self.base, keep, self.start, self.computed)
+    @property
+    def keep(self) -> RowMask | None:
+        """The rows in the part as a mask on the host."""
+        return None if self.rows is None else self.rows.mask
+
+    def part(self, rows: RowSet | None) -> Part:
+        """Return the part of the same segment with other rows."""
+        origin = Origin(self.view, self.base, rows, self.start, self.computed)
         base = self.base
-        if keep is None:
+        if rows is None:
             return Part(base.num_rows, base.column, base.prepare, origin, base.batch)
-        listed = cache(lambda: np.flatnonzero(keep))  # a search with the mask never asks
-        return _taken_part(base, int(np.count_nonzero(keep)), listed, origin)
+        listed = cache(lambda: np.flatnonzero(rows.mask))  # a search never asks
+        return _taken_part(base, rows.count, listed, origin)
 
     def scatter(self, mask: RowMask) -> RowMask:
         """Return a mask over all rows from a mask over the kept ones."""
-        assert self.keep is not None
+        assert self.rows is not None
         whole = np.zeros(self.base.num_rows, bool)
         whole[self.keep] = mask
         return whole
@@ -161,7 +168,7 @@ class Origin:
     def derive(self, names: frozenset[str], make: Callable[[Part, str], Column]) -> "Origin":
         """See `Part.derive`."""
         base = self.base.derive(names, make)
-        return Origin(self.view, base, self.keep, self.start, self.computed | names)
+        return Origin(self.view, base, self.rows, self.start, self.computed | names)
 
 
 def _taken_part(base: Part, count: int, rows: ListRows, origin: Origin | None) -> Part:
@@ -186,7 +193,9 @@ def segment_part(
 ) -> Part:
     """Return the visible rows of a segment; see `Part` for what gives its columns of all rows."""
     base = Part(view.num_rows, read, load, batch=batch)
-    return Origin(view, base, None, start).part(view.keep())
+    keep = view.keep()
+    rows = None if keep is None else RowSet(keep, name_of(view))
+    return Origin(view, base, None, start).part(rows)
 
 
 def computed_part(num_rows: int, columns: Mapping[str, Column]) -> Part:

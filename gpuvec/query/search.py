@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from gpuvec.device.arrays import to_host
 from gpuvec.index.base import Queries
+from gpuvec.index.keep import Keep, passing_rows
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.query.batch import as_queries
 from gpuvec.query.bundle import Bundle, bundles
@@ -20,7 +21,6 @@ from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_range
 from gpuvec.query.session import Session
 from gpuvec.query.target import Target, text_ranks
 from gpuvec.query.ways import Question, Ways
-from gpuvec.types import RowMask
 
 
 class Searcher:
@@ -80,7 +80,7 @@ class Searcher:
         queries: Queries,
         k: int,
         high: float | None = None,
-        masks: Sequence[RowMask | None] | None = None,
+        masks: Sequence[Keep | None] | None = None,
     ) -> TopK:
         """Return the k nearest over all targets.
 
@@ -92,10 +92,10 @@ class Searcher:
         """
         best: TopK | None = None
         many = len(self.targets) > 1
-        kept = [target.keep for target in self.targets] if masks is None else masks
+        kept = [target.selection for target in self.targets] if masks is None else masks
         for bundle in self._bundles:
             target, keep = bundle.target, bundle.mask(kept)
-            count = target.count if masks is None or keep is None else int(np.count_nonzero(keep))
+            count = target.count if masks is None or keep is None else passing_rows(keep)
             if not count:
                 continue
             bound = best.bound() if best is not None and best.row.shape[1] >= k else None
@@ -124,7 +124,7 @@ class Searcher:
                 queries,
                 None if node.low is None else np.float32(node.low),
                 np.float32(np.inf if node.high is None else node.high),
-                keep=target.keep,
+                keep=target.selection,
                 tie_rank=target.tie_rank,
                 threads=self.session.threads,
                 memory_limit=self._scratch_bytes,

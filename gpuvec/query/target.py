@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import to_device
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
+from gpuvec.index.keep import Keep, as_mask
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
 from gpuvec.query.part import Part, numpy_numbers
 from gpuvec.query.plan import Search
 from gpuvec.query.reduce import IntArray
+from gpuvec.query.row_set import RowSet
 from gpuvec.query.session import Session
 from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors
@@ -47,7 +49,7 @@ class Target:
 
     Attributes:
         base: all rows, also those that the mask hides.
-        keep: the rows that may be found; None: all.
+        rows: those that may be found; None: all.
         start: rows of the input before these, hidden ones too.
         count: how many they are.
         cache_key: segment id and generation; None when nothing outlives the query.
@@ -56,7 +58,7 @@ class Target:
     """
 
     base: Part
-    keep: RowMask | None
+    rows: RowSet | None
     start: int
     count: int
     field: str
@@ -71,6 +73,23 @@ class Target:
         if self.cache_key is None:
             return make()
         return self.session.cache.get((*self.cache_key, *what), make, size)
+
+    @property
+    def keep(self) -> RowMask | None:
+        """The rows that may be found, as a mask on the host; None: all."""
+        return None if self.rows is None else self.rows.mask
+
+    @cached_property
+    def selection(self) -> Keep | None:
+        """The rows that may be found, as indexes of the session's device take them; None: all."""
+        if self.rows is None:
+            return None
+        dense = self.session.device == "gpu" and not self._is_sparse
+        return self.rows.bits(self.session) if dense else self.rows.mask
+
+    @property
+    def _is_sparse(self) -> bool:
+        return isinstance(self.base.column(self.field), SparseVectors)
 
     @property
     def exact(self) -> VectorIndex:
@@ -138,12 +157,13 @@ class Target:
         )
         return calibrator
 
-    def searchable(self, keep: RowMask | None, passing: int) -> int:
+    def searchable(self, keep: Keep | None, passing: int) -> int:
         """Return how many of the rows that pass a mask have a vector."""
         valid = self.base.column(self.field).valid
         if valid is None:
             return passing
-        return int(np.count_nonzero(valid if keep is None else valid & keep))
+        mask = as_mask(keep)
+        return int(np.count_nonzero(valid if mask is None else valid & mask))
 
     @cached_property
     def keys(self) -> IntArray | None:
@@ -200,7 +220,7 @@ def _make_target(part: Part, node: Search, session: Session, start: int, usable:
     if kept and origin.computed.isdisjoint((node.field, pk)):
         key = (origin.view.segment_id, origin.view.generation)
     return Target(
-        origin.base, origin.keep, origin.start, part.num_rows,
+        origin.base, origin.rows, origin.start, part.num_rows,
         node.field, node.metric, pk, session, key,
         origin.view.index(node.field) if usable else None,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpuvec.index.base import Neighbors, Params, Queries
+from gpuvec.index.keep import Keep
 from gpuvec.index.spec import IndexSpec
 from gpuvec.query.batch import take_queries
 from gpuvec.query.indexed import has_knobs
@@ -14,7 +15,7 @@ from gpuvec.query.plan import Search
 from gpuvec.query.session import Session
 from gpuvec.query.strategy import Ask, Way, choose_way
 from gpuvec.query.target import Target
-from gpuvec.types import Array, RowMask
+from gpuvec.types import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +25,7 @@ class Question:
     Attributes:
         queries: as `VectorIndex.search` takes them.
         k: at least 1, at most `passing`.
-        keep: the rows that may be found; None: all.
+        keep: the rows that may be found, as the target's indexes take them; None: all.
         passing: how many they are, null vectors too.
         bound: (queries,) distance of the k-th row found elsewhere, +inf where there are fewer.
             Farther rows are not wanted. None: all are.
@@ -33,7 +34,7 @@ class Question:
 
     queries: Queries
     k: int
-    keep: RowMask | None
+    keep: Keep | None
     passing: int
     bound: Array | None
     high: float | None = None

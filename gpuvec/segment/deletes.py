@@ -1,9 +1,13 @@
 """Rows of one segment that were deleted, and when."""
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.types import RowMask, Timestamp
+
+_NUMBERS = itertools.count()
 
 
 class DeleteLog:
@@ -11,11 +15,15 @@ class DeleteLog:
 
     The first `n` entries never change, so a view that remembers `n` sees one version for ever. One
     thread adds; others may read what they know of.
+
+    Attributes:
+        number: no other log of this process has it.
     """
 
     def __init__(
         self, rows: NDArray[np.int64] | None = None, timestamps: NDArray[np.int64] | None = None
     ) -> None:
+        self.number = next(_NUMBERS)
         self._rows = np.empty(0, np.int64) if rows is None else rows.astype(np.int64)
         self._ts = np.empty(0, np.int64) if timestamps is None else timestamps.astype(np.int64)
         if len(self._ts) > 1 and (self._ts[1:] < self._ts[:-1]).any():

@@ -91,10 +91,27 @@ class VisibleSegment:
         """See `SegmentView.keep`."""
         return self._keep
 
+    @property
+    def visibility(self) -> tuple[int, int, int, int]:
+        """What `keep` depends on: with segment and generation, a key for caches of masks."""
+        return (
+            self.deletes.number if self.delete_count else -1,
+            self.delete_count,
+            self.hidden_until if self._cut else 0,
+            self.shown_until if self._young else 0,
+        )
+
+    @property
+    def _cut(self) -> bool:
+        return self.hidden_until >= self.first_ts
+
+    @property
+    def _young(self) -> bool:
+        return self.last_ts > self.shown_until
+
     @cached_property
     def _keep(self) -> RowMask | None:
-        cut = self.hidden_until >= self.first_ts
-        young = self.last_ts > self.shown_until
+        cut, young = self._cut, self._young
         if not cut and not young and not self.delete_count:
             return None
         keep = np.ones(self.num_rows, bool)
