@@ -149,12 +149,16 @@ class Coordinator:
             return ReportReply(known=False)
         self._time.observe(report.newest)
         renewed: dict[str, Mapping[str, int]] = {}
+        until_ms: dict[str, int] = {}
         for identity, database in self._open_now().items():
             reply = database.report(report)
             if not reply.known:
                 return ReportReply(known=False)
             renewed[identity] = reply.renewed.get(identity, {})
-        return ReportReply(known=True, renewed=renewed, now_ms=self._time.now_ms())
+            until_ms.update(reply.until_ms)
+        return ReportReply(
+            known=True, renewed=renewed, now_ms=self._time.now_ms(), until_ms=until_ms
+        )
 
     def _leaving(self, leaving: Leaving, _: float) -> Done:
         self.drain(leaving.node)
@@ -229,6 +233,7 @@ class Coordinator:
             push=self._push,
             kick=self.kick,
             pool=self._pool,
+            time_of_all=self._time,
             replicas=self._replicas,
         )
         if self._runner is not None:

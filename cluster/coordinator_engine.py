@@ -10,11 +10,11 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.api.collections import Collections
-from gpuvec.api.engine import Engine
+from gpuvec.api.engine import WORTH_COLLECTING, Engine
 from gpuvec.api.job_host import LocalJobs
 from gpuvec.clock import Clock
 from gpuvec.cluster_messages import CallCoordinator, Called
-from gpuvec.meta.changes import Change, GrantLeases
+from gpuvec.meta.changes import Change, GrantLeases, ReserveTime
 from gpuvec.schema import Schema
 from gpuvec.storage.open import Store
 
@@ -113,11 +113,30 @@ class CoordinatorEngine(Engine):
         view = self.names.view
         return view.state.lease_s if view is not None else 0.0
 
-    def grant_leases(self, lease_s: float) -> None:
-        """Commit how long leases may live on from here on; 0: none is out."""
+    @property
+    def reserved_ms(self) -> int:
+        """Below which the timestamps of nodes are, by its word or that of the one before."""
+        view = self.names.view
+        return view.state.reserved_ms if view is not None else 0
+
+    def grant_leases(self, lease_s: float, until_ms: int) -> None:
+        """Commit how long leases may live on from here on; 0: none is out.
+
+        Args:
+            lease_s: of each.
+            until_ms: see `reserve`.
+        """
+        changes = [GrantLeases(lease_s=lease_s), ReserveTime(until_ms=until_ms)]
         with self.writing():
-            if self.lease_s != lease_s:
-                self.names.commit(GrantLeases(lease_s=lease_s), **self.signature())
+            self.names.commit(*changes, **self.signature())
+
+    def reserve(self, until_ms: int) -> None:
+        """Commit below which time the timestamps of nodes stay."""
+        with self.writing():
+            self.names.commit(ReserveTime(until_ms=until_ms), **self.signature())
+            view = self.names.view
+        if view is not None and view.entry_id % WORTH_COLLECTING == 0:
+            self.run(self.names.log.collect(view))
 
     def confirm(self) -> bool:
         """Return whether the log as it is now knows no later coordinator; `StorageError` else."""

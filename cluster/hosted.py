@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ from gpuvec.cluster_messages import (
 )
 from gpuvec.coord.adaptive import Demand
 from gpuvec.coord.cluster_coord import ClusterCoord, Command, Ledger, SegmentSize
+from gpuvec.coord.tso import RANGE_MS, ClusterTime, TimeRange
 from gpuvec.storage.network import NetworkStore
 from gpuvec.types import NodeId
 
@@ -59,6 +61,7 @@ class Hosted:
         push: tells clients what changed in the routes.
         kick: has `reconcile` called soon.
         pool: for work on the store.
+        time_of_all: the cluster's.
         replicas: nodes that shall hold each segment.
 
     Raises:
@@ -76,6 +79,7 @@ class Hosted:
         push: Callable[[RouteDelta], None],
         kick: Callable[[], None],
         pool: Fuse,
+        time_of_all: ClusterTime,
         replicas: int = 1,
     ) -> None:
         self.ref = ref
@@ -84,7 +88,11 @@ class Hosted:
         try:
             self.generation = self.engine.rule()
             quarantine_s = self.engine.lease_s
-            self.engine.grant_leases(LEASE_S + (_CONFIRM_S if self._on_network else 0.0))
+            self._time = time_of_all
+            self._time.begin_at(self.engine.reserved_ms)
+            self._range = TimeRange(self._time.now_ms() + RANGE_MS)
+            lease_s = LEASE_S + (_CONFIRM_S if self._on_network else 0.0)
+            self.engine.grant_leases(lease_s, self._range.until_ms)
         except BaseException:
             self.engine.close()
             raise
@@ -125,7 +133,8 @@ class Hosted:
             if entry > self._entries.get(collection_id, -1):
                 self._read_soon(collection_id)
         with self._news:
-            return self._coord.note_report(report, time.monotonic())
+            reply = self._coord.note_report(report, time.monotonic())
+        return replace(reply, until_ms={self.ref.identity: self._range.until_ms})
 
     def lost(self, node: NodeId, incarnation: str) -> None:
         """Note that a node is gone."""
@@ -155,6 +164,7 @@ class Hosted:
         if collection_id not in self.engine.ids():
             raise errors.collection_gone(collection_id)
         until_s = time.monotonic() + _FIND_SHARE * deadline_s
+        self._reserve()
         with self._news:
             self._coord.want_owner(collection_id, time.monotonic())
             while (found := self._coord.owner(collection_id)) is None:
@@ -239,6 +249,8 @@ class Hosted:
         try:
             self.ruling = self.engine.tend()
             self.engine.jobs.adopt()
+            if self.ruling and self._coord.is_ruling:
+                self._reserve()
             if self._on_network and self.ruling and self.engine.confirm():
                 with self._news:
                     self._coord.note_ruling(looked_s)
@@ -246,6 +258,13 @@ class Hosted:
             _logger.warning("%s: %s", self.ref.url, error)
         finally:
             self._tending = False
+
+    def _reserve(self) -> None:
+        """Let timestamps go further, before nodes need that."""
+        until_ms = self._range.wanted(self._time.now_ms())
+        if until_ms is not None:
+            self.engine.reserve(until_ms)
+            self._range.note(until_ms)
 
     def _read_soon(self, collection_id: str) -> None:
         with self._news:
@@ -310,7 +329,7 @@ class Hosted:
                     self._coord.note_disowned(collection_id, owner.node, owner.term)
             ruling = self._coord.is_ruling
         if not ruling:
-            self.engine.grant_leases(0.0)
+            self.engine.grant_leases(0.0, self._time.now_ms() + 1)
 
     def close(self) -> None:
         """Let go of the database here."""

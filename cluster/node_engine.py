@@ -180,6 +180,7 @@ class NodeEngine(Engine):
         self.grants.check_term(collection_id, message.term)
         self._know(collection_id)
         self.oracle.observe(message.seen)
+        self.oracle.check()
         reply: WriteReply = self._submit(message.request, deadline_s)
         return reply
 

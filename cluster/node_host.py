@@ -197,7 +197,7 @@ class NodeHost:
         now_s = time.monotonic()
         for identity, engine in engines.items():
             engine.heard(sent_s, reply.renewed.get(identity, {}))
-            engine.oracle.follow(reply.now_ms, now_s)
+            engine.oracle.follow(reply.now_ms, now_s, reply.until_ms.get(identity))
             if identity in reply.renewed:
                 self._known_s[identity] = now_s
             elif now_s > self._known_s[identity] + _FORGET_S:

@@ -145,11 +145,13 @@ class ReportReply:
         known: False: say `Hello` again.
         renewed: by database and collection, the terms that go on.
         now_ms: the cluster's time; see `coord.tso`.
+        until_ms: by database, which timestamps must not reach.
     """
 
     known: bool
     renewed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     now_ms: int = 0
+    until_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +235,52 @@ class Disown:
 @dataclass(frozen=True, slots=True)
 class Done:
     """Node to coordinator: what it was told is done."""
+
+
+# Commits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Node or client to coordinator: append this entry to the log of a collection.
+
+    Said again with the same `request_id` it is done once; answered with `Committed` or `Behind`.
+
+    Attributes:
+        after_entry: upon which the changes were judged: none may come between.
+        changes: of `gpuvec.meta.changes`.
+        generation, term: under which the sender owns the collection; 0: it is a reader.
+        request_id: becomes the nonce of the entry.
+        committer: for people who read the log.
+    """
+
+    identity: str
+    collection_id: str
+    after_entry: int
+    changes: tuple[Any, ...]
+    generation: int
+    term: int
+    request_id: str
+    committer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The entry is in the log, as number `after_entry` + 1."""
+
+    generation: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """Another entry came first, so nothing was done, and never will be under this request id.
+
+    Attributes:
+        entry_id: the newest.
+    """
+
+    entry_id: int
 
 
 # Segments
@@ -410,6 +458,10 @@ class ReadPart:
         growing_rows, now_ms: of the plan.
         question: a `gpuvec.query` question; see `gpuvec.node.query_node`.
         cost: rows times queries, for admission.
+        plan: plan the collection first, and answer with a `PlannedPart`: what else is said here of
+            entry, version and rows is then a guess, and only answered for if it is right.
+        whole: whether all is asked about, so that it is answered for by the new plan, whatever was
+            guessed.
     """
 
     identity: str
@@ -422,6 +474,20 @@ class ReadPart:
     growing_rows: int = 0
     now_ms: int = 0
     cost: int = 0
+    plan: PlanRead | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedPart:
+    """Node to client: where the collection stands, and the answer to a `ReadPart` that asked both.
+
+    Attributes:
+        answer: None: the part was not one of this plan.
+    """
+
+    plan: ReadPlan
+    answer: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.names import Names
 from gpuvec.api.reading import Reading
 from gpuvec.api.writership import Writership
-from gpuvec.clock import Clock, SystemClock
+from gpuvec.clock import Clock, SystemClock, pack_timestamp
 from gpuvec.coord.compaction import Wanted
 from gpuvec.coord.data_coord import DataCoord, is_worth_a_segment
 from gpuvec.coord.tso import TimestampOracle
@@ -45,7 +45,7 @@ from gpuvec.types import SegmentId, Timestamp
 
 T = TypeVar("T")
 WRITE_DEADLINE_S = 600.0
-_WORTH_COLLECTING = 100  # entries of the database's log
+WORTH_COLLECTING = 100  # entries of the database's log
 _SWEEP_AGE_S = 3600.0  # temporary files of writes that died
 
 
@@ -209,7 +209,8 @@ class Engine(Reading):
     def _become_writer(self) -> None:
         view, folders = self._writer.take(self.names.view, self.committer_name)
         self.names.note(view)
-        self.run(self.names.log.collect(view, worth=_WORTH_COLLECTING))
+        self.oracle.observe(pack_timestamp(view.state.reserved_ms))
+        self.run(self.names.log.collect(view, worth=WORTH_COLLECTING))
         if isinstance(self._store, LocalStore | FsspecStore):
             self._store.sweep(self.now_ms() / 1000 - _SWEEP_AGE_S)
         self.dropped.add(unnamed_collections(folders, self.names.root.name_of))

@@ -57,16 +57,16 @@ class Names:
         self.root.note(view.state)
         self.stale = False
 
-    def commit(self, change: Change, **signed: Any) -> None:
-        """Commit a change of the database's log.
+    def commit(self, *changes: Change, **signed: Any) -> None:
+        """Commit changes of the database's log, all in one entry.
 
         Args:
-            change: as `root` decided.
+            changes: as `root` decided.
             signed: see `ManifestLog.commit`.
         """
         assert self.view is not None
         self.stale = True  # until it is known what became of it
-        self.note(self._run(self.log.commit(self.view, [change], **signed)))
+        self.note(self._run(self.log.commit(self.view, changes, **signed)))
 
     def name_of(self, collection_id: str) -> str:
         """Return the name of a collection as of the last look.

@@ -51,3 +51,13 @@ def creation_cut(name: str) -> UnavailableError:
         hint="create it again",
         details={"collection": name, "retryable": True, "outcome": "none"},
     )
+
+
+def no_timestamps(until_ms: int) -> UnavailableError:
+    """Return the error for a write beyond what the coordinator reserved of time."""
+    return UnavailableError(
+        "GV-749",
+        "no timestamp is left below the bound that the coordinator committed",
+        hint="a retry finds one as soon as the coordinator answers",
+        details={"until_ms": until_ms, "retryable": True, "outcome": "none"},
+    )

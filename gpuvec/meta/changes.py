@@ -132,6 +132,13 @@ class GrantLeases(Change):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveTime(Change):
+    """Timestamps of nodes stay below `until_ms`; a next coordinator begins there."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCollection(Change):
     """Name a collection whose own log has begun."""
 

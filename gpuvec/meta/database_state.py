@@ -16,6 +16,7 @@ class DatabaseState:
     collections: Mapping[str, str] = field(default_factory=dict)  # name to collection id
     aliases: Mapping[str, str] = field(default_factory=dict)  # alias to name
     lease_s: float = 0.0  # after the end of who ruled last; 0: no node holds any
+    reserved_ms: int = 0  # timestamps of nodes are below it
 
     def resolve(self, name: str) -> str | None:
         """Return the id of the collection that a name or an alias stands for."""
@@ -29,6 +30,8 @@ class DatabaseState:
                 return self
             case changes.GrantLeases():
                 return replace(self, lease_s=change.lease_s)
+            case changes.ReserveTime():
+                return replace(self, reserved_ms=change.until_ms)
             case changes.CreateCollection():
                 self._check_free(change.name)
                 collections[change.name] = change.collection_id
@@ -60,6 +63,7 @@ class DatabaseState:
             "collections": dict(self.collections),
             "aliases": dict(self.aliases),
             "lease_s": self.lease_s,
+            "reserved_ms": self.reserved_ms,
         }
 
     @classmethod

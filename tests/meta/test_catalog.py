@@ -27,6 +27,7 @@ from gpuvec.meta.changes import (
     InitCollection,
     MarkDead,
     RenameCollection,
+    ReserveTime,
     SetAlias,
     SetEpoch,
     SetIndex,
@@ -102,6 +103,7 @@ CHANGES = [
     SetAlias(alias="x", name="a"),
     DropAlias(alias="x"),
     GrantLeases(lease_s=3.0),
+    ReserveTime(until_ms=7000),
     INIT,
     AddField(name="tags", field_type=List(String(), nullable=True, default=["a"])),
     DropField(name="v"),
@@ -145,7 +147,7 @@ def test_a_change_comes_back_from_json_as_it_was(change):
 
 def test_a_state_comes_back_from_json_as_it_was():
     state = after(
-        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[8], CHANGES[16],
+        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[9], CHANGES[17],
         DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)),
         wish(), add("a"), state=OWNED,
     )  # fmt: skip
