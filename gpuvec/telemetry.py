@@ -52,7 +52,9 @@ RECALL_ESTIMATE = _gauge(
     "collection",
 )
 TILE_SPLITS = _counter(
-    "gpuvec_tile_splits_total", "Tiles of queries beyond the first: work that memory cut"
+    "gpuvec_tile_splits_total",
+    "Tiles of queries or rows beyond the first: work that memory cut",
+    "of",
 )
 
 # Writing and upkeep, at the owner of a collection
@@ -87,7 +89,22 @@ STORE_RETRIES = _counter("gpuvec_store_retries_total", "Requests to stores that 
 MEMORY_BYTES = _gauge(
     "gpuvec_memory_bytes", "Bytes held of segments and what is derived, by tier: host, disk", "tier"
 )
-DEVICE_BYTES = _gauge("gpuvec_device_bytes", "Bytes of device memory in use, by device", "device")
+DEVICE_BYTES = _gauge(
+    "gpuvec_device_bytes",
+    "Bytes of device memory in use, by device and what for: vectors, frames, bits, indexes,"
+    " scratch; other: of other libraries and processes",
+    "device",
+    "part",
+)
+DEVICE_COPIES = _counter(
+    "gpuvec_device_copies_total", "Copies between host and device", "direction", "purpose"
+)
+DEVICE_COPY_BYTES = _counter(
+    "gpuvec_device_copy_bytes_total", "Bytes copied between host and device", "direction", "purpose"
+)
+DEVICE_SECONDS = _counter(
+    "gpuvec_device_seconds_total", "Time that the device worked, by what for", "work"
+)
 
 # Jobs
 

@@ -133,11 +133,11 @@ def test_readings_of_a_later_gpuvec_are_left_out(meters):
 
 
 def test_the_public_registration_shows_gpuvecs_own_metrics():
-    before = telemetry.TILE_SPLITS.value()
-    telemetry.TILE_SPLITS.add(2)
+    before = telemetry.QUERY_VECTORS.value()
+    telemetry.QUERY_VECTORS.add(2)
     stop = telemetry.register()
     try:
-        assert scraped("gpuvec_tile_splits_total") == {(): before + 2}
+        assert scraped("gpuvec_query_vectors_total") == {(): before + 2}
     finally:
         stop()
 

@@ -3,19 +3,16 @@
 Device arrays are CuPy's. Nothing here imports CuPy unless an array of it, or a wish for one, came.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
 
-from gpuvec.errors import gpu_package_missing, mixed_devices
+from gpuvec.device.library import cupy_module as cupy_module
+from gpuvec.device.library import is_bfloat16 as is_bfloat16
+from gpuvec.device.library import is_device_array as is_device_array
+from gpuvec.device.transfer import download, upload
+from gpuvec.errors import mixed_devices
 from gpuvec.types import Array
-
-
-def is_device_array(x: Array) -> bool:
-    """Return whether `x` is a CuPy array; never imports CuPy."""
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def array_namespace(*arrays: Array) -> Any:
@@ -30,38 +27,26 @@ def array_namespace(*arrays: Array) -> Any:
     return cupy_module() if sides == {True} else np
 
 
-def cupy_module() -> Any:
-    """Import and return CuPy.
+def to_host(x: Array, purpose: str = "results") -> Any:
+    """Return `x` as a NumPy array; host arrays are returned as they are.
 
-    Raises:
-        UnsupportedError: `GV-901`, it is not installed.
+    Args:
+        x: of either side.
+        purpose: one of `transfer.PURPOSES`, for the count of copies.
     """
-    try:
-        import cupy
-    except ImportError as error:
-        raise gpu_package_missing("cupy") from error
-    return cupy
+    return download(x, purpose) if is_device_array(x) else np.asarray(x)
 
 
-def to_host(x: Array) -> Any:
-    """Return `x` as a NumPy array; host arrays are returned as they are."""
-    return x.get() if is_device_array(x) else np.asarray(x)
-
-
-def to_device(x: Array) -> Array:
+def to_device(x: Array, purpose: str = "queries") -> Array:
     """Return `x` as a CuPy array on the current device; device arrays are returned as they are.
 
     CuPy has no bfloat16: such an array arrives as its uint16 bits (see `kernels.pairwise`).
+
+    Args:
+        x: of either side.
+        purpose: one of `transfer.PURPOSES`, for the count of copies.
     """
-    if is_device_array(x):
-        return x
-    host = np.asarray(x)
-    return cupy_module().asarray(host.view(np.uint16) if is_bfloat16(host) else host)
-
-
-def is_bfloat16(x: Array) -> bool:
-    """Return whether `x` holds bfloat16, whatever library defined it."""
-    return bool(x.dtype.type.__name__ == "bfloat16")  # `dtype.name` takes microseconds
+    return x if is_device_array(x) else upload(np.asarray(x), purpose)
 
 
 def as_float32(x: Array) -> Array:

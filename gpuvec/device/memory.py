@@ -1,14 +1,11 @@
 """How much memory there is, and work cut to fit into it before it starts."""
 
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from gpuvec import telemetry
-from gpuvec.device.arrays import cupy_module
+from gpuvec.device.library import cupy_module
 from gpuvec.errors import device_memory_exceeded
-from gpuvec.meters import Reading
 from gpuvec.settings import config
 
 HOST_SHARE = 0.75  # of what the machine lets this process have
@@ -72,31 +69,23 @@ def limited(memory: Memory, limit: float | None) -> Memory:
     return Memory(total=min(memory.total, most), free=max(0, min(memory.free, most - used)))
 
 
+def card_memory() -> Memory:
+    """Return the memory of the current GPU, whoever uses it.
+
+    Raises:
+        UnsupportedError: `GV-901`, CuPy is missing.
+    """
+    free, total = cupy_module().cuda.runtime.memGetInfo()
+    return Memory(total=int(total), free=int(free))
+
+
 def device_memory() -> Memory:
     """Return the memory of the current GPU, as far as `device.memory_limit` allows it.
 
     Raises:
         UnsupportedError: `GV-901`, CuPy is missing.
     """
-    free, total = cupy_module().cuda.runtime.memGetInfo()
-    return limited(Memory(total=int(total), free=int(free)), config["device.memory_limit"])
-
-
-class _Devices:
-    """The GPUs of this process, asked for their memory only once something uses one."""
-
-    def read(self) -> list[Reading]:
-        """Return the bytes in use of the current GPU, by whatever library."""
-        cupy = sys.modules.get("cupy")
-        if cupy is None or not cupy.is_available():
-            return []
-        free, total = cupy.cuda.runtime.memGetInfo()
-        device = str(cupy.cuda.runtime.getDevice())
-        return [telemetry.DEVICE_BYTES.at(total - free, device)]
-
-
-_devices = _Devices()
-telemetry.METERS.watch(_devices, _Devices.read)
+    return limited(card_memory(), config["device.memory_limit"])
 
 
 def tiles(

@@ -8,6 +8,7 @@ from gpuvec.errors.base import *  # noqa: F403
 from gpuvec.errors.cache import *  # noqa: F403
 from gpuvec.errors.channels import *  # noqa: F403
 from gpuvec.errors.deploying import *  # noqa: F403
+from gpuvec.errors.device import *  # noqa: F403
 from gpuvec.errors.filters import *  # noqa: F403
 from gpuvec.errors.hosting import *  # noqa: F403
 from gpuvec.errors.imports import *  # noqa: F403

@@ -121,7 +121,7 @@ def _answers(
     for number, tile in enumerate(_tiles(searcher, query_parts)):
         metrics.queries += len(tile)
         if number:
-            telemetry.TILE_SPLITS.add()
+            telemetry.TILE_SPLITS.add(1, "queries")
         yield from _answer(searcher, grouped, tile, metrics)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from gpuvec.device.residency import DeviceStore, device_store
 from gpuvec.query.cache import DerivedCache
 from gpuvec.storage.resident import Resident
 
@@ -17,12 +18,14 @@ class Session:
         threads: of the host; 0: all cores this process may use.
         device: `cpu` or `gpu`: where dense and binary vectors are searched.
         cache: what is derived from segments: columns, key orders, packed vectors.
+        device_store: what the database has on the card; None where `device` is `cpu`.
     """
 
     memory_limit: int
     threads: int = 0
     device: str = "cpu"
     cache: DerivedCache = field(default_factory=lambda: DerivedCache(1 << 30))
+    device_store: DeviceStore | None = None
 
 
 def new_session(
@@ -45,11 +48,13 @@ def new_session(
     if total <= 1:
         total = total * host_limit_bytes()
     cache_bytes = int(total) // 3
+    found = resolve_device(device)
     return Session(
         memory_limit=int(total) - cache_bytes,
         threads=int(config["threads"]) if threads is None else threads,
-        device=resolve_device(device),
+        device=found,
         cache=DerivedCache(cache_bytes),
+        device_store=device_store() if found == "gpu" else None,
     )
 
 
