@@ -11,7 +11,7 @@ from typing import Any
 from gpuvec.messages import ChannelStatus
 from gpuvec.types import NodeId, SegmentId, Timestamp, Version
 
-PROTOCOL = 1  # of these messages; nodes of another one are listed, and never given work
+PROTOCOL = 2  # of these messages; nodes of another one are listed, and never given work
 COORDINATOR = NodeId("coordinator")  # in the scheduler; the name under which it is called
 
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from gpuvec import telemetry
 from gpuvec.clock import Clock
-from gpuvec.cluster_messages import PlanRead, ReadPart, ReadPlan, Stale
+from gpuvec.cluster_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.node.shards import Channels
-from gpuvec.node.standing import Standing, at_version, find, newest
+from gpuvec.node.standing import Standing, at_version, find, is_of, newest, whole_of
 from gpuvec.query.answering import Asked, UnknownSegmentError, answer
 from gpuvec.query.session import Session
 
@@ -98,6 +98,8 @@ class QueryNode:
     def answer(self, part: ReadPart) -> Any:
         """Return the answer to a question, or `Stale` where the segments are others by now.
 
+        A part that is to be planned too is answered by a `PlannedPart`.
+
         Raises:
             NotFoundError: `GV-608`, the collection was dropped.
             GpuvecError: what the read itself raises.
@@ -106,13 +108,27 @@ class QueryNode:
         try:
             with telemetry.span("part", collection=part.collection_id, segments=len(part.segments)):
                 found = self._answered(part)
-            outcome = "stale" if isinstance(found, Stale) else "ok"
+            stale = isinstance(found, Stale) or (
+                isinstance(found, PlannedPart) and found.answer is None
+            )
+            outcome = "stale" if stale else "ok"
             return found
         finally:
             telemetry.PARTS.add(1, outcome)
             telemetry.PART_SECONDS.observe(self._clock.monotonic_s() - began_s)
 
     def _answered(self, part: ReadPart) -> Any:
+        if part.plan is None:
+            return self._at(part)
+        plan = self.plan(part.plan)
+        if part.whole:
+            part = whole_of(part, plan)
+        elif not is_of(part, plan):
+            return PlannedPart(plan=plan)
+        found = self._at(part)
+        return PlannedPart(plan=plan, answer=None if isinstance(found, Stale) else found)
+
+    def _at(self, part: ReadPart) -> Any:
         key = (part.collection_id, part.entry_id, part.version, part.now_ms)
         with self._host.kept(part.collection_id):
             standing = self._known(key)

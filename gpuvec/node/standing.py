@@ -124,6 +124,25 @@ def find(channels: Channels, name: str, part: ReadPart) -> Standing | None:
     return now if now.answers(part) else None
 
 
+def is_of(part: ReadPart, plan: ReadPlan) -> bool:
+    """Return whether a part that was guessed is one of a plan."""
+    guessed = (part.entry_id, part.version, part.growing_rows, part.now_ms)
+    return guessed == (plan.entry_id, plan.version, plan.growing_rows, plan.now_ms)
+
+
+def whole_of(part: ReadPart, plan: ReadPlan) -> ReadPart:
+    """Return the same question about all of a plan."""
+    return replace(
+        part,
+        entry_id=plan.entry_id,
+        version=plan.version,
+        now_ms=plan.now_ms,
+        segments=tuple(segment for segment, _ in plan.segments),
+        growing=plan.growing_rows > 0,
+        growing_rows=plan.growing_rows,
+    )
+
+
 def _standing(channels: Channels, look: Callable[[], Snapshot], now_ms: int) -> Standing:
     """Look between two changes: entry, segments and snapshot shall belong together."""
     for _ in range(_TRIES):

@@ -34,6 +34,11 @@ class ResultCache:
         self._lock = threading.Lock()
 
     @property
+    def is_used(self) -> bool:
+        """Whether there is a budget."""
+        return self._budget_bytes() > 0
+
+    @property
     def size_bytes(self) -> int:
         """Of what is kept."""
         return self._bytes

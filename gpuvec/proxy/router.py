@@ -9,18 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpuvec import telemetry
-from gpuvec.cluster_messages import PlanRead, ReadPlan, RouteDelta, Stale
+from gpuvec.cluster_messages import PlanRead, ReadPlan, RouteDelta
 from gpuvec.proxy.calls import Calls
 from gpuvec.proxy.consistency import Consistency, Guarantee, Seen, guarantee
 from gpuvec.proxy.directory import Directory, Limits, limits_of_settings
 from gpuvec.proxy.fleet import NodeFigures
 from gpuvec.proxy.placing import Placer, Unit
+from gpuvec.proxy.plans import Plans
+from gpuvec.proxy.reading import Moved, Reading
 from gpuvec.proxy.result_cache import ResultCache
-from gpuvec.proxy.scatter import Group, Verdict
+from gpuvec.proxy.scatter import Verdict
 from gpuvec.proxy.step import Step
-from gpuvec.query.spread import Answered, Question, Replan, read_part
+from gpuvec.query.spread import Answered, Question, Replan
 from gpuvec.settings import config
 from gpuvec.types import NodeId, SegmentId, Version
+
+MOST_GUESSED = 10_000_000  # rows times queries, some tens of milliseconds, lost if a guess is wrong
+_FEW = 64
 
 
 class Router:
@@ -56,7 +61,7 @@ class Router:
             seed=seed,
         )
         self._cache = ResultCache(lambda: int(config["cluster.result_cache_bytes"]))
-        self._plans: dict[str, tuple[ReadPlan, float]] = {}
+        self._plans = Plans()
 
     def apply(self, delta: RouteDelta) -> None:
         """Take in routes that the coordinator pushed; waits for nothing."""
@@ -74,25 +79,59 @@ class Router:
         """Let go of a collection that was dropped."""
         self.directory.table.forget_collection(collection_id)
         self.seen.forget(collection_id)
-        self._plans.pop(collection_id, None)
+        self._plans.forget(collection_id)
         self._cache.forget(collection_id)
 
     def plan(self, collection_id: str, *, version: Version | None = None) -> ReadPlan:
         """See `query.spread.Nodes.plan`; the setting `consistency` says how new it is."""
-        level = Consistency(config["consistency"])
-        seen = self.seen.of(collection_id) if version is None else 0
-        wanted = guarantee(level, seen=seen, staleness_s=config["staleness_s"])
         asked_s = self.directory.calls.now_s()
-        known = self._plans.get(collection_id)
-        if version is None and known is not None and _serves(known, wanted, asked_s):
-            return known[0]
+        wanted = self._wanted(collection_id, version)
+        if version is None and (kept := self._plans.fresh(collection_id, wanted, asked_s)):
+            return kept
         with telemetry.span("plan", collection=collection_id):
-            plan = self._ask_plan(collection_id, version, wanted)
+            plan = self._ask_plan(self._plan_message(collection_id, version, wanted))
         if version is None:
-            self.seen.note(collection_id, plan.version)
-            if wanted.reuse_s:
-                self._plans[collection_id] = plan, asked_s
+            self._note(plan, wanted, asked_s)
         return plan
+
+    def likely(self, collection_id: str) -> ReadPlan | None:
+        """See `query.spread.Nodes.likely`: the last plan, where it seems to stay as it is.
+
+        Or where one node has it all: it answers whatever the plan turns out to be.
+        """
+        wanted = self._wanted(collection_id, None)
+        now_s = self.directory.calls.now_s()
+        if self._cache.is_used or self._plans.fresh(collection_id, wanted, now_s):
+            return None
+        last = self._plans.last(collection_id, wanted)
+        if last is None:
+            return None
+        plan, steady = last
+        if plan.now_ms or not (plan.segments or plan.growing_rows):
+            return None
+        return plan if steady or self._is_in_one_place(plan) else None
+
+    def read(
+        self, likely: ReadPlan, question: Question, *, cost: int = 0
+    ) -> tuple[ReadPlan, list[Answered] | None]:
+        """See `query.spread.Nodes.read`; the setting `consistency` says how new the plan is."""
+        collection_id = likely.collection_id
+        if cost > MOST_GUESSED:
+            return self.plan(collection_id), None
+        asked_s = self.directory.calls.now_s()
+        wanted = self._wanted(collection_id, None)
+        planning = self._plan_message(collection_id, None, wanted)
+        units: list[Unit] = [*(segment for segment, _ in likely.segments), None]
+        reading = Reading(self.identity, likely, question, units, cost, planning)
+        try:
+            answers = self._scatter(reading, None)
+        except Moved as moved:
+            if moved.plan is None:
+                return self.plan(collection_id), None
+            self._note(moved.plan, wanted, asked_s)
+            return moved.plan, None
+        self._note(reading.plan, wanted, asked_s)
+        return reading.plan, answers
 
     def ask(
         self,
@@ -114,56 +153,36 @@ class Router:
             units.append(None)
         if not units:
             return []
-        return self._cache.answers(
-            plan, question, units, lambda: self._scatter(plan, question, units, cost, near)
-        )
-
-    def _scatter(
-        self,
-        plan: ReadPlan,
-        question: Question,
-        units: Sequence[Unit],
-        cost: int,
-        near: Mapping[Unit, NodeId] | None,
-    ) -> list[Answered]:
-        directory = self.directory
-        rows: dict[Unit, int] = {**dict(plan.segments), None: plan.growing_rows}
-        total = max(1, sum(rows[unit] for unit in units))
-
-        def message(of: Sequence[Unit]) -> Any:
-            named = [unit for unit in of if unit is not None]
-            share = cost * sum(rows[unit] for unit in of) // total
-            return read_part(
-                self.identity, plan, question, segments=named, growing=None in of, cost=share
-            )
-
-        def judge(node: NodeId, reply: Any) -> Verdict:
-            if not isinstance(reply, Stale):
-                return Verdict.ANSWER
-            if reply.entry_id < plan.entry_id:
-                return Verdict.BEHIND
-            self._plans.pop(plan.collection_id, None)
+        reading = Reading(self.identity, plan, question, units, cost)
+        try:
+            return self._cache.answers(plan, question, units, lambda: self._scatter(reading, near))
+        except Replan:
+            self._plans.forget(plan.collection_id)
             self._cache.forget(plan.collection_id)
-            if reply.entry_id == plan.entry_id:
-                return Verdict.UNABLE
-            telemetry.STALE_REPLANS.add()
-            raise Replan
+            raise
 
+    def _scatter(self, reading: Reading, near: Mapping[Unit, NodeId] | None) -> list[Answered]:
+        directory, plan = self.directory, reading.plan
         placer = Placer(
             plan.collection_id, directory.fleet, plan=plan, near=near, rng=directory.random
         )
-        kind = (type(question).__name__, cost.bit_length() // 2)
-        with telemetry.span("scatter", collection=plan.collection_id, parts=len(units)):
-            step = Step(directory, placer, message, judge, kind=kind)
-            groups = step.run(units, directory.limits())
-        return [_answered(group) for group in groups]
+        with telemetry.span("scatter", collection=plan.collection_id, parts=len(reading.units)):
+            step = Step(directory, placer, reading.message, reading.judge, kind=reading.kind)
+            return reading.answers(step.run(reading.units, directory.limits()))
 
     def figures(self) -> list[NodeFigures]:
         """Return what this client saw of each node."""
         return self.directory.fleet.figures()
 
-    def _ask_plan(self, collection_id: str, version: Version | None, wanted: Guarantee) -> ReadPlan:
-        message = PlanRead(
+    def _wanted(self, collection_id: str, version: Version | None) -> Guarantee:
+        level = Consistency(config["consistency"])
+        seen = self.seen.of(collection_id) if version is None else 0
+        return guarantee(level, seen=seen, staleness_s=config["staleness_s"])
+
+    def _plan_message(
+        self, collection_id: str, version: Version | None, wanted: Guarantee
+    ) -> PlanRead:
+        return PlanRead(
             identity=self.identity,
             collection_id=collection_id,
             version=version,
@@ -171,27 +190,25 @@ class Router:
             looked=wanted.looked,
         )
 
+    def _note(self, plan: ReadPlan, wanted: Guarantee, asked_s: float) -> None:
+        self.seen.note(plan.collection_id, plan.version)
+        self._plans.note(plan, wanted, asked_s)
+
+    def _is_in_one_place(self, plan: ReadPlan) -> bool:
+        """Return whether the owner alone serves all of a plan; of many segments nobody looks."""
+        routes = self.directory.table.routes
+        owner = routes.owners.get(plan.collection_id)
+        if owner is None or len(plan.segments) > _FEW:
+            return False
+        serving = routes.segments.get(plan.collection_id, {})
+        return all(serving.get(segment) == (owner.node,) for segment, _ in plan.segments)
+
+    def _ask_plan(self, message: PlanRead) -> ReadPlan:
         def judge(node: NodeId, reply: Any) -> Verdict:
-            newer = version is not None or reply.version >= wanted.seen
+            newer = message.version is not None or reply.version >= message.seen
             return Verdict.ANSWER if newer else Verdict.BEHIND
 
-        placer = Placer(collection_id, self.directory.fleet, rng=self.directory.random)
+        placer = Placer(message.collection_id, self.directory.fleet, rng=self.directory.random)
         step = Step(self.directory, placer, lambda units: message, judge, kind=None)
         plan: ReadPlan = step.run([None], self.directory.limits())[0].reply
         return plan
-
-
-def _serves(known: tuple[ReadPlan, float], wanted: Guarantee, now_s: float) -> bool:
-    plan, asked_s = known
-    return plan.version >= wanted.seen and now_s - asked_s < wanted.reuse_s
-
-
-def _answered(group: Group) -> Answered:
-    assert group.node is not None  # only what a node answered is answered
-    return Answered(
-        node=group.node,
-        segments=tuple(unit for unit in group.units if unit is not None),
-        growing=None in group.units,
-        answer=group.reply,
-        seconds=group.seconds,
-    )

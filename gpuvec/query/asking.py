@@ -10,6 +10,7 @@ from gpuvec.query import questions as q
 from gpuvec.query.fragment import Fragment, pack
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.plan import Plan
+from gpuvec.query.planned import Planned
 from gpuvec.query.spread import Answered, Replan, Spread
 from gpuvec.types import NodeId, SegmentId
 
@@ -21,7 +22,7 @@ class Asking:
 
     Args:
         spread: how nodes know its source.
-        plan: of the read.
+        planned: where the source stands.
         node: the fragment.
         metrics: where counts go.
 
@@ -29,16 +30,22 @@ class Asking:
         complete: whether all pieces are known.
     """
 
-    def __init__(self, spread: Spread, plan: ReadPlan, node: Plan, metrics: Measurements) -> None:
-        self.plan = plan
+    def __init__(self, spread: Spread, planned: Planned, node: Plan, metrics: Measurements) -> None:
         self.columns = node.columns
+        self._planned = planned
+        self._again: ReadPlan | None = None
         self._spread = spread
         self._node = node
         self._metrics = metrics
         self._near: dict[SegmentId | None, NodeId] = {}
         self._pieces: dict[SegmentId, q.Piece] = {}
         self.complete = self._searched = False
-        self._place = _places(plan)
+        self._place: dict[SegmentId, int] = {}
+
+    @property
+    def plan(self) -> ReadPlan:
+        """Of the read."""
+        return self._again or self._planned.sure
 
     @cached_property
     def fragment(self) -> Fragment:
@@ -47,8 +54,9 @@ class Asking:
 
     @property
     def most_rows(self) -> int:
-        """Rows of all segments, hidden ones too."""
-        return sum(rows for _, rows in self.plan.segments) + self.plan.growing_rows
+        """Rows of all segments, hidden ones too; about so many before the first answer."""
+        plan = self._again or self._planned.likely
+        return sum(rows for _, rows in plan.segments) + plan.growing_rows
 
     def ask(
         self,
@@ -63,18 +71,20 @@ class Asking:
         Where segments were rewritten since they were planned, and nothing names them yet, the same
         version is planned again.
         """
+        every = segments is None and growing is None
+        cost = self.most_rows * queries
+        answers = self._planned.ask(question, cost=cost) if every else None
         again = MOST_PLANS if segments is None and not self._pieces else 0
-        while True:
+        while answers is None:
             try:
                 answers = self._spread.nodes.ask(
                     self.plan,
                     question,
                     segments=segments,
                     growing=growing,
-                    cost=self.most_rows * queries,
+                    cost=cost,
                     near=self._near,
                 )
-                break
             except Replan:
                 if not again:
                     raise
@@ -90,8 +100,8 @@ class Asking:
         """Plan the same version anew; what had outlived its time stays hidden."""
         now_ms, version = self.plan.now_ms, self.plan.version
         plan = self._spread.nodes.plan(self.plan.collection_id, version=version)
-        self.plan = replace(plan, now_ms=now_ms)
-        self._place = _places(self.plan)
+        self._again = replace(plan, now_ms=now_ms)
+        self._place = {}
         self._near.clear()
         self._metrics.begun += 1
 
@@ -128,13 +138,14 @@ class Asking:
 
     def in_order(self, low: int = -1, high: int | None = None) -> list[q.Piece]:
         """Return the pieces that are known, of some segments of the plan."""
+        places = self._place = self._place or _places(self.plan)
 
         def place(piece: q.Piece) -> tuple[int, bool]:
             before = piece.after if piece.growing else piece.segment_id
-            return self._place.get(SegmentId(before), -1), piece.growing
+            return places.get(SegmentId(before), -1), piece.growing
 
         found = sorted(self._pieces.values(), key=place)
-        high = len(self._place) if high is None else high
+        high = len(places) if high is None else high
         return [piece for piece in found if low <= place(piece)[0] < high]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.cluster_messages import ReadPlan
 from gpuvec.expr.bind import bind_filter
 from gpuvec.expr.prune import can_match
 from gpuvec.expr.tree import col
@@ -31,6 +30,7 @@ from gpuvec.query.part import (
     null_column,
     segment_part,
 )
+from gpuvec.query.planned import Planned
 from gpuvec.query.remote_parts import FragmentRead
 from gpuvec.query.searches import run_search, run_spread_search
 from gpuvec.query.session import Session
@@ -47,7 +47,7 @@ class Run:
         self.metrics = Measurements()
         self._stack = ExitStack()
         self._snapshots: dict[int, Snapshot] = {}
-        self._plans: dict[tuple[Any, ...], ReadPlan] = {}
+        self._plans: dict[tuple[Any, ...], Planned] = {}
         self._reads: dict[int, tuple[p.Plan, FragmentRead]] = {}
 
     def __enter__(self) -> Self:
@@ -79,17 +79,15 @@ class Run:
         if spread is None:
             return None
         if id(node) not in self._reads:
-            read = FragmentRead(spread, self.read_plan(spread), node, self.metrics)
+            read = FragmentRead(spread, self.planned(spread), node, self.metrics)
             self._reads[id(node)] = (node, read)  # which keeps the node, and so its id
         return self._reads[id(node)][1]
 
-    def read_plan(self, spread: Spread) -> ReadPlan:
+    def planned(self, spread: Spread) -> Planned:
         """Return what nodes have of a source, at the version of this run."""
         key = (id(spread.nodes), spread.collection_id, spread.version)
         if key not in self._plans:
-            with self.metrics.stage("snapshot"):
-                plan = spread.nodes.plan(spread.collection_id, version=spread.version)
-            self._plans[key] = plan
+            self._plans[key] = Planned(spread, self.metrics)
         return self._plans[key]
 
     def whole(self, node: p.Plan) -> Part:

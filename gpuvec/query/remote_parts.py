@@ -41,10 +41,11 @@ class FragmentRead(Asking):
 
     def first(self, count: int) -> Iterator[Part]:
         """Yield rows in order; no more is looked at than their first `count` seem to need."""
-        enough, done, every = max(count, _FIRST_ROWS), 0, self.plan.segments
+        enough = max(count, _FIRST_ROWS)
         if self.complete or self.most_rows <= enough:
             yield from self.parts()
             return
+        done, every = 0, self.plan.segments
         growing = self.plan.growing_rows > 0
         while done < len(every) or growing:
             low, rows = done, 0

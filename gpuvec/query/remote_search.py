@@ -123,10 +123,14 @@ class SpreadSearcher:
     def __init__(self, node: Search, branches: Sequence[Branch], session: Session) -> None:
         self.node = node
         self.session = session
-        self.total = sum(branch.total for branch in branches)
         self._branches = branches
         self._search = pack_search(node)
         self._placed: Placed | None = None
+
+    @property
+    def total(self) -> int:
+        """Rows that may be found, at most; of the newest plan, before the first answer a guess."""
+        return sum(branch.total for branch in self._branches)
 
     def queries(self, vectors: Queries) -> Queries:
         """See `Searcher.queries`; they are on the host."""

@@ -59,6 +59,28 @@ class Nodes(Protocol):
             UnavailableError: no node answers.
         """
 
+    def likely(self, collection_id: str) -> ReadPlan | None:
+        """Return a plan that may still hold, asking nobody; None: none is worth a try."""
+
+    def read(
+        self, likely: ReadPlan, question: Question, *, cost: int = 0
+    ) -> tuple[ReadPlan, list[Answered] | None]:
+        """Plan the newest version, and ask about all of it at once in case a likely plan holds.
+
+        Args:
+            likely: from `likely`.
+            question: see `ask`.
+            cost: rows times queries, for admission.
+
+        Returns:
+            the plan that holds, as `plan` would return it; and what `ask` would return for it;
+            None: that is to be asked for.
+
+        Raises:
+            GpuvecError: what a node raised.
+            UnavailableError: see `ask`.
+        """
+
     def ask(
         self,
         plan: ReadPlan,

@@ -18,6 +18,7 @@ from gpuvec.cluster_messages import (
     LoadSegments,
     NodeReport,
     Own,
+    PlannedPart,
     PlanRead,
     ReadPart,
     ReadPlan,
@@ -27,6 +28,7 @@ from gpuvec.cluster_messages import (
     Write,
 )
 from gpuvec.messages import WriteReply
+from gpuvec.node.standing import is_of, whole_of
 from gpuvec.proxy.calls import Came
 from gpuvec.testing.sim_network import Process, Web, Work
 from gpuvec.testing.sim_store import Fenced, Look, Record, SimStore
@@ -228,6 +230,17 @@ class SimNode:
         return self.grants.knows_all(name)
 
     def _read(self, part: ReadPart) -> Work:
+        if part.plan is None:
+            return (yield from self._read_at(part))
+        plan = yield from self._plan(part.plan)
+        if part.whole:
+            part = whole_of(part, plan)
+        elif not is_of(part, plan):
+            return PlannedPart(plan=plan)
+        found = yield from self._read_at(part)
+        return PlannedPart(plan=plan, answer=None if isinstance(found, Stale) else found)
+
+    def _read_at(self, part: ReadPart) -> Work:
         name = part.collection_id
         look = self._plans.get((name, part.entry_id, part.version)) or self.known.get(name)
         if look is None or look.entry_id != part.entry_id or look.version < part.version:

@@ -1,6 +1,6 @@
 """Nodes of a made-up cluster, that answer at once whatever they are asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpuvec.cluster_messages import (
     COORDINATOR,
@@ -8,12 +8,14 @@ from gpuvec.cluster_messages import (
     GetRoutes,
     NodeLine,
     Owner,
+    PlannedPart,
     PlanRead,
     ReadPart,
     ReadPlan,
     RouteDelta,
     Stale,
 )
+from gpuvec.node.standing import is_of, whole_of
 from gpuvec.proxy.directory import Limits
 from gpuvec.proxy.router import Router
 from gpuvec.testing.network import Network
@@ -40,6 +42,7 @@ class FakeNode:
     name: NodeId
     entry_id: int = 1
     version: int = 100
+    growing_rows: int = 10
     busy_s: float = 0.0
     error: Exception | None = None
     stale: Stale | None = None
@@ -50,8 +53,24 @@ class FakeNode:
         if self.error is not None:
             raise self.error
         if isinstance(message, PlanRead):
-            return plan(6, version=message.version or self.version, entry_id=self.entry_id)
+            return self._plan(message)
         assert isinstance(message, ReadPart)
+        if message.plan is None or self.busy_s or self.stale:
+            return self._answer(message)
+        found = self._plan(message.plan)
+        if message.whole:
+            message = whole_of(message, found)
+        elif not is_of(message, found):
+            return PlannedPart(plan=found)
+        return PlannedPart(plan=found, answer=self._answer(message))
+
+    def _plan(self, message):
+        return replace(
+            plan(6, growing_rows=self.growing_rows, entry_id=self.entry_id),
+            version=message.version or self.version,
+        )
+
+    def _answer(self, message):
         if self.busy_s:
             return Busy(retry_after_s=self.busy_s)
         if self.stale is not None:

@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,51 @@ class DirectNodes:
         self.before = lambda part: None
         self._rng = np.random.default_rng(seed)
         self._plans = 0
+        self._last = {}
 
     def plan(self, collection_id, *, version=None):
         self._plans += 1
         message = PlanRead(identity="db", collection_id=collection_id, version=version)
-        return self.nodes[self._plans % len(self.nodes)].plan(message)
+        found = self.nodes[self._plans % len(self.nodes)].plan(message)
+        if version is None:
+            self._last[collection_id] = found
+        return found
+
+    def likely(self, collection_id):
+        last = self._last.get(collection_id)
+        if last is None or last.now_ms or self._rng.random() < 0.3:
+            return None
+        guess = last
+        if self._rng.random() < 0.3:
+            guess = replace(last, entry_id=last.entry_id - 1, segments=last.segments[1:])
+        return guess if guess.segments or guess.growing_rows else None
+
+    def read(self, likely, question, *, cost=0):
+        """Answer a guess, by all nodes or by one of them."""
+        collection_id = likely.collection_id
+        if self._rng.random() < 0.3:
+            return self._read_whole(likely, question, cost)
+        plan = self.plan(collection_id)
+        if plan != likely:
+            return plan, None
+        return plan, self.ask(plan, question, cost=cost)
+
+    def _read_whole(self, likely, question, cost):
+        node = NodeId(str(self._rng.integers(len(self.nodes))))
+        units = [name for name, _ in likely.segments]
+        part = read_part("db", likely, question, segments=units, growing=True, cost=cost)
+        planning = PlanRead(identity="db", collection_id=likely.collection_id)
+        self.calls.append((node, type(question).__name__))
+        part = replace(part, plan=planning, whole=True)
+        self.before(part)
+        found = self.nodes[int(node)].answer(pickle.loads(pickle.dumps(part, protocol=5)))
+        names = tuple(name for name, _ in found.plan.segments)
+        return found.plan, [
+            Answered(
+                node=node, segments=names, growing=found.plan.growing_rows > 0,
+                answer=pickle.loads(pickle.dumps(found.answer, protocol=5)),
+            )
+        ]  # fmt: skip
 
     def ask(self, plan, question, *, segments=None, growing=None, cost=0, near=None):
         names = [name for name, _ in plan.segments] if segments is None else list(segments)

@@ -10,8 +10,9 @@ from gpuvec.cluster_messages import Done
 from gpuvec.coord import cluster_coord, ownership
 from gpuvec.coord.ownership import Ownership
 from gpuvec.proxy import route_table
+from gpuvec.proxy.reading import Reading
 from gpuvec.proxy.route_table import RouteTable
-from gpuvec.testing import sim_coordinator
+from gpuvec.testing import sim_coordinator, sim_node
 from gpuvec.testing.sim import Violation
 from gpuvec.testing.sim_cluster import ClusterSimulation
 from gpuvec.testing.sim_network import Weather
@@ -121,6 +122,11 @@ def retries_are_not_known_after_a_claim(monkeypatch):
     monkeypatch.setattr(Claimed, "done", short)
 
 
+def a_guess_is_answered_for_whatever_the_plan_is(monkeypatch):
+    monkeypatch.setattr(sim_node, "is_of", lambda part, plan: True)
+    monkeypatch.setattr(Reading, "_settle", lambda self, groups: None)
+
+
 # The store
 
 
@@ -153,6 +159,7 @@ MUTANTS = [
     Mutant(retries_are_not_known_after_a_claim),
     Mutant(a_claim_does_not_fence_the_log, start=52),
     Mutant(routes_apply_in_the_order_in_which_they_come, start=6),
+    Mutant(a_guess_is_answered_for_whatever_the_plan_is),
 ]
 
 
