@@ -332,6 +332,11 @@ def device_store() -> DeviceStore:
     return DeviceStore(residency_of(int(cupy_module().cuda.runtime.getDevice())))
 
 
+def forget_cards() -> None:
+    """Know nothing of any card any more: those that are asked for next are others."""
+    residency_of.cache_clear()
+
+
 @cache
 def residency_of(device: int) -> Residency:
     """Return what this process has on a card; makes the pool of memory that libraries share."""

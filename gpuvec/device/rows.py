@@ -1,10 +1,10 @@
 """Rows that searches read on a device: they lie there, or come tile by tile from the host."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from gpuvec.device.library import cupy_module, is_bfloat16, is_device_array
 from gpuvec.device.residency import DeviceStore, Key
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.types import Array
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,25 +129,43 @@ class DeviceRows:
 
     @contextmanager
     def _resident(self) -> Iterator[Array | None]:
-        if not self._store.fits(self.nbytes):
-            yield None
-            return
-        use = self._store.use(
-            self._key, self.nbytes, self._upload, part=self._part, owner=self._owner
-        )
-        try:
-            array = use.__enter__()
-        except DeviceMemoryError as error:
-            if error.code != "GV-903":
-                raise
-            array = None
-        if array is None:
-            yield None
-            return
-        try:
+        with self._room(self._key, self.nbytes, self._upload, self._part) as array:
             yield array
-        finally:
-            use.__exit__(None, None, None)
+
+    @contextmanager
+    def derived(self, what: str, size_bytes: int, make: Callable[[], T]) -> Iterator[T | None]:
+        """Hold something that is made of the rows on the card while a block runs.
+
+        Args:
+            what: its name.
+            size_bytes: that it takes, at most.
+            make: called if it is not there; may hold the rows itself.
+
+        Yields:
+            It; None where there is no room for it.
+        """
+        with self._room((*self._key, "derived", what), size_bytes, make, "indexes") as value:
+            yield value
+
+    def has_derived(self, what: str) -> bool:
+        """Return whether something that is made of the rows is on the card now."""
+        return self._store.has((*self._key, "derived", what))
+
+    @contextmanager
+    def _room(
+        self, key: Key, size_bytes: int, make: Callable[[], T], part: str
+    ) -> Iterator[T | None]:
+        """Hold something if there is room for it; None where there is not."""
+        with ExitStack() as stack:
+            value = None
+            if self._store.fits(size_bytes):
+                use = self._store.use(key, size_bytes, make, part=part, owner=self._owner)
+                try:
+                    value = stack.enter_context(use)
+                except DeviceMemoryError as error:
+                    if error.code != "GV-903":
+                        raise
+            yield value
 
     def _upload(self) -> Array:
         return transfer.upload(self._read(), "vectors")
@@ -160,6 +180,7 @@ class ArrayRows(DeviceRows):
 
     def __init__(self, array: Array) -> None:
         self._array = array
+        self._derived: dict[str, Any] = {}
         self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
 
     @property
@@ -171,6 +192,17 @@ class ArrayRows(DeviceRows):
     def held(self) -> Iterator[HeldRows]:
         """See `DeviceRows.held`."""
         yield HeldRows(self._array, None)
+
+    @contextmanager
+    def derived(self, what: str, size_bytes: int, make: Callable[[], T]) -> Iterator[T | None]:
+        """See `DeviceRows.derived`; it stays as long as these rows."""
+        if what not in self._derived:
+            self._derived[what] = make()
+        yield self._derived[what]
+
+    def has_derived(self, what: str) -> bool:
+        """See `DeviceRows.has_derived`."""
+        return what in self._derived
 
     def scratch(self, least: int, most: int, *, what: str) -> AbstractContextManager[int]:
         """See `DeviceRows.scratch`; of the budget of the current card."""
