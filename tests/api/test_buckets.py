@@ -71,6 +71,7 @@ def test_everything_that_a_directory_does(connect):
         assert len(after) == 105 - 2 + 10
 
 
+@pytest.mark.embedded
 def test_a_reader_sees_what_another_process_acknowledged(connect):
     with connect("a") as writer, connect("b") as reader:
         items = writer.create_collection("items", SCHEMA)
@@ -86,6 +87,7 @@ def test_a_reader_sees_what_another_process_acknowledged(connect):
         assert reader.collections() == []
 
 
+@pytest.mark.embedded
 def test_who_writes_last_takes_over_and_nothing_is_lost(connect):
     with connect("a") as old, connect("b") as new:
         old.create_collection("items", SCHEMA).insert(rows(0))
@@ -113,6 +115,7 @@ def test_who_writes_last_takes_over_and_nothing_is_lost(connect):
         assert ids_of(again) == [*range(20), *range(30, 50)]
 
 
+@pytest.mark.embedded
 def test_one_who_was_replaced_learns_it_from_whatever_it_writes_first(connect):
     writes = [
         lambda db: db.create_collection("others", SCHEMA),
@@ -190,6 +193,7 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(s3, url, connect):
     assert caught.value.code == "GV-605"
 
 
+@pytest.mark.embedded
 def test_a_store_that_ignores_conditions_is_read_but_not_written(s3, connect):
     with connect() as db:
         db.create_collection("items", SCHEMA).insert(rows(0))
