@@ -15,7 +15,7 @@ from gpuvec.index.base import Queries
 from gpuvec.index.curve import RecallCurve
 from gpuvec.node import remeasure
 from gpuvec.node.build import adding, metric_of
-from gpuvec.query.batch import array_blocks, as_queries
+from gpuvec.query.batch import array_blocks, host_queries
 from gpuvec.query.plan import Columns, QueryArray
 from gpuvec.query.session import new_session
 from gpuvec.storage import keys
@@ -197,7 +197,7 @@ def _queries(queries: Any, columns: Columns, field: str) -> Queries:
     (tile,) = array_blocks(found)
     if len(tile.vectors) == 0:
         raise errors.no_queries_to_tune(field)
-    return as_queries(tile.vectors, columns.fields[field], "cpu")
+    return host_queries(tile.vectors, columns.fields[field])
 
 
 def _tuning(

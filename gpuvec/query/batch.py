@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.device.arrays import as_float32, to_device, to_host
+from gpuvec.device.arrays import as_float32, is_device_array, to_device, to_host
 from gpuvec.index.base import Queries
 from gpuvec.query.part import Part, arrow_numbers, chunks_of, take_column
 from gpuvec.query.plan import QueryArray, QueryFrame
@@ -19,6 +19,7 @@ MOST_QUERIES = 65_536
 LEAST_QUERIES = 256
 HIT_BYTES = 20  # part, row, distance
 HIT_COPIES = 4  # two answers while they are merged, and their sorted copy
+DEVICE_HIT_BYTES = 24  # row and distance, twice while they are joined
 OUTPUT_BYTES = 128 << 20  # of one piece of a streamed answer
 
 
@@ -50,10 +51,20 @@ class Tile:
 
 def take_queries(queries: Queries, rows: NDArray[np.int64]) -> Queries:
     """Return the given queries, in that order."""
-    return queries.take(rows) if isinstance(queries, SparseVectors) else queries[rows]
+    if isinstance(queries, SparseVectors):
+        return queries.take(rows)
+    return queries[to_device(rows) if is_device_array(queries) else rows]
 
 
-def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int) -> int:
+def tile_size(
+    k: int | None,
+    row_bytes: int,
+    total_rows: int,
+    memory_limit: int,
+    *,
+    device_limit: int | None = None,
+    query_bytes: int = 0,
+) -> int:
     """Return how many queries one tile should have.
 
     Args:
@@ -61,12 +72,19 @@ def tile_size(k: int | None, row_bytes: int, total_rows: int, memory_limit: int)
         row_bytes: size of one row of the answer.
         total_rows: that could be found; never more than these come per query.
         memory_limit: bytes for hits and answer together; the scan has its own share.
+        device_limit: bytes for queries and their hits on the device; None: they stay on the host.
+        query_bytes: of one query there.
     """
     if k is None:
-        return LEAST_QUERIES if total_rows * HIT_BYTES * HIT_COPIES < 1 << 20 else 8
-    per_query = max(1, min(k, total_rows)) * (HIT_BYTES * HIT_COPIES + row_bytes)
-    most = min(memory_limit // 4, max(OUTPUT_BYTES, LEAST_QUERIES * per_query))
-    return int(min(MOST_QUERIES, max(1, most // per_query)))
+        most = LEAST_QUERIES if total_rows * HIT_BYTES * HIT_COPIES < 1 << 20 else 8
+    else:
+        per_query = max(1, min(k, total_rows)) * (HIT_BYTES * HIT_COPIES + row_bytes)
+        size = min(memory_limit // 4, max(OUTPUT_BYTES, LEAST_QUERIES * per_query))
+        most = int(min(MOST_QUERIES, max(1, size // per_query)))
+    if device_limit is not None:
+        there = query_bytes + DEVICE_HIT_BYTES * min(k or 0, total_rows)
+        most = min(most, max(1, device_limit // max(1, there)))
+    return most
 
 
 def array_blocks(queries: QueryArray) -> Iterator[Tile]:
@@ -137,9 +155,14 @@ def _join(blocks: list[Tile]) -> Tile:
     return Tile(vectors, pa.concat_arrays([block.ids for block in blocks]), keys)
 
 
-def as_queries(vectors: Queries, kind: FieldType, device: str) -> Queries:
-    """Return the vectors of a tile in the dtype and on the device of the field's index."""
-    if isinstance(vectors, SparseVectors):
+def as_queries(vectors: Queries, kind: FieldType) -> Queries:
+    """Return the vectors of a tile in the dtype of the field's index, where they are."""
+    if isinstance(vectors, SparseVectors) or isinstance(kind, BinaryVector):
         return vectors
-    plain = vectors if isinstance(kind, BinaryVector) else as_float32(vectors)
-    return to_device(plain) if device == "gpu" else to_host(plain)
+    return as_float32(vectors)
+
+
+def host_queries(vectors: Queries, kind: FieldType) -> Queries:
+    """Return the same in host memory."""
+    found = as_queries(vectors, kind)
+    return found if isinstance(found, SparseVectors) else to_host(found, "queries")

@@ -18,8 +18,8 @@ _SMALL_BYTES = 4096
 
 def found_by(searcher: Searcher, question: q.SearchRows) -> q.RowsFound:
     """Return the answer to a search; `Hits.part` and the answer's segments are those of targets."""
-    queries = searcher.queries(question.queries)
-    hits = _HITS[type(question)](searcher, question, queries)
+    find = _HITS[type(question)]
+    hits = searcher.ask(question.queries, lambda queries: find(searcher, question, queries))
     rows = searcher.found(hits)
     key, there = searcher.node.input.columns.primary_key, bool(len(hits))
     keys = joined([rows.column(str(key))]) if question.with_keys and there else None

@@ -19,7 +19,7 @@ from gpuvec.errors import nothing_to_evaluate
 from gpuvec.index.base import Queries
 from gpuvec.index.curve import TIE, interval
 from gpuvec.query import plan as p
-from gpuvec.query.batch import Tile, array_blocks, as_queries, frame_blocks, take_queries, tiles
+from gpuvec.query.batch import Tile, array_blocks, frame_blocks, host_queries, take_queries, tiles
 from gpuvec.query.build import whole_number
 from gpuvec.query.codes import places_within
 from gpuvec.query.execute import LocalRun, Run
@@ -129,10 +129,13 @@ def _draw(run: Run, search: p.Search, size: int, seed: int) -> Tile:
 def _answer(searcher: Searcher, groups: Groups | None, tile: Tile) -> Hits:
     if not len(tile):
         return Hits.empty(0)
-    queries = searcher.queries(tile.vectors)
-    if groups is not None:
-        return grouped_hits(searcher, groups, queries, tile.keys)
-    return searcher.hits(queries, tile.keys, searcher.node.k)
+
+    def find(queries: Queries) -> Hits:
+        if groups is not None:
+            return grouped_hits(searcher, groups, queries, tile.keys)
+        return searcher.hits(queries, tile.keys, searcher.node.k)
+
+    return searcher.ask(tile.vectors, find)
 
 
 def _compare(
@@ -160,7 +163,7 @@ def _truth(searcher: Searcher, tile: Tile) -> Iterator[tuple[int, Float64s]]:
     size = max(1, BLOCK_BYTES // (8 * max(1, rows)))
     for start in range(0, len(tile), size):
         few = tile.slice(start, min(start + size, len(tile)))
-        queries = as_queries(few.vectors, node.input.columns.fields[node.field], "cpu")
+        queries = host_queries(few.vectors, node.input.columns.fields[node.field])
         parts = [np.empty((len(few), 0))]
         for target in searcher.targets:
             column = target.base.column(node.field)

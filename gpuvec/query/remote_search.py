@@ -4,9 +4,9 @@ The rows may be those of several frames, one after the other, some of them in th
 broken as within one process: by primary key, or by place where there is none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpuvec.index.base import Queries
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
 from gpuvec.query import questions as q
-from gpuvec.query.batch import as_queries
+from gpuvec.query.batch import host_queries
 from gpuvec.query.codes import row_codes
 from gpuvec.query.fragment import NO_FRAGMENT, pack_search
 from gpuvec.query.groups import first_groups
@@ -26,6 +26,8 @@ from gpuvec.query.remote_parts import FragmentRead, named
 from gpuvec.query.session import Session
 from gpuvec.query.target import text_ranks
 from gpuvec.types import SegmentId
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +134,9 @@ class SpreadSearcher:
         """Rows that may be found, at most; of the newest plan, before the first answer a guess."""
         return sum(branch.total for branch in self._branches)
 
-    def queries(self, vectors: Queries) -> Queries:
-        """See `Searcher.queries`; they are on the host."""
-        return as_queries(vectors, self.node.input.columns.fields[self.node.field], "cpu")
+    def ask(self, vectors: Queries, work: Callable[[Queries], T]) -> T:
+        """See `Searcher.ask`; the queries are on the host."""
+        return work(host_queries(vectors, self.node.input.columns.fields[self.node.field]))
 
     def hits(self, queries: Queries, own_keys: pa.Array | None, k: int | None) -> Hits:
         """See `Searcher.hits`. `Hits.row` counts what `found` and `places` know, of these hits."""

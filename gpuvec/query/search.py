@@ -1,18 +1,18 @@
 """One search over the parts of its input: mask, scan, top-k, and the merge of parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuvec.device.arrays import to_host
+from gpuvec.device.arrays import is_device_array, to_device, to_host
 from gpuvec.index.base import Queries
 from gpuvec.index.keep import Keep, passing_rows
 from gpuvec.kernels.neighbors import RangeNeighbors
-from gpuvec.query.batch import as_queries
+from gpuvec.query.batch import as_queries, host_queries
 from gpuvec.query.bundle import Bundle, bundles
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Part, arrow_numbers, gather, take_column
@@ -21,6 +21,9 @@ from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_range
 from gpuvec.query.session import Session
 from gpuvec.query.target import Target, text_ranks
 from gpuvec.query.ways import Question, Ways
+from gpuvec.rows import SparseVectors
+
+T = TypeVar("T")
 
 
 class Searcher:
@@ -46,10 +49,25 @@ class Searcher:
         found = [t.indexed.target for t in self.targets if t.indexed is not None]
         return max((target for target in found if target is not None), default=None)
 
-    def queries(self, vectors: Queries) -> Queries:
-        """Return queries in the dtype and on the device of the rows."""
+    def ask(self, vectors: Queries, work: Callable[[Queries], T]) -> T:
+        """Do work with queries in the dtype and on the device of the rows.
+
+        Args:
+            vectors: of a tile.
+            work: brings its answer to the host; may be done twice, see `DeviceStore.run`.
+        """
         kind = self.node.input.columns.fields[self.node.field]
-        return as_queries(vectors, kind, self.session.device)
+        store = self.session.device_store
+        if store is None or isinstance(vectors, SparseVectors):
+            return work(host_queries(vectors, kind))
+        plain, budget = as_queries(vectors, kind), store.budget
+
+        def on_device() -> T:
+            size = 0 if is_device_array(plain) else plain.nbytes
+            with budget.scratch(size, size, what=f"{len(plain):,} queries"):
+                return work(to_device(plain, "queries"))
+
+        return store.run(on_device, what=f"a search of {self.node.input.columns.name or 'rows'}")
 
     def hits(self, queries: Queries, own_keys: pa.Array | None, k: int | None) -> Hits:
         """Return the answers of a tile of queries.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,10 @@ from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
 from gpuvec.query.target import make_targets
 
+DEVICE_SHARE = 16  # of device memory, for a tile's queries and hits
 FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
 
-
+T = TypeVar("T")
 Grouped = Callable[[Queries, pa.Array | None], Hits]  # queries and their own keys to hits
 
 
@@ -44,8 +45,8 @@ class Answering(Protocol):
     def total(self) -> int:
         """Rows that may be found, at most."""
 
-    def queries(self, vectors: Queries) -> Queries:
-        """See `Searcher.queries`."""
+    def ask(self, vectors: Queries, work: Callable[[Queries], T]) -> T:
+        """See `Searcher.ask`."""
 
     def hits(self, queries: Queries, own_keys: pa.Array | None, k: int | None) -> Hits:
         """See `Searcher.hits`."""
@@ -134,8 +135,13 @@ def _tiles(searcher: Answering, query_parts: Callable[[], Iterator[Part]]) -> It
     else:
         blocks = frame_blocks(node.queries, query_parts(), with_keys=node.exclude_self)
     k = None if node.k is None else node.k * node.group_size
-    limit = searcher.session.memory_limit
-    size = tile_size(k, row_bytes(node.columns), searcher.total, limit)
+    session, kind = searcher.session, node.input.columns.fields[node.field]
+    store = session.device_store
+    size = tile_size(
+        k, row_bytes(node.columns), searcher.total, session.memory_limit,
+        device_limit=None if store is None else store.budget.limit_bytes // DEVICE_SHARE,
+        query_bytes=4 * getattr(kind, "dim", 0),
+    )  # fmt: skip
     return tiles(blocks, size)
 
 
@@ -146,12 +152,14 @@ def _answer(
     if grouped is None and node.k is None and node.high is None:
         yield from _endless(searcher, tile)
         return
-    queries: Any = searcher.queries(tile.vectors)
-    with metrics.stage("search"):
+
+    def find(queries: Queries) -> Hits:
         if grouped is None:
-            hits = searcher.hits(queries, tile.keys, node.k)
-        else:
-            hits = grouped(queries, tile.keys)
+            return searcher.hits(queries, tile.keys, node.k)
+        return grouped(queries, tile.keys)
+
+    with metrics.stage("search"):
+        hits = searcher.ask(tile.vectors, find)
     if len(hits):
         yield output_part(searcher, tile, hits)
 
@@ -160,11 +168,10 @@ def _endless(searcher: Answering, tile: Tile) -> Iterator[Part]:
     """Yield all rows in order of distance, query by query, searching deeper only when read on."""
     for number in range(len(tile)):
         one = tile.slice(number, number + 1)
-        query = searcher.queries(one.vectors)
         seen, depth = 0, FIRST_DEPTH
         while seen < searcher.total:
             depth = min(depth, searcher.total + 1)
-            hits = searcher.hits(query, one.keys, depth)
+            hits = searcher.ask(one.vectors, partial(searcher.hits, own_keys=one.keys, k=depth))
             if len(hits) <= seen:
                 break
             fresh = hits.where(np.arange(len(hits)) >= seen)
