@@ -31,6 +31,18 @@ class DenseVectors:
         return int(self.values.shape[0])
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Of `values`."""
+        found: tuple[int, int] = self.values.shape
+        return found
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of `values`."""
+        found: np.dtype[Any] = self.values.dtype
+        return found
+
+    @property
     def nbytes(self) -> int:
         """Bytes held, without the validity mask."""
         return int(self.values.nbytes)

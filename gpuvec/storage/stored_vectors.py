@@ -49,6 +49,17 @@ class StoredVectors(DenseVectors):
         return self._array.shape[0]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """See `DenseVectors.shape`; known without reading."""
+        count, width = self._array.shape
+        return count, width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `DenseVectors.dtype`; known without reading."""
+        return self._array.numpy_dtype
+
+    @property
     def nbytes(self) -> int:
         """See `DenseVectors.nbytes`; known without reading."""
         return int(np.prod(self._array.shape, dtype=np.int64)) * self._array.numpy_dtype.itemsize
