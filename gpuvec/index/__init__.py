@@ -2,9 +2,33 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from gpuvec.index.spec import HNSW, IVFSQ8, Bitmap, Flat, IndexSpec, IVFFlat, IVFInt8, Sorted
+from gpuvec.index.spec import (
+    CAGRA,
+    HNSW,
+    IVFPQ,
+    IVFSQ8,
+    Bitmap,
+    Flat,
+    IndexSpec,
+    IVFFlat,
+    IVFInt8,
+    IVFRaBitQ,
+    Sorted,
+)
 
-__all__ = ["HNSW", "IVFSQ8", "Bitmap", "Flat", "IVFFlat", "IVFInt8", "IndexSpec", "Sorted"]
+__all__ = [
+    "CAGRA",
+    "HNSW",
+    "IVFPQ",
+    "IVFSQ8",
+    "Bitmap",
+    "Flat",
+    "IVFFlat",
+    "IVFInt8",
+    "IVFRaBitQ",
+    "IndexSpec",
+    "Sorted",
+]
 
 if not TYPE_CHECKING:  # a type checker knows the names itself
 

@@ -115,7 +115,8 @@ class FaissIndex(ABC):
             def work(part: tuple[int, int]) -> Neighbors:
                 return self._answer(queries[slice(*part)], k, count, selection, tie_rank)
 
-            parts = self._parts(len(queries), k + count, threads, memory_limit)
+            one = (k + count) * _BYTES_PER_CANDIDATE + self._query_bytes(knobs)
+            parts = self._parts(len(queries), one, threads, memory_limit)
             found = Neighbors.concat(run_parallel(work, parts, threads))
         self._local.stats = SearchStats(
             strategy=self.spec.KIND,
@@ -133,8 +134,13 @@ class FaissIndex(ABC):
             rows = self._candidates(queries, count, selection)
         return self._nearest(queries, rows, k, tie_rank=tie_rank)
 
+    def _query_bytes(self, knobs: Mapping[str, float]) -> int:
+        """Return bytes that FAISS takes for one query, beside its candidates."""
+        del knobs
+        return 0
+
     def _parts(
-        self, queries: int, places: int, threads: int, memory_limit: int | None
+        self, queries: int, one: int, threads: int, memory_limit: int | None
     ) -> list[tuple[int, int]]:
         """Cut a batch so that all parts that run at once fit into the memory limit."""
         if queries == 1:
@@ -142,7 +148,6 @@ class FaissIndex(ABC):
         workers = min(queries, thread_count(threads))
         limit = scratch_limit(memory_limit) // workers
         most = -(-queries // (workers * _PARTS_PER_THREAD)) if workers > 1 else 0
-        one = places * _BYTES_PER_CANDIDATE
         return tiles(queries, one, limit, what=f"a search of {self.spec}", most=most)
 
 

@@ -66,7 +66,7 @@ class HnswIndex(FaissIndex):
         space: Space | None,
         places: NDArray[np.int64] | None,
         data: NDArray[np.uint8] | None = None,
-        pending: "_Build | None" = None,
+        pending: "GraphBuild | None" = None,
     ) -> None:
         super().__init__(spec, vectors, metric)
         self._graph = graph
@@ -144,7 +144,7 @@ def _look(ef: int) -> Any:
     return faiss_library().SearchParametersHNSW(efSearch=ef)
 
 
-class _Build:
+class GraphBuild:
     """A graph while rows are inserted."""
 
     def __init__(
@@ -194,11 +194,20 @@ class _Build:
         """Return bytes of the finished index with so many nodes."""
         return _index_bytes(self.spec, nodes, self.vectors, self.space)
 
+    @property
+    def inserted(self) -> NDArray[np.int64]:
+        """(nodes,) the row of each node, in the order of their insertion."""
+        return np.concatenate([self.order, self.late])[: int(self.graph.ntotal)]
+
+    def insert_late(self) -> None:
+        """Insert the rows held out."""
+        self._insert(self.late)
+
     def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """Insert the rows held out and renumber; return the graph's file and each node's row."""
         faiss = faiss_library()
-        self._insert(self.late)
-        order = np.concatenate([self.order, self.late])
+        self.insert_late()
+        order = self.inserted
         places = np.sort(order)
         self._store(places)
         old = np.argsort(order)  # of each new node
@@ -248,7 +257,7 @@ def build(
     """See `registry.build`. On one thread the same rows make the same graph."""
     _check(spec, vectors, metric)
     check_build_memory(spec, build_bytes(spec, len(vectors), vectors), memory_limit)
-    work = _Build(spec, vectors, metric, held_out, threads)
+    work = GraphBuild(spec, vectors, metric, held_out, threads)
     index = HnswIndex(
         spec,
         vectors,

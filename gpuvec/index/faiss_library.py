@@ -117,12 +117,13 @@ def written(index: Any, size_bytes: int, *, binary: bool = False, flags: int = 0
     return found
 
 
-def opened(data: NDArray[np.uint8], *, binary: bool = False) -> Any:
+def opened(data: NDArray[np.uint8], *, binary: bool = False, flags: int = 0) -> Any:
     """Return the index of a file's bytes, which it looks at in place: keep them.
 
     Args:
         data: (size,) uint8, C-contiguous; memory mapped or not.
         binary: whether it is one of FAISS's binary indexes.
+        flags: more `IO_FLAG_*` of FAISS.
 
     Raises:
         CorruptError: `GV-331`, FAISS cannot read it.
@@ -131,7 +132,7 @@ def opened(data: NDArray[np.uint8], *, binary: bool = False) -> Any:
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
     read = faiss.read_index_binary if binary else faiss.read_index
     try:
-        return read(reader, faiss.IO_FLAG_MMAP_IFC)
+        return read(reader, faiss.IO_FLAG_MMAP_IFC | flags)
     except RuntimeError as error:
         raise damaged_index_file(f"FAISS says {error}") from error
 
@@ -145,6 +146,15 @@ def view_of(values: NDArray[Any]) -> Any:
     vector = faiss.MaybeOwnedVectorUInt8
     nobody = vector().owner  # FAISS's way to say that it need not keep the memory
     return vector.create_view(faiss.swig_ptr(octets), octets.nbytes, nobody)
+
+
+def view_of_numbers(values: NDArray[np.int32]) -> Any:
+    """Return FAISS's vector of int32 over the memory of an array, which must be kept."""
+    if not values.flags.c_contiguous:
+        raise AssertionError("only numbers that lie one after the other can be read in place")
+    faiss = faiss_library()
+    vector = faiss.MaybeOwnedVectorInt32
+    return vector.create_view(faiss.swig_ptr(values.reshape(-1)), values.size, vector().owner)
 
 
 def give_back() -> None:

@@ -17,8 +17,11 @@ from gpuvec.types import Metric
 ADAPTERS: dict[str, str] = {
     "ivf_int8": "gpuvec.index.ivf_int8",
     "hnsw": "gpuvec.index.faiss_hnsw",
+    "cagra": "gpuvec.index.cagra_host",
     "ivf_flat": "gpuvec.index.faiss_ivf",
     "ivf_sq8": "gpuvec.index.faiss_ivf",
+    "ivf_pq": "gpuvec.index.faiss_ivf",
+    "ivf_rabitq": "gpuvec.index.faiss_ivf",
 }
 
 

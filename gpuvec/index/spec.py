@@ -83,6 +83,30 @@ class HNSW(IndexSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CAGRA(IndexSpec):
+    """A graph of near rows without levels, made for GPUs (cuVS); a CPU searches it too (FAISS).
+
+    Attributes:
+        graph_degree: neighbours kept per row; even.
+        intermediate_graph_degree: neighbours looked at per row while it is built.
+    """
+
+    KIND = "cagra"
+    REMEMBERS = True
+    SEARCH: ClassVar = {"itopk_size": (1, 1 << 20)}
+
+    graph_degree: int = 64
+    intermediate_graph_degree: int = 128
+
+    def __post_init__(self) -> None:
+        _check(self, "graph_degree", 4, 512)
+        _check(self, "intermediate_graph_degree", 4, 1 << 16)
+        if self.graph_degree % 2:
+            wanted = "an even number"
+            raise bad_index_parameter("CAGRA", "graph_degree", self.graph_degree, wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IVFFlat(IndexSpec):
     """Lists of whole vectors around centers (FAISS); binary vectors too.
 
@@ -117,6 +141,51 @@ class IVFSQ8(IndexSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IVFPQ(IndexSpec):
+    """Lists of product-quantised vectors (FAISS); what is found is measured again.
+
+    Attributes:
+        n_lists: None: by the number of rows.
+        pq_dim: codes per row; None: 2 bits a dimension.
+        pq_bits: of a code. 4 is the fastest on the CPU; lists of 8 can be searched on a GPU too.
+            None: by where it is built.
+    """
+
+    KIND = "ivf_pq"
+    SEARCH: ClassVar = {"n_probes": (1, 1 << 24), "refine": (1, 1000)}
+
+    n_lists: int | None = None
+    pq_dim: int | None = None
+    pq_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "n_lists", 1, 1 << 24)
+        _check(self, "pq_dim", 1, 1 << 16)
+        if self.pq_bits not in (None, 4, 8):
+            raise bad_index_parameter("IVFPQ", "pq_bits", self.pq_bits, "4 or 8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IVFRaBitQ(IndexSpec):
+    """Lists of vectors with a bit or a few per dimension (FAISS); found ones are measured again.
+
+    Attributes:
+        n_lists: None: by the number of rows.
+        bits: per dimension, 1 to 8.
+    """
+
+    KIND = "ivf_rabitq"
+    SEARCH: ClassVar = {"n_probes": (1, 1 << 24), "refine": (1, 1000)}
+
+    n_lists: int | None = None
+    bits: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self, "n_lists", 1, 1 << 24)
+        _check(self, "bits", 1, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bitmap(IndexSpec):
     """The rows of each value of a scalar field: for fields with few different values."""
 
@@ -133,13 +202,14 @@ class Sorted(IndexSpec):
 
 
 SPECS: dict[str, type[IndexSpec]] = {
-    cls.KIND: cls for cls in (Flat, IVFInt8, HNSW, IVFFlat, IVFSQ8, Bitmap, Sorted)
+    cls.KIND: cls
+    for cls in (Flat, IVFInt8, HNSW, CAGRA, IVFFlat, IVFSQ8, IVFPQ, IVFRaBitQ, Bitmap, Sorted)
 }
 
 
 def _check(spec: IndexSpec, name: str, least: int, most: int) -> None:
     value = getattr(spec, name)
-    if value is None and name == "n_lists":
+    if value is None and name in ("n_lists", "pq_dim"):
         return
     if type(value) is not int or not least <= value <= most:
         wanted = f"a whole number from {least:,} to {most:,}"

@@ -12,7 +12,7 @@ import pytest
 from gpuvec.errors import CorruptError, DeviceMemoryError, UnsupportedError
 from gpuvec.index import registry
 from gpuvec.index.faiss_library import faiss_library, opened, openmp_threads, written
-from gpuvec.index.spec import HNSW, IVFSQ8, IVFFlat
+from gpuvec.index.spec import CAGRA, HNSW, IVFPQ, IVFSQ8, IVFFlat, IVFRaBitQ
 from gpuvec.kernels.nearest_of import NearestOf
 from gpuvec.kernels.pairwise import pairwise_distances
 from gpuvec.kernels.select_k import select_k_reference
@@ -21,14 +21,23 @@ from gpuvec.testing.approximate_indexes import made_up_kind, recall_of
 from gpuvec.testing.kernels import CASES, made_up
 from gpuvec.types import Metric
 
-SPECS = [HNSW(m=16, ef_construction=60), IVFFlat(), IVFSQ8()]
+SPECS = [
+    HNSW(m=16, ef_construction=60),
+    IVFFlat(),
+    IVFSQ8(),
+    CAGRA(graph_degree=32, intermediate_graph_degree=64),
+    IVFPQ(),
+    IVFPQ(pq_bits=8),
+    IVFRaBitQ(),
+    IVFRaBitQ(bits=4),
+]
 
 
 def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_without_faiss_the_error_names_what_to_install(spec):
     code = f"""
 import sys
@@ -77,7 +86,14 @@ def test_rows_that_do_not_lie_one_after_the_other_are_copied():
 
 @pytest.mark.parametrize(
     ("spec", "metric"),
-    [(HNSW(), Metric.JACCARD), (IVFSQ8(), Metric.HAMMING), (IVFSQ8(), Metric.JACCARD)],
+    [
+        (HNSW(), Metric.JACCARD),
+        (IVFSQ8(), Metric.HAMMING),
+        (IVFSQ8(), Metric.JACCARD),
+        (IVFPQ(), Metric.HAMMING),
+        (IVFRaBitQ(), Metric.HAMMING),
+        (CAGRA(), Metric.HAMMING),
+    ],
 )
 def test_metrics_that_faiss_cannot_serve_are_refused(spec, metric):
     with pytest.raises(UnsupportedError, match="cannot serve metric") as caught:
@@ -85,14 +101,14 @@ def test_metrics_that_faiss_cannot_serve_are_refused(spec, metric):
     assert caught.value.code == "GV-320"
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_builds_and_searches_print_nothing(spec, capfd):
     queries, rows = made_up_kind("gaussian", Metric.L2, np.float32)
     registry.build(spec, DenseVectors(rows[:300]), Metric.L2).search(queries, 10)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_callers_openmp_threads_stay_as_they_were(spec):
     queries, rows = made_up_kind("gaussian", Metric.L2, np.float32)
     with openmp_threads(3) as faiss:
@@ -101,7 +117,7 @@ def test_the_callers_openmp_threads_stay_as_they_were(spec):
         assert faiss.omp_get_max_threads() == 3
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("metric", [Metric.COSINE, Metric.IP, Metric.L2])
 @pytest.mark.parametrize("size", [0.0, 1e-25, 1e25])
 def test_queries_of_any_size_are_answered(spec, metric, size):
@@ -113,7 +129,7 @@ def test_queries_of_any_size_are_answered(spec, metric, size):
     assert recall_of(found, distances, 10) >= (0.0 if metric is Metric.L2 and size > 1 else 0.9)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_queries_between_whole_numbers_are_not_rounded(spec):
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 4, (3000, 16)).astype(np.int8)
@@ -144,7 +160,7 @@ def test_rows_sorted_by_cluster_make_as_good_a_graph():
     assert recall_of(index.search(queries, 10), distances, 10) >= 0.97
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_same_rows_make_the_same_files_on_one_thread(spec):
     _, rows = made_up_kind("clustered", Metric.L2, np.float32)
     held_out = np.arange(0, 1000, 50)
@@ -158,7 +174,10 @@ def test_the_same_rows_make_the_same_files_on_one_thread(spec):
     assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("spec", [IVFFlat(n_lists=5000), IVFSQ8(n_lists=5000)])
+@pytest.mark.parametrize(
+    "spec",
+    [IVFFlat(n_lists=5000), IVFSQ8(n_lists=5000), IVFPQ(n_lists=5000), IVFRaBitQ(n_lists=5000)],
+)
 def test_lists_are_no_more_than_rows(spec):
     queries, rows = made_up_kind("gaussian", Metric.L2, np.float32)
     index = registry.build(spec, DenseVectors(rows[:90]), Metric.L2)
@@ -248,6 +267,40 @@ def test_the_nearest_of_candidates_are_the_references(metric, dtype, ranked):
             np.testing.assert_array_equal(answer.distances[:, : min(k, 60)], wanted.distances)
 
 
+@pytest.mark.parametrize("spec", [IVFPQ(), IVFRaBitQ()], ids=str)
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.IP, Metric.COSINE])
+def test_a_mask_holds_where_many_rows_are_compared_at_once(spec, metric):
+    queries, rows = made_up_kind("clustered", metric, np.float32)
+    distances = pairwise_distances(queries, rows, metric)
+    index = registry.build(spec, DenseVectors(rows), metric, threads=1)
+    for share in (0.5, 0.05):
+        keep = np.random.default_rng(0).random(len(rows)) < share
+        found = index.search(queries, 10, params=dict(index.settings(10)[-1]), keep=keep)
+        assert set(found.rows.ravel()) - {-1} <= set(np.flatnonzero(keep))
+        left = np.where(keep, distances, np.inf).astype(np.float32)
+        assert recall_of(found, left, 10) >= 0.97
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_tables_of_lists_take_no_more_than_the_codes(bits):
+    _, rows = made_up_kind("gaussian", Metric.L2, np.float32)
+    vectors = DenseVectors(rows)
+    many = registry.build(IVFPQ(n_lists=400, pq_bits=bits), vectors, Metric.L2, threads=1)
+    stored = sum(memoryview(part).nbytes for part in many.files()["lists.faiss"])
+    assert many.nbytes <= 4 * stored
+
+
+def test_a_turn_makes_directions_alike():
+    """All that tells rows apart lies in two dimensions: bits of these alone would say little."""
+    rng = np.random.default_rng(0)
+    rows = 0.01 * rng.normal(size=(3000, 32)).astype(np.float32)
+    rows[:, :2] += rng.normal(size=(3000, 2)).astype(np.float32)
+    queries = rows[:50] + 0.01 * rng.normal(size=(50, 32)).astype(np.float32)
+    index = registry.build(IVFRaBitQ(n_lists=1), DenseVectors(rows), Metric.L2, threads=1)
+    found = index.search(queries, 10, params={"n_probes": 1, "refine": 16}, threads=1)
+    assert recall_of(found, pairwise_distances(queries, rows, Metric.L2), 10) >= 0.9
+
+
 PEAK = """
 import sys
 import numpy as np
@@ -282,6 +335,11 @@ print((status("VmHWM") - before) / said)
         ("IVFFlat()", "l2", "float32"),
         ("IVFFlat()", "hamming", "uint8"),
         ("IVFSQ8()", "cosine", "float16"),
+        ("IVFPQ()", "l2", "float32"),
+        ("IVFPQ(pq_bits=8)", "cosine", "float16"),
+        ("IVFRaBitQ()", "l2", "float32"),
+        ("IVFRaBitQ(bits=4)", "ip", "float32"),
+        ("CAGRA(graph_degree=32, intermediate_graph_degree=32)", "l2", "float32"),
     ],
 )
 def test_a_build_takes_about_the_memory_it_says(spec, metric, dtype):

@@ -1,9 +1,9 @@
-"""IVFFlat and IVFSQ8 by FAISS: under the contract of approximate indexes, and what is their own."""
+"""Lists of FAISS: under the contract of approximate indexes, and what is their own."""
 
 import ml_dtypes
 import numpy as np
 
-from gpuvec.index.spec import IVFSQ8, IVFFlat
+from gpuvec.index.spec import IVFPQ, IVFSQ8, IVFFlat, IVFRaBitQ
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.testing.approximate_indexes import ApproximateIndexTests
 from gpuvec.testing.kernels import CASES
@@ -26,6 +26,30 @@ class TestIvfFlatContract(ApproximateIndexTests):
 class TestIvfSq8Contract(ApproximateIndexTests):
     spec = IVFSQ8(n_lists=20)
     cases = ((Metric.COSINE, np.float16), (Metric.L2, np.float32), (Metric.IP, np.uint8))
+    more_cases = DENSE
+
+
+class TestIvfPqContract(ApproximateIndexTests):
+    spec = IVFPQ()
+    cases = ((Metric.COSINE, np.float32), (Metric.L2, np.float16), (Metric.IP, np.int8))
+    more_cases = DENSE
+
+
+class TestIvfPqOf8BitsContract(ApproximateIndexTests):
+    spec = IVFPQ(n_lists=20, pq_dim=10, pq_bits=8)  # which fills no row evenly
+    cases = ((Metric.COSINE, ml_dtypes.bfloat16), (Metric.L2, np.float32), (Metric.IP, np.uint8))
+    more_cases = DENSE
+
+
+class TestIvfRaBitQContract(ApproximateIndexTests):
+    spec = IVFRaBitQ()
+    cases = ((Metric.COSINE, np.float32), (Metric.L2, np.float16), (Metric.IP, np.int8))
+    more_cases = DENSE
+
+
+class TestIvfRaBitQOf4BitsContract(ApproximateIndexTests):
+    spec = IVFRaBitQ(n_lists=20, bits=4)
+    cases = ((Metric.COSINE, np.uint8), (Metric.L2, np.float32))
     more_cases = DENSE
 
 

@@ -22,9 +22,9 @@ def test_an_unknown_index_type_names_the_nearest():
 
 
 def test_an_unknown_index_names_those_that_are_there():
-    with pytest.raises(AttributeError, match="no CAGRA; it has HNSW, IVFSQ8, Bitmap"):
-        _ = gv.index.CAGRA
-    assert not hasattr(gv.index, "IVFPQ")
+    with pytest.raises(AttributeError, match="no Vamana; it has CAGRA, HNSW, IVFPQ"):
+        _ = gv.index.Vamana
+    assert not hasattr(gv.index, "ScaNN")
 
 
 def test_an_unknown_parameter_is_refused():
@@ -36,6 +36,21 @@ def test_an_unknown_parameter_is_refused():
 def test_a_parameter_out_of_range_is_refused(value):
     with pytest.raises(QueryError, match="n_lists must be a whole number") as error:
         gv.index.IVFFlat(n_lists=value)
+    assert error.value.code == "GV-317"
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda: gv.index.IVFPQ(pq_bits=5), "pq_bits must be 4 or 8"),
+        (lambda: gv.index.IVFPQ(pq_dim=0), "pq_dim must be a whole number"),
+        (lambda: gv.index.IVFRaBitQ(bits=9), "bits must be a whole number"),
+        (lambda: gv.index.CAGRA(graph_degree=33), "graph_degree must be an even number"),
+    ],
+)
+def test_parameters_of_codes_and_graphs_have_limits(make, wanted):
+    with pytest.raises(QueryError, match=wanted) as error:
+        make()
     assert error.value.code == "GV-317"
 
 
