@@ -7,7 +7,7 @@ coordinator; reads are spread over the nodes.
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.collections import Collections, First
@@ -15,6 +15,7 @@ from gpuvec.api.engine import Engine
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock
 from gpuvec.cluster.at_owner import REPEATABLE, SETTINGS
+from gpuvec.cluster.commits import COMMIT_S, OwnersLog, Standing
 from gpuvec.cluster.job_calls import RemoteJobs
 from gpuvec.cluster.warned import give
 from gpuvec.cluster_messages import (
@@ -38,6 +39,7 @@ from gpuvec.proxy.router import Router
 from gpuvec.rpc import Transport
 from gpuvec.schema import Schema
 from gpuvec.settings import config
+from gpuvec.storage.object_store import Procedure, answered
 from gpuvec.storage.open import Store
 from gpuvec.types import Timestamp
 
@@ -45,6 +47,7 @@ NAMES_DEADLINE_S = 60.0
 WORK_DEADLINE_S = 86_400.0  # of an owner's method; one that hangs is noticed by its silence
 CLOSE_DEADLINE_S = 30.0  # nodes save what they own first
 _PAUSE_S = 0.2
+T = TypeVar("T")
 
 
 class Reach(Transport, Submits, Protocol):
@@ -151,6 +154,17 @@ class ClusterEngine(Engine):
             CallCoordinator(identity=self.reference.identity, method=method, arguments=arguments)
         )
         return called.value
+
+    def log_of(self, collection_id: str) -> OwnersLog:
+        """See `Engine.log_of`: readers have their pins committed."""
+        return OwnersLog(self.reference.identity, collection_id, Standing())
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """See `Engine.run`; the coordinator answers what is asked of it."""
+        return super().run(answered(procedure, self._commit))
+
+    def _commit(self, message: Any) -> Any:
+        return self._transport.call(COORDINATOR, message, deadline_s=COMMIT_S)
 
     def node_names(self) -> list[str]:
         """See `Engine.node_names`."""

@@ -26,6 +26,7 @@ from gpuvec.cluster_messages import (
     KEEP_S,
     CallCoordinator,
     CloseDatabase,
+    Commit,
     DatabaseRef,
     Done,
     FindDatabase,
@@ -114,6 +115,7 @@ class Coordinator:
             }
         )
         service.serve({FindOwner: self._find_owner}, lane=Lane.WRITE)
+        service.serve({Commit: self._commit}, lane=Lane.PLAN)
         service.serve(
             {
                 OpenDatabase: self._open,
@@ -278,6 +280,9 @@ class Coordinator:
 
     def _find_owner(self, message: FindOwner, deadline_s: float) -> Any:
         return self._of(message.identity).find_owner(message, deadline_s)
+
+    def _commit(self, order: Commit, _: float) -> Any:
+        return self._of(order.identity).commit(order)
 
     def _call(self, message: CallCoordinator, deadline_s: float) -> Any:
         return self._of(message.identity).call(message, deadline_s)

@@ -13,6 +13,7 @@ from gpuvec.api.collections import Collections
 from gpuvec.api.engine import WORTH_COLLECTING, Engine
 from gpuvec.api.job_host import LocalJobs
 from gpuvec.clock import Clock
+from gpuvec.cluster.commits import Desk
 from gpuvec.cluster_messages import CallCoordinator, Called
 from gpuvec.meta.changes import Change, GrantLeases, ReserveTime
 from gpuvec.schema import Schema
@@ -88,6 +89,14 @@ class CoordinatorEngine(Engine):
         if method is None:
             raise errors.not_from_here(message.method)
         return Called(value=method(**message.arguments))
+
+    def desk(self, owns: Callable[[str, int], bool]) -> Desk:
+        """Return where nodes have entries committed, once this rules; see `Desk`."""
+        return Desk(self.run, self.generation, owns=owns, there=self._is_there)
+
+    def _is_there(self, collection_id: str) -> bool:
+        named = self.names.root.name_of(collection_id) is not None
+        return (named or collection_id in self.begun) and collection_id not in self.leaving
 
     def ids(self) -> dict[str, str]:
         """Return id to name of all collections, also of those that are being filled.

@@ -109,6 +109,10 @@ class Grants:
         if grant is None or term > grant.term:
             raise errors.not_owner(collection_id, self._node)
 
+    def term(self, collection_id: str) -> int:
+        """Return the newest term that was heard of: also of a grant that is just ending."""
+        return self._newest.get(collection_id, 0)
+
     def permit(self, collection_id: str) -> None:
         """Let a claim begin, unless somebody else can be the owner, `GV-741`."""
         grant = self._held.get(collection_id)

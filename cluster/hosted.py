@@ -19,9 +19,12 @@ from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.opening import open_coordinator
 from gpuvec.cluster_messages import (
     LEASE_S,
+    Behind,
     CallCoordinator,
     Called,
     CloseDatabase,
+    Commit,
+    Committed,
     DatabaseRef,
     Disown,
     FindOwner,
@@ -108,6 +111,7 @@ class Hosted:
             confirm_s=_CONFIRM_S if self._on_network else None,
         )
         self._news = threading.Condition(threading.RLock())
+        self._desk = self.engine.desk(self._owns)
         self._under_way: set[Command] = set()
         self._entries: dict[str, int] = {}  # of the manifests that were noted
         self._described: dict[str, dict[str, Any]] = {}
@@ -186,6 +190,16 @@ class Hosted:
         if message.method in ("create", "begin"):
             self._read_soon(message.arguments["collection_id"])
         return called
+
+    def commit(self, order: Commit) -> Committed | Behind:
+        """Append an entry to the log of a collection for its owner; see `cluster.commits`."""
+        answer = self._desk.commit(order)
+        self._read_soon(order.collection_id)
+        return answer
+
+    def _owns(self, collection_id: str, term: int) -> bool:
+        with self._news:
+            return self._coord.is_term(collection_id, term)
 
     def routes(self) -> RouteDelta:
         """Return all routes."""
@@ -306,6 +320,7 @@ class Hosted:
             self._coord.note_dropped(collection_id, time.monotonic())
             self._entries.pop(collection_id, None)
             self._described.pop(collection_id, None)
+            self._desk.forget(collection_id)
         if owner is None:
             return
         order = Disown(

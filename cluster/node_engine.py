@@ -8,15 +8,17 @@ granted. Names are the coordinator's: a node only reads them.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.api.engine import Engine
 from gpuvec.clock import Clock
 from gpuvec.cluster.at_owner import AtOwner
+from gpuvec.cluster.commits import COMMIT_S, OwnersLog, Standing
 from gpuvec.cluster.grants import Grants
 from gpuvec.cluster.warmth import Warmth
 from gpuvec.cluster_messages import (
+    COORDINATOR,
     Called,
     CallOwner,
     Disown,
@@ -34,9 +36,12 @@ from gpuvec.messages import WriteReply
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory
+from gpuvec.rpc import Transport
+from gpuvec.storage.object_store import Procedure, answered
 from gpuvec.storage.open import Store
 from gpuvec.types import NodeId
 
+T = TypeVar("T")
 _log = logging.getLogger("gpuvec")
 _LOST = ("GV-523", "GV-527", "GV-529")  # what a log says to an owner who was replaced
 
@@ -48,6 +53,7 @@ class NodeEngine(Engine):
         store: where it lies.
         where: its path, for messages.
         node: who this is.
+        transport: reaches the coordinator, which commits.
         durability, clock, flush_bytes, age_s, segment_bytes: see `Engine`.
 
     Attributes:
@@ -65,6 +71,7 @@ class NodeEngine(Engine):
         where: str,
         *,
         node: NodeId,
+        transport: Transport,
         durability: str,
         clock: Clock | None = None,
         flush_bytes: int,
@@ -81,6 +88,7 @@ class NodeEngine(Engine):
             segment_bytes=segment_bytes,
         )
         self.node = node
+        self._transport = transport
         self.committer_name = f"{self.committer_name}:{node}"
         self.grants = Grants(node, self._clock.monotonic_s)
         self._named: set[str] = set()  # collections that had a name, so without one are dropped
@@ -195,6 +203,23 @@ class NodeEngine(Engine):
     def _answer(self, message: ReadPart, _: float) -> Any:
         return self.reads.answer(message)
 
+    # Commits, which the coordinator makes
+
+    def log_of(self, collection_id: str) -> OwnersLog:
+        """See `Engine.log_of`."""
+        standing = Standing(
+            term=lambda: self.grants.term(collection_id),
+            hopeful=lambda: self.grants.is_sure(collection_id),
+        )
+        return OwnersLog(str(self.store.identity), collection_id, standing)
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """See `Engine.run`; the coordinator answers what is asked of it."""
+        return super().run(answered(procedure, self._ask))
+
+    def _ask(self, message: Any) -> Any:
+        return self._transport.call(COORDINATOR, message, deadline_s=COMMIT_S)
+
     # What the embedded engine decides by its generation
 
     def generation_of(self, collection_id: str) -> int:
@@ -285,7 +310,8 @@ class NodeEngine(Engine):
         for channel in self.writable():
             if channel.owned and self.grants.is_old_claim(channel.collection_id):
                 channel.close()  # the next write claims it under the present term
-        self.maintenance.tend()
+        if all(self.grants.is_sure(name) for name in self.grants.terms()):
+            self.maintenance.tend()  # else nobody would commit what comes of it
 
     def _save(self) -> None:
         for channel in self.channels.all():

@@ -122,7 +122,7 @@ class NodeHost:
         return open_client(ref, transport=self._transport)
 
     def _open(self, ref: DatabaseRef) -> NodeEngine:
-        engine = open_node(ref, node=self.hello.node)
+        engine = open_node(ref, node=self.hello.node, transport=self._transport)
         engine.heard(self._heard_s, {})
         with self._lock:
             self._engines[ref.identity] = engine

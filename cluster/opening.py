@@ -10,6 +10,7 @@ from gpuvec.cluster.client_engine import ClusterEngine, Reach
 from gpuvec.cluster.coordinator_engine import CoordinatorEngine
 from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster_messages import DatabaseRef
+from gpuvec.rpc import Transport
 from gpuvec.settings import config
 from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.open import Store
@@ -57,10 +58,15 @@ def open_coordinator(ref: DatabaseRef, *, disown: Callable[[str], None]) -> Coor
     return engine
 
 
-def open_node(ref: DatabaseRef, *, node: NodeId) -> NodeEngine:
-    """Return a node's engine, which owns nothing yet."""
+def open_node(ref: DatabaseRef, *, node: NodeId, transport: Transport) -> NodeEngine:
+    """Return a node's engine, which owns nothing yet; `transport` reaches the coordinator."""
     engine = NodeEngine(
-        _store(ref), ref.url, node=node, durability=ref.durability, **engine_sizes()
+        _store(ref),
+        ref.url,
+        node=node,
+        transport=transport,
+        durability=ref.durability,
+        **engine_sizes(),
     )
     engine.storage_options = ref.storage_options
     return engine

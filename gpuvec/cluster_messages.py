@@ -283,6 +283,52 @@ class Behind:
     entry_id: int
 
 
+# Commits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Node or client to coordinator: append this entry to the log of a collection.
+
+    Said again with the same `request_id` it is done once; answered with `Committed` or `Behind`.
+
+    Attributes:
+        after_entry: upon which the changes were judged: none may come between.
+        changes: of `gpuvec.meta.changes`.
+        generation, term: under which the sender owns the collection; 0: it is a reader.
+        request_id: becomes the nonce of the entry.
+        committer: for people who read the log.
+    """
+
+    identity: str
+    collection_id: str
+    after_entry: int
+    changes: tuple[Any, ...]
+    generation: int
+    term: int
+    request_id: str
+    committer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The entry is in the log, as number `after_entry` + 1."""
+
+    generation: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """Another entry came first, so nothing was done, and never will be under this request id.
+
+    Attributes:
+        entry_id: the newest.
+    """
+
+    entry_id: int
+
+
 # Segments
 
 

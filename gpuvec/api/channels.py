@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 from gpuvec import telemetry
 from gpuvec.api.external_files import ExternalFiles
 from gpuvec.api.figures import readings
-from gpuvec.meta.catalog import CollectionState
-from gpuvec.meta.manifest import ManifestLog
 from gpuvec.node.shards import Channels, open_channels
 from gpuvec.node.transaction import Sight
-from gpuvec.storage import keys
 
 if TYPE_CHECKING:
     from gpuvec.api.engine import Engine
@@ -63,7 +60,7 @@ class OpenChannels:
     def _opened(self, collection_id: str) -> Channels:
         engine = self._engine
         engine.names.name_of(collection_id)
-        sight = Sight(ManifestLog(keys.collection(collection_id), CollectionState()))
+        sight = Sight(engine.log_of(collection_id))
         engine.run(sight.read())
         return open_channels(
             sight,

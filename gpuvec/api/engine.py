@@ -32,6 +32,7 @@ from gpuvec.coord.tso import TimestampOracle
 from gpuvec.events import Event
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
+from gpuvec.meta.manifest import ManifestLog
 from gpuvec.node.shards import Channels
 from gpuvec.proxy.proxy import Proxy
 from gpuvec.storage import keys
@@ -185,6 +186,10 @@ class Engine(Reading):
             if not self._closed:
                 self.dropped.delete()
         self.maintenance.tend()
+
+    def log_of(self, collection_id: str) -> ManifestLog[CollectionState]:
+        """Return a collection's log, as this process commits to it."""
+        return ManifestLog(keys.collection(collection_id), CollectionState())
 
     def generation_of(self, collection_id: str) -> int:
         """Return the generation under which this process writes to a collection; 0: it does not."""

@@ -205,6 +205,10 @@ class ClusterCoord:
         """Return who owns a collection; None: nobody as yet."""
         return self._ownership.owner(collection_id)
 
+    def is_term(self, collection_id: str, term: int) -> bool:
+        """Return whether a node that owns a collection under this term may have it changed."""
+        return self._ownership.is_term(collection_id, term)
+
     def take_delta(self) -> RouteDelta | None:
         """Return what changed in the routes since the last call; None: nothing."""
         segments = self._query.take_changes()

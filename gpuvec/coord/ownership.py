@@ -223,6 +223,11 @@ class Ownership:
         """Return all owners."""
         return {c: owner for c in sorted(self._grants) if (owner := self.owner(c)) is not None}
 
+    def is_term(self, collection_id: str, term: int) -> bool:
+        """Return whether a term is the one under which a collection is owned, till its very end."""
+        grant = self._grants.get(collection_id)
+        return grant is not None and grant.term == term
+
     def has_grants(self, node: NodeId) -> bool:
         """Return whether a node owns something, or may."""
         return any(grant.node == node for grant in self._grants.values())

@@ -7,6 +7,7 @@ from gpuvec.errors.absent import *  # noqa: F403
 from gpuvec.errors.base import *  # noqa: F403
 from gpuvec.errors.cache import *  # noqa: F403
 from gpuvec.errors.channels import *  # noqa: F403
+from gpuvec.errors.committing import *  # noqa: F403
 from gpuvec.errors.deploying import *  # noqa: F403
 from gpuvec.errors.device import *  # noqa: F403
 from gpuvec.errors.filters import *  # noqa: F403

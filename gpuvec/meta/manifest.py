@@ -105,6 +105,9 @@ class ManifestLog(Generic[S]):
         self._empty = empty
         self._checkpoint_every = checkpoint_every
 
+    def ready(self) -> None:
+        """Raise where a commit would be refused now; asks nobody."""
+
     @property
     def first_key(self) -> str:
         """The key of the entry with which the log began."""
@@ -167,23 +170,66 @@ class ManifestLog(Generic[S]):
             if check is not None:
                 check(view.state)
             nonce = yield Nonce()
-            entry = Entry(
-                entry_id=view.entry_id + 1,
-                nonce=nonce,
-                prev_nonce=view.nonce,
-                generation=generation,
-                committer=committer,
-                time_ms=(yield Now()),
-                changes=tuple(changes),
+            made = yield from self.append(
+                view, changes, nonce=nonce, generation=generation, committer=committer
             )
-            new = _fold(view, entry)  # 1
-            if not (yield from self._create(entry)):  # 2
-                view = yield from self.read(view)
-            elif entry.entry_id <= (yield from self._surely_mark(entry)):  # 3
-                view = yield from self.read()
-            else:
-                yield from self._help_readers(new)  # 4
-                return new
+            if made is not None:
+                return made[0]
+            view = yield from self.read(view)
+
+    def append(
+        self,
+        view: LogView[S],
+        changes: Sequence[Change],
+        *,
+        nonce: str,
+        generation: int,
+        committer: str,
+    ) -> Procedure[tuple[LogView[S], Entry] | None]:
+        """Append the entry after `view`, and no other; None when another has its number.
+
+        Args:
+            view: the log up to its newest entry.
+            changes: see `commit`, as for all that follows.
+            nonce: of the entry. One that is there already under this nonce is taken for it.
+            generation: of the committing coordinator.
+            committer: who commits.
+
+        Returns:
+            The view with the entry, and the entry as it is in the log.
+        """
+        entry = Entry(
+            entry_id=view.entry_id + 1,
+            nonce=nonce,
+            prev_nonce=view.nonce,
+            generation=generation,
+            committer=committer,
+            time_ms=(yield Now()),
+            changes=tuple(changes),
+        )
+        new = folded(view, entry)  # 1
+        stored = yield from self._create(entry)  # 2
+        if stored is None or entry.entry_id <= (yield from self._surely_mark(entry.entry_id)):  # 3
+            return None
+        if stored is not entry:
+            new = folded(view, stored)
+        yield from self._help_readers(new)  # 4
+        return new, stored
+
+    def find(self, entry_id: int, nonce: str) -> Procedure[Entry | None]:
+        """Return the entry of a number if it has this nonce, None when it is another's.
+
+        Raises:
+            UnavailableError: `GV-524`, it was collected, or the store does not tell.
+        """
+        key = keys.manifest_entry(self._prefix, entry_id)
+        try:
+            stored = decode_entry(key, (yield Get(key)))
+        except StorageError as error:
+            raise commit_unknown(key) from error
+        if entry_id <= (yield from self._surely_mark(entry_id)):
+            raise commit_unknown(key)
+        return stored if stored.nonce == nonce else None
 
     def checkpoint(self, view: LogView[S]) -> Procedure[None]:
         """Write the state after `view`'s entry, so that opening needs no entry up to it."""
@@ -240,7 +286,7 @@ class ManifestLog(Generic[S]):
             if entry.prev_nonce != view.nonce:
                 return view, damaged_entry(key, "it does not continue the entry before it")
             try:
-                view = _fold(view, entry)
+                view = folded(view, entry)
             except ConflictError as error:
                 raise damaged_entry(key, error.message) from error
         if view.entry_id > start and (yield from self._mark()) > start:
@@ -275,8 +321,8 @@ class ManifestLog(Generic[S]):
         except CorruptError:
             return 0  # there need not be one
 
-    def _create(self, entry: Entry) -> Procedure[bool]:
-        """Create the entry; False when its number holds another's."""
+    def _create(self, entry: Entry) -> Procedure[Entry | None]:
+        """Create the entry; return what its number holds, None when that is another's."""
         key = keys.manifest_entry(self._prefix, entry.entry_id)
         data = encode_entry(entry)
         refusal: StorageError | None = None
@@ -284,7 +330,7 @@ class ManifestLog(Generic[S]):
             failure: StorageError | None = None
             try:
                 if (yield PutIfAbsent(key, data)):
-                    return True
+                    return entry
             except StorageError as error:
                 failure = error
             try:
@@ -293,12 +339,12 @@ class ManifestLog(Generic[S]):
                 if not error.details.get("missing"):
                     raise
                 if failure is None:
-                    return False  # it was there, and was collected since
+                    return None  # it was there, and was collected since
                 refusal = failure
             except StorageError:
                 refusal = None
             else:
-                return stored.nonce == entry.nonce
+                return stored if stored.nonce == entry.nonce else None
             yield Sleep(RETRY_S)
         raise refusal or commit_unknown(key)
 
@@ -307,13 +353,13 @@ class ManifestLog(Generic[S]):
         found = yield List(f"{keys.manifest_mark_folder(self._prefix)}/")
         return max((keys.parse_number(key) or 0 for key in found), default=0)
 
-    def _surely_mark(self, entry: Entry) -> Procedure[int]:
+    def _surely_mark(self, entry_id: int) -> Procedure[int]:
         for _ in range(ATTEMPTS):
             try:
                 return (yield from self._mark())
             except StorageError:
                 yield Sleep(RETRY_S)
-        raise commit_unknown(keys.manifest_entry(self._prefix, entry.entry_id))
+        raise commit_unknown(keys.manifest_entry(self._prefix, entry_id))
 
     def _help_readers(self, view: LogView[S]) -> Procedure[None]:
         try:
@@ -338,7 +384,7 @@ def state_in(key: str, checkpoint: Mapping[str, Any], empty: S) -> S:
         raise newer_file(key, wanted=FORMAT, got=f"with {error}") from error
 
 
-def _fold(view: LogView[S], entry: Entry) -> LogView[S]:
+def folded(view: LogView[S], entry: Entry) -> LogView[S]:
     """Return the view after an entry; one below the highest generation counts for nothing."""
     state = view.state
     if entry.generation >= view.generation:

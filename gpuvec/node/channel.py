@@ -27,6 +27,7 @@ from gpuvec.wal.log import Group, WriteAheadLog, claim
 __all__ = ["CHANNEL", "Channel"]
 T = TypeVar("T")
 _WORTH_COLLECTING = 100  # entries of a manifest
+_REMEMBERED = 100_000  # writes
 
 
 class Channel(Follower):
@@ -236,6 +237,8 @@ class Channel(Follower):
 
     def flush_now(self, generation: int) -> bool:
         """Do as `flush`, while no other flush is under way."""
+        if self._owner is not None and self._owner.unflushed():
+            self._manifest.ready()
         with self._lock:
             owner = self._owner
             frozen = None if owner is None else freeze(owner)  # 1
@@ -395,6 +398,3 @@ class Channel(Follower):
             deletes=self.shard.unsaved_deletes,
             oldest=unflushed[0].ts if unflushed else None,
         )
-
-
-_REMEMBERED = 100_000

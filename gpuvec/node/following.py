@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from gpuvec.errors import channel_fenced, collection_gone
+from gpuvec.errors import channel_fenced, collection_gone, is_not_committed
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import WriteSummary
 from gpuvec.meta.manifest import LogView, ManifestLog
@@ -301,8 +301,9 @@ class Follower:
         """Forget what is in memory if a step fails or is interrupted: it may be half done."""
         try:
             yield
-        except BaseException:
-            self._disown()
+        except BaseException as error:
+            if not is_not_committed(error):
+                self._disown()
             raise
 
     @property

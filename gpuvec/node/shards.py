@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from gpuvec.errors import bad_channel_count, collection_gone
+from gpuvec.errors import bad_channel_count, collection_gone, is_not_committed
 from gpuvec.messages import ChannelStatus, WriteReply, WriteRequest
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change, WriteSummary
@@ -247,8 +247,9 @@ class Shards:
         """Forget what is in memory if a step fails or is interrupted: it may be half done."""
         try:
             yield
-        except BaseException:
-            self.let_go()
+        except BaseException as error:
+            if not is_not_committed(error):
+                self.let_go()
             raise
 
     def retire(self, name: str) -> None:
@@ -290,8 +291,7 @@ class Shards:
         with self.lock:
             self.own(generation)
             self.channels[0].own_newest(generation)
-            changes = decide(self.state, self._stamps.next())
-            if not changes:
+            if not (changes := decide(self.state, self._stamps.next())):
                 return
             with self._whole():
                 self.channels[0].commit(changes, generation)

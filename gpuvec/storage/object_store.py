@@ -6,7 +6,7 @@ on a store that fails on schedule, so what the simulation proves is the code tha
 """
 
 import secrets
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -156,8 +156,27 @@ class Nonce:
     """Yields 32 random hex digits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Yields the coordinator's answer; only where there is one, see `answered`."""
+
+    message: Any
+
+
 Operation = (
-    Get | GetRange | Size | Put | PutIfAbsent | Append | Sync | List | Delete | Sleep | Now | Nonce
+    Get
+    | GetRange
+    | Size
+    | Put
+    | PutIfAbsent
+    | Append
+    | Sync
+    | List
+    | Delete
+    | Sleep
+    | Now
+    | Nonce
+    | Ask
 )
 
 _COUNTED_AS: dict[type, str] = {
@@ -222,6 +241,8 @@ def _performed(operation: Operation, store: ObjectStore, clock: Clock) -> Any:
             return clock.now_ms()
         case Nonce():
             return secrets.token_hex(16)
+        case Ask(message):
+            raise AssertionError(f"nobody here answers {type(message).__name__}")
 
 
 def run(procedure: Procedure[T], store: ObjectStore, clock: Clock) -> T:
@@ -231,6 +252,22 @@ def run(procedure: Procedure[T], store: ObjectStore, clock: Clock) -> T:
         while True:
             try:
                 result = perform(operation, store, clock)
+            except Exception as error:  # every failure belongs to the procedure
+                operation = procedure.throw(error)
+            else:
+                operation = procedure.send(result)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+def answered(procedure: Procedure[T], ask: Callable[[Any], Any]) -> Procedure[T]:
+    """Return a procedure whose questions `ask` answers; the store does the rest."""
+    try:
+        operation = next(procedure)
+        while True:
+            try:
+                result = ask(operation.message) if isinstance(operation, Ask) else (yield operation)
             except Exception as error:  # every failure belongs to the procedure
                 operation = procedure.throw(error)
             else:

@@ -24,6 +24,7 @@ from gpuvec.cluster_messages import (
     LEASE_S,
     CallCoordinator,
     CloseDatabase,
+    Commit,
     DatabaseRef,
     Disown,
     Done,
@@ -70,9 +71,30 @@ class Network(InProcessTransport):
         except RuntimeError:  # closed
             raise errors.no_such_node(node) from None
 
+    def of(self, sender: NodeId) -> "FromNode":
+        """Return the network as a node has it."""
+        return FromNode(self, sender)
+
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
+
+
+class FromNode:
+    """The network to one node: `gpuvec.rpc.Transport`. One that is cut off reaches nobody."""
+
+    def __init__(self, network: Network, sender: NodeId) -> None:
+        self._network = network
+        self._sender = sender
+
+    def call(self, node: NodeId, message: Any, *, deadline_s: float) -> Any:
+        """See `Transport.call`."""
+        if self._sender in self._network.cut:
+            raise errors.no_such_node(node)
+        return self._network.call(node, message, deadline_s=deadline_s)
+
+    def learn(self, node: NodeId, address: str) -> None:
+        """See `Transport.learn`."""
 
 
 class Roles:
@@ -99,6 +121,7 @@ class Roles:
         self._coord = ClusterCoord(
             ref.identity, self.generation, now_s=time.monotonic(), lease_s=lease_s, quarantine_s=0.0
         )
+        self._desk = self.coordinator.desk(self._owns)
         self.transport.serve(COORDINATOR, self._answer)
         self.nodes: dict[NodeId, NodeEngine] = {}
         self.listeners: list[Callable[[RouteDelta], None]] = []
@@ -111,7 +134,7 @@ class Roles:
     def add_node(self, name: NodeId) -> NodeEngine:
         """Let another node join."""
         sent_s = time.monotonic()
-        engine = open_node(self.ref, node=name)
+        engine = open_node(self.ref, node=name, transport=self.transport.of(name))
         self.transport.serve(name, engine.handle)
         hello = Hello(
             node=name, incarnation="1", address=f"inproc://{name}", host="here",
@@ -192,6 +215,8 @@ class Roles:
             return Done()
         if isinstance(message, FindOwner):
             return self._find(message.collection_id)
+        if isinstance(message, Commit):
+            return self._desk.commit(message)
         if isinstance(message, CallCoordinator):
             called = self.coordinator.call(message, deadline_s)
             if message.method in ("create", "begin"):
@@ -217,6 +242,10 @@ class Roles:
                 return found
             time.sleep(0.005)
         raise errors.no_such_node(f"owner of {collection_id}")
+
+    def _owns(self, collection_id: str, term: int) -> bool:
+        with self._lock:
+            return self._coord.is_term(collection_id, term)
 
     def _disown(self, collection_id: str) -> None:
         with self._lock:
