@@ -7,6 +7,11 @@ typedef unsigned int u32;
 typedef long long i64;
 typedef unsigned long long u64;
 
+// Dynamic shared memory, of as many bytes as the launch says: `DYNAMIC_SHARED(bytes);`
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
+#endif
+
 enum Metric { COSINE, L2, SQEUCLIDEAN, IP, HAMMING, JACCARD };  // METRIC_CODES in pairwise.py
 
 struct f16 { u16 bits; };

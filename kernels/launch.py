@@ -1,5 +1,6 @@
 """CUDA sources: read, compiled for the card, kept; the one place that loads a module."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,20 @@ from gpuvec.device.arrays import cupy_module
 SOURCES = Path(__file__).parent
 OPTIONS = ("-std=c++17",)
 THREADS = 256
+_PLAIN_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
+
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
 def source_of(file: str) -> str:
-    """Return a CUDA source as it is compiled: what all share, then the file's own text."""
-    return (SOURCES / "common.cuh").read_text() + (SOURCES / file).read_text()
+    """Return a CUDA source as it is compiled: what all share, then the file's own text.
+
+    A line `#include "NAME.cuh"` is replaced by that file, so that no compiler needs a path.
+    """
+    text = (SOURCES / file).read_text()
+    text = _INCLUDE.sub(lambda found: (SOURCES / found[1]).read_text(), text)
+    return (SOURCES / "common.cuh").read_text() + text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +35,26 @@ class Kernel:
 
     function: Any
 
-    def launch(self, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        """Start it on the current stream. Scalars are NumPy scalars of the size the source says."""
-        if all(grid):
-            self.function(grid, block, arguments)
+    def launch(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Start it on the current stream; a grid of no blocks starts nothing.
+
+        Args:
+            grid: blocks, up to three numbers.
+            block: threads, up to three numbers.
+            arguments: device arrays, and NumPy scalars of the size the source says.
+            shared_bytes: of dynamic shared memory (`DYNAMIC_SHARED` in the source).
+        """
+        if not all(grid):
+            return
+        if shared_bytes > _PLAIN_SHARED:
+            self.function.max_dynamic_shared_size_bytes = shared_bytes
+        self.function(grid, block, arguments, shared_mem=shared_bytes)
 
     def over(self, count: int, *arguments: Any) -> None:
         """Start one thread for each of `count` items."""
@@ -57,6 +83,12 @@ def _module(file: str, device: int) -> Any:
 @cache
 def _loaded(file: str, name: str, device: int) -> Kernel:
     return Kernel(_module(file, device).get_function(name))
+
+
+def forget() -> None:
+    """Drop every compiled kernel, as a process must whose CuPy is replaced."""
+    _loaded.cache_clear()
+    _module.cache_clear()
 
 
 def whole(value: int) -> np.int64:

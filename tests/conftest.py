@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 
 from gpuvec import telemetry
+from gpuvec.testing import rehearsal
 from gpuvec.testing.ceph import ceph_server, missing_programs
+from gpuvec.testing.rehearsed_card import Card
 from gpuvec.testing.servers import Server, moto_server, sftp_server
 
 STORES = ("local", "memory", "s3", "sftp")
 CLUSTERS = ("inprocess", "local")
+DEVICES = ("rehearsed", "gpu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
     parser.addoption("--store", choices=STORES, default="local", help="where databases lie")
     parser.addoption("--cluster", choices=CLUSTERS, help="let nodes of a cluster serve databases")
+    parser.addoption("--device", choices=DEVICES, help="let databases search on a device")
     parser.addoption("--soak-minutes", type=float, help="let each slow soak take so long")
     parser.addoption("--ceph", action="store_true", help="let the S3 server be Ceph, not moto")
 
@@ -35,7 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow (make slow)")
     embedded = pytest.mark.skip(reason="embedded: about what one process does for itself")
-    skip_gpu = pytest.mark.skip(reason=why) if (why := no_device()) else None
+    why = "" if config.getoption("--device") == "rehearsed" else no_device()
+    if why and config.getoption("--device") == "gpu":
+        raise pytest.UsageError(f"--device=gpu: {why}")
+    skip_gpu = pytest.mark.skip(reason=why) if why else None
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
@@ -58,6 +65,29 @@ def no_device() -> str:
 def no_events_of_other_tests() -> None:
     """Forget what tests before noted in this process."""
     telemetry.EVENTS.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device_of_the_session(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the whole session believe in a device, with `--device=rehearsed`."""
+    if request.config.getoption("--device") != "rehearsed":
+        yield
+        return
+    if why := rehearsal.why_not():
+        pytest.fail(why)
+    with rehearsal.rehearsal():
+        yield
+
+
+@pytest.fixture
+def rehearsed(request: pytest.FixtureRequest) -> Iterator[Card]:
+    """Let a test believe in a device of its own; skips where a real one is."""
+    if why := rehearsal.why_not():
+        pytest.skip(why)
+    if not no_device() and request.config.getoption("--device") != "rehearsed":
+        pytest.skip("this machine has a device")
+    with rehearsal.rehearsal() as card:
+        yield card
 
 
 @pytest.fixture(scope="session")

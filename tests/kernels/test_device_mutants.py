@@ -1,45 +1,33 @@
-"""The shim and its oracles notice broken kernels: missing barriers, wrong lanes, lost bits."""
+"""Contracts notice broken kernels: missing barriers, wrong lanes, lost bits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuvec.kernels import device_pairwise, device_select
+from gpuvec.device.arrays import to_device, to_host
 from gpuvec.kernels.launch import source_of
-from gpuvec.kernels.pairwise import paired_in_numpy, pairwise_distances
-from gpuvec.kernels.select_k import select_k_reference
+from gpuvec.kernels.pairwise import paired_distances, paired_in_numpy, pairwise_distances
+from gpuvec.kernels.select_k import select_k, select_k_reference
+from gpuvec.testing import rehearsal
 from gpuvec.testing.kernels import made_up
+from gpuvec.testing.shim import ShimError
 from gpuvec.types import Metric
 
 BARRIER = "        __syncthreads();\n"
-PAIRWISE = [
-    (BARRIER + "        float part", "        float part"),
-    (BARRIER + "    }\n    for", "    }\n    for"),
-    ("int step = 8", "int step = 4"),
-    ("c += 16)", "c += 15)"),
-    ("i < m && j < n", "i < m && j < n - 1"),
-    ("column += SLICE", "column += SLICE + 1"),
-    ("bits << 16", "bits << 15"),
-    ("0x77800000u", "0x77000000u"),
-]
-SELECT = [
-    (BARRIER + "        u64 known", "        u64 known"),
-    (BARRIER + "        if (threadIdx.x == 0) {\n            int", "if (threadIdx.x == 0) { int"),
-    ("columns.rank(j) <= last_rank", "columns.rank(j) < last_rank"),
-    ("if (bits == 0x80000000u) bits = 0;", ""),
-    ("state->left > (i64)bins", "state->left >= (i64)bins"),
-    ("~bits : bits |", "bits : bits |"),
-]
+ORDERS = (1, 2, 3)
 
 
 def pairs_are_right() -> bool:
     for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
         queries, rows = made_up(Metric.L2, dtype, 70, 37)
-        stored = rows.view(np.uint16) if dtype is ml_dtypes.bfloat16 else rows
         owner, row = np.repeat(np.arange(5), 70), np.tile(np.arange(70), 5)
-        one = device_pairwise.paired_on_device(queries, stored, owner, row, Metric.L2)
+        q, r = to_device(queries), to_device(rows)
+        one = to_host(paired_distances(q, r, to_device(owner), to_device(row), Metric.L2))
+        tile = to_host(pairwise_distances(q, r, Metric.L2))
         wanted = paired_in_numpy(queries, rows, owner, row, Metric.L2)
-        tile = device_pairwise.pairwise_on_device(queries, stored, Metric.L2)
         exact = pairwise_distances(queries, rows, Metric.L2)
         if not (np.array_equal(one, wanted) and np.allclose(tile, exact, rtol=1e-5)):
             return False
@@ -53,47 +41,87 @@ def selections_are_right() -> bool:
     zeros = np.where(rng.random((2, 300)) < 0.5, np.float32(-0.0), np.float32(0.0))
     for distances in (spread, tied, zeros):
         rank = rng.permutation(distances.shape[1])
-        wanted = select_k_reference(distances, 50, tie_rank=rank)
-        try:
-            found = device_select.select_on_device(distances, 50, rank)
-        except IndexError:  # places that a broken kernel left unwritten
-            return False
-        if not np.array_equal(found.rows, wanted.rows):
-            return False
+        for k in (7, 200):
+            wanted = select_k_reference(distances, k, tie_rank=rank)
+            found = select_k(to_device(distances), k, tie_rank=to_device(rank))
+            if not np.array_equal(to_host(found.rows), wanted.rows):
+                return False
     return True
 
 
-@pytest.fixture
-def run(tmp_path, build_shim, use_shim):
-    """A function from a changed source to whether its kernels still work in any order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One kernel, broken.
 
-    def works(file, text, instead):
-        source = source_of(file)
-        assert text in source
-        library = build_shim(tmp_path, "mutant", source.replace(text, instead))
-        right = pairs_are_right if file == "pairwise.cu" else selections_are_right
-        for order in (1, 2, 3):
-            use_shim(lambda _: library, order)
-            if not right():
+    Attributes:
+        file: its source.
+        text: what stands there, once or more.
+        instead: what breaks it.
+        right: whether answers are still right.
+        quick: it is the one of its kernel that every run checks.
+    """
+
+    file: str
+    text: str
+    instead: str
+    right: Callable[[], bool]
+    quick: bool = False
+
+
+def broken(file, right, *changes):
+    return [
+        Mutant(file=file, text=text, instead=instead, right=right, quick=number == 0)
+        for number, (text, instead) in enumerate(changes)
+    ]
+
+
+MUTANTS = [
+    *broken(
+        "pairwise.cu", pairs_are_right,
+        (BARRIER + "        float part", "        float part"),
+        (BARRIER + "    }\n    for", "    }\n    for"),
+        ("int step = 8", "int step = 4"),
+        ("c += 16)", "c += 15)"),
+        ("i < m && j < n", "i < m && j < n - 1"),
+        ("column += SLICE", "column += SLICE + 1"),
+        ("bits << 16", "bits << 15"),
+        ("0x77800000u", "0x77000000u"),
+    ),
+    *broken(
+        "select_k.cu", selections_are_right,
+        (BARRIER + "        u64 known", "        u64 known"),
+        (BARRIER + "        if (threadIdx.x == 0) {\n            int", "if (!threadIdx.x) { int"),
+        ("columns.rank(j) <= last_rank", "columns.rank(j) < last_rank"),
+        ("if (bits == 0x80000000u) bits = 0;", ""),
+        ("state->left > (i64)bins", "state->left >= (i64)bins"),
+        ("~bits : bits |", "bits : bits |"),
+    ),
+]  # fmt: skip
+
+
+def still_right(right, change=None):
+    """Return whether answers are right in every order of threads."""
+    for order in ORDERS:
+        with rehearsal.rehearsal(order=order, change=change):
+            try:
+                if not right():
+                    return False
+            except (IndexError, ShimError):  # places that were not written; threads that hang
                 return False
-        return True
-
-    return works
+    return True
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["pairwise.cu", "select_k.cu"])
-def test_the_sources_as_they_are_work(run, file):
-    assert run(file, "Metric", "Metric")
+@pytest.mark.parametrize("right", [pairs_are_right, selections_are_right])
+def test_the_sources_as_they_are_work(rehearsed, right):
+    assert still_right(right)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("text", "instead"), PAIRWISE)
-def test_a_broken_distance_is_noticed(run, text, instead):
-    assert not run("pairwise.cu", text, instead)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("text", "instead"), SELECT)
-def test_a_broken_selection_is_noticed(run, text, instead):
-    assert not run("select_k.cu", text, instead)
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(one, marks=() if one.quick else pytest.mark.slow) for one in MUTANTS],
+    ids=lambda one: f"{one.file} {one.text.strip()[:40]!r}",
+)
+def test_a_broken_kernel_is_noticed(rehearsed, mutant):
+    assert mutant.text in source_of(mutant.file)
+    assert not still_right(mutant.right, lambda code: code.replace(mutant.text, mutant.instead))
