@@ -77,6 +77,8 @@ def open_database(
     device: str = "auto",
     memory_limit: int | str | None = None,
     durability: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
     on_close: Callable[[], None] = lambda: None,
 ) -> ClusterDatabase:
     """Open a database on the cluster that a transport reaches; see `gpuvec.connect`.
@@ -88,12 +90,14 @@ def open_database(
         device: of this process.
         memory_limit: of this process.
         durability: of all processes.
+        user: for whom, where the database has users.
+        password: of the user.
         on_close: called when the database has been closed, or could not be opened.
     """
     try:
         limit = checked_limit(device, memory_limit)
         ref = reference(path, storage_options, durability)
-        engine = open_client(ref, transport=transport)
+        engine = open_client(ref, transport=transport, user=user, password=password)
     except BaseException:
         on_close()
         raise

@@ -6,10 +6,12 @@ coordinator; reads are spread over the nodes.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from gpuvec import errors
+from gpuvec.api.access import AccessControl
 from gpuvec.api.collections import Collections, First
 from gpuvec.api.engine import Engine
 from gpuvec.api.maintenance import Maintenance
@@ -33,6 +35,7 @@ from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.proxy.calls import Submits, TransportCalls
+from gpuvec.proxy.guard import Guard
 from gpuvec.proxy.owner_calls import OwnerCalls
 from gpuvec.proxy.proxy import Proxy
 from gpuvec.proxy.router import Router
@@ -50,6 +53,15 @@ _PAUSE_S = 0.2
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """For whom a client works; see `OpenDatabase`."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    node: str = ""
+
+
 class Reach(Transport, Submits, Protocol):
     """A transport that also begins calls without waiting for them."""
 
@@ -61,6 +73,7 @@ class ClusterEngine(Engine):
         store: where it lies.
         reference: how all processes open it.
         transport: reaches coordinator and nodes.
+        credentials: for whom.
         clock, flush_bytes, age_s, segment_bytes: see `Engine`.
 
     Attributes:
@@ -73,6 +86,7 @@ class ClusterEngine(Engine):
         reference: DatabaseRef,
         *,
         transport: Reach,
+        credentials: Credentials,
         clock: Clock | None = None,
         flush_bytes: int,
         age_s: float,
@@ -92,8 +106,19 @@ class ClusterEngine(Engine):
         self.client = secrets.token_hex(8)  # who holds the database open
         self._transport = transport
         self._opened = False
+        self._credentials = credentials
+        self.guard = Guard(
+            credentials.user,
+            lambda: self.root().access,
+            self._shown_name,
+            self._clock.monotonic_s,
+            trusted=bool(credentials.node),
+        )
         calls = TransportCalls(transport, self._clock)
-        self.router = Router(reference.identity, calls, learn=transport.learn)
+        self.router = Router(
+            reference.identity, calls, learn=transport.learn, admit=self.guard.read
+        )
+        self.access = _RemoteAccess(self)
         self.owners = OwnerCalls(self.router, self._shown_name)
         self.proxy = Proxy(self._send)
         self.collections = _RemoteCollections(self)
@@ -102,8 +127,19 @@ class ClusterEngine(Engine):
 
     def open(self) -> None:
         """Have the coordinator hold the database until `close`."""
-        self._ask(OpenDatabase(database=self.reference, client=self.client))
+        self._ask(self.opening())
         self._opened = True
+
+    def opening(self) -> OpenDatabase:
+        """Return what keeps the database open, said again and again."""
+        told = self._credentials
+        return OpenDatabase(
+            database=self.reference,
+            client=self.client,
+            user=told.user,
+            password=told.password,
+            node=told.node,
+        )
 
     def spread(self) -> Router:
         """See `Engine.spread`."""
@@ -118,6 +154,7 @@ class ClusterEngine(Engine):
 
     def _send(self, request: WriteRequest) -> WriteReply:
         self._check_usable()
+        self.guard.write(request)
         try:
             return self.owners.write(request)
         except errors.UnavailableError as error:
@@ -133,6 +170,7 @@ class ClusterEngine(Engine):
             UnavailableError: no owner answers; `details` tell whether it may have been done.
         """
         self._check_usable()
+        self.guard.call(collection_id, method)
         message = CallOwner(
             identity=self.reference.identity,
             collection_id=collection_id,
@@ -151,13 +189,24 @@ class ClusterEngine(Engine):
     def call_coordinator(self, method: str, **arguments: Any) -> Any:
         """Have the coordinator do something with names."""
         called: Called = self._ask(
-            CallCoordinator(identity=self.reference.identity, method=method, arguments=arguments)
+            CallCoordinator(
+                identity=self.reference.identity,
+                method=method,
+                arguments=arguments,
+                client=self.client,
+            )
         )
         return called.value
 
-    def log_of(self, collection_id: str) -> OwnersLog:
+    def pin(self, collection_id: str, changes: Sequence[Change]) -> None:
+        """See `Engine.pin`: of who may read."""
+        self.guard.check("read", collection_id)
+        super().pin(collection_id, changes)
+
+    def log_of(self, collection_id: str) -> OwnersLog[CollectionState]:
         """See `Engine.log_of`: readers have their pins committed."""
-        return OwnersLog(self.reference.identity, collection_id, Standing())
+        identity = self.reference.identity
+        return OwnersLog(identity, collection_id, CollectionState(), Standing())
 
     def run(self, procedure: Procedure[T]) -> T:
         """See `Engine.run`; the coordinator answers what is asked of it."""
@@ -221,6 +270,17 @@ class ClusterEngine(Engine):
             self._transport.call(COORDINATOR, message, deadline_s=CLOSE_DEADLINE_S)
         except (errors.UnavailableError, errors.DeadlineError, errors.ConflictError):
             return  # a coordinator that is gone, or was replaced, holds nothing
+
+
+class _RemoteAccess(AccessControl):
+    """See `AccessControl`: the coordinator decides and commits."""
+
+    _engine: ClusterEngine
+
+    def do(self, action: str, arguments: Mapping[str, Any]) -> None:
+        """See `AccessControl.do`."""
+        self._engine.call_coordinator("access", action=action, arguments=dict(arguments))
+        self._engine.root()  # takes it over
 
 
 class _OwnersMaintenance(Maintenance):

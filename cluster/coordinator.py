@@ -208,7 +208,13 @@ class Coordinator:
     def _open(self, message: OpenDatabase, _: float) -> Opened:
         if message.client in self._ended:  # said before the client closed it, and late
             raise errors.not_hosted(message.database.identity)
-        return Opened(generation=self.hold(message.database, message.client).generation)
+        hosted = self.hold(message.database, message.client)
+        try:
+            hosted.engine.admit(message)
+        except errors.AccessDeniedError:
+            self._pool.submit(self._leave, message.database.identity, message.client)
+            raise
+        return Opened(generation=hosted.generation)
 
     def hold(self, ref: DatabaseRef, client: str) -> Hosted:
         """Open a database unless it is, and keep it for a client."""
@@ -260,6 +266,8 @@ class Coordinator:
             with self._lock:
                 clients = self._clients.get(identity, {})
                 clients.pop(client, None)
+                if identity in self._hosted:
+                    self._hosted[identity].engine.doors.forget(client)
                 busy = identity in self._hosted and self._hosted[identity].engine.jobs.busy
                 if clients or busy or identity in self._pinned:
                     return

@@ -14,7 +14,8 @@ from gpuvec.api.engine import WORTH_COLLECTING, Engine
 from gpuvec.api.job_host import LocalJobs
 from gpuvec.clock import Clock
 from gpuvec.cluster.commits import Desk
-from gpuvec.cluster_messages import CallCoordinator, Called
+from gpuvec.cluster.doors import Doors
+from gpuvec.cluster_messages import CallCoordinator, Called, OpenDatabase
 from gpuvec.meta.changes import Change, GrantLeases, ReserveTime
 from gpuvec.schema import Schema
 from gpuvec.storage.open import Store
@@ -54,6 +55,7 @@ class CoordinatorEngine(Engine):
         )
         self.collections = _Collections(self, disown)
         self.jobs: LocalJobs = LocalJobs(self, by_cluster=True)
+        self.doors = Doors()
         self.begun: dict[str, str] = {}  # collections that are being filled, and their names to be
         self.leaving: set[str] = set()  # collections that are being dropped
         self._methods: dict[str, Callable[..., Any]] = {
@@ -66,6 +68,7 @@ class CoordinatorEngine(Engine):
             "alias": self.collections.alias,
             "events": lambda limit: [event.to_dict() for event in self.events(limit)],
             "run_job": lambda job_id: self.jobs.launch(job_id),
+            "access": self.access.do,
         }
 
     def rule(self) -> int:
@@ -78,16 +81,26 @@ class CoordinatorEngine(Engine):
         with self.writing() as generation:
             return generation
 
-    def call(self, message: CallCoordinator, _: float) -> Called:
-        """Do what a client wants with names.
+    def admit(self, message: OpenDatabase) -> None:
+        """Let a client in.
 
         Raises:
+            AccessDeniedError: `GV-720`, the database has users, and this is none of them.
+        """
+        self.doors.admit(message, self.names.root.access)
+
+    def call(self, message: CallCoordinator, _: float) -> Called:
+        """Do what a client wants with names, users, roles or quotas.
+
+        Raises:
+            AccessDeniedError: `GV-721`, its user may not.
             GpuvecError: what comes of it embedded.
             UnsupportedError: `GV-746`, there is no such method.
         """
         method = self._methods.get(message.method)
         if method is None:
             raise errors.not_from_here(message.method)
+        self.doors.check(message, self.names.root, self.where)
         return Called(value=method(**message.arguments))
 
     def desk(self, owns: Callable[[str, int], bool]) -> Desk:

@@ -14,7 +14,7 @@ from gpuvec import errors
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.scheduler_plugin import TOPIC
 from gpuvec.cluster.transport import DaskTransport
-from gpuvec.cluster_messages import COORDINATOR, KEEP_S, OpenDatabase, Ping, RouteDelta
+from gpuvec.cluster_messages import COORDINATOR, KEEP_S, Ping, RouteDelta
 
 _HELLO_S = 5.0
 _START_S = 15.0  # that a scheduler may take to answer at all
@@ -120,7 +120,7 @@ class Link:
         generations: dict[str, int] = {}
         while not self._ending.wait(KEEP_S):
             for engine in self._engines():
-                message = OpenDatabase(database=engine.reference, client=engine.client)
+                message = engine.opening()
                 try:
                     opened = self.transport.call(COORDINATOR, message, deadline_s=_KEEP_DEADLINE_S)
                 except errors.GpuvecError as error:

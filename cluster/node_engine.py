@@ -33,6 +33,7 @@ from gpuvec.cluster_messages import (
 )
 from gpuvec.coord.data_coord import is_worth_a_segment
 from gpuvec.messages import WriteReply
+from gpuvec.meta.catalog import CollectionState
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory
@@ -205,13 +206,13 @@ class NodeEngine(Engine):
 
     # Commits, which the coordinator makes
 
-    def log_of(self, collection_id: str) -> OwnersLog:
+    def log_of(self, collection_id: str) -> OwnersLog[CollectionState]:
         """See `Engine.log_of`."""
         standing = Standing(
             term=lambda: self.grants.term(collection_id),
             hopeful=lambda: self.grants.is_sure(collection_id),
         )
-        return OwnersLog(str(self.store.identity), collection_id, standing)
+        return OwnersLog(str(self.store.identity), collection_id, CollectionState(), standing)
 
     def run(self, procedure: Procedure[T]) -> T:
         """See `Engine.run`; the coordinator answers what is asked of it."""

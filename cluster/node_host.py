@@ -119,7 +119,7 @@ class NodeHost:
         """Return the engine of a client of a database, whose reads all nodes share; close it."""
         message = FindDatabase(identity=identity)
         ref = self._transport.call(COORDINATOR, message, deadline_s=_FIND_S)
-        return open_client(ref, transport=self._transport)
+        return open_client(ref, transport=self._transport, node=self.hello.node)
 
     def _open(self, ref: DatabaseRef) -> NodeEngine:
         engine = open_node(ref, node=self.hello.node, transport=self._transport)

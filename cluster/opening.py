@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.api.opening import add_caches, engine_sizes, store_at
-from gpuvec.cluster.client_engine import ClusterEngine, Reach
+from gpuvec.cluster.client_engine import ClusterEngine, Credentials, Reach
 from gpuvec.cluster.coordinator_engine import CoordinatorEngine
 from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster_messages import DatabaseRef
@@ -72,14 +72,35 @@ def open_node(ref: DatabaseRef, *, node: NodeId, transport: Transport) -> NodeEn
     return engine
 
 
-def open_client(ref: DatabaseRef, *, transport: Reach) -> ClusterEngine:
+def open_client(
+    ref: DatabaseRef,
+    *,
+    transport: Reach,
+    user: str | None = None,
+    password: str | None = None,
+    node: str = "",
+) -> ClusterEngine:
     """Return a client's engine; the coordinator holds the database until it is closed.
 
+    Args:
+        ref: of the database.
+        transport: reaches coordinator and nodes.
+        user: for whom, where the database has users.
+        password: of the user.
+        node: of the cluster, that works for users who were let in already.
+
     Raises:
+        AccessDeniedError: `GV-720`.
         UnavailableError: no coordinator answers.
         GpuvecError: why the coordinator cannot hold the database.
     """
-    engine = ClusterEngine(_store(ref), ref, transport=transport, **engine_sizes())
+    engine = ClusterEngine(
+        _store(ref),
+        ref,
+        transport=transport,
+        credentials=Credentials(user=user or "", password=password or "", node=node),
+        **engine_sizes(),
+    )
     try:
         engine.open()
     except BaseException:

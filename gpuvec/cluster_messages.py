@@ -38,10 +38,15 @@ class OpenDatabase:
 
     Attributes:
         client: who asks; one that is not heard for a while is taken for gone.
+        user, password: for whom it asks, where the database has users.
+        node: of the cluster, that asks for work which was let in already.
     """
 
     database: DatabaseRef
     client: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,52 +288,6 @@ class Behind:
     entry_id: int
 
 
-# Commits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """Node or client to coordinator: append this entry to the log of a collection.
-
-    Said again with the same `request_id` it is done once; answered with `Committed` or `Behind`.
-
-    Attributes:
-        after_entry: upon which the changes were judged: none may come between.
-        changes: of `gpuvec.meta.changes`.
-        generation, term: under which the sender owns the collection; 0: it is a reader.
-        request_id: becomes the nonce of the entry.
-        committer: for people who read the log.
-    """
-
-    identity: str
-    collection_id: str
-    after_entry: int
-    changes: tuple[Any, ...]
-    generation: int
-    term: int
-    request_id: str
-    committer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """The entry is in the log, as number `after_entry` + 1."""
-
-    generation: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behind:
-    """Another entry came first, so nothing was done, and never will be under this request id.
-
-    Attributes:
-        entry_id: the newest.
-    """
-
-    entry_id: int
-
-
 # Segments
 
 
@@ -400,11 +359,13 @@ class CallCoordinator:
 
     Attributes:
         method: one of those that the coordinator lists; arguments are plain values.
+        client: as in `OpenDatabase`.
     """
 
     identity: str
     method: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from gpuvec import errors
 from gpuvec.api import database
 from gpuvec.api.database import Database
 
@@ -16,6 +17,8 @@ def connect(
     device: str = "auto",
     memory_limit: int | str | None = None,
     durability: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
 ) -> Database:
     """Open a database; an empty or missing directory becomes one with the first collection.
 
@@ -38,10 +41,13 @@ def connect(
             this process have.
         durability: `fsync`, or `os`: acknowledged rows survive a kill, but not a power cut; by
             default the setting `durability`.
+        user: for whom, on a cluster whose database has users; see `Database.users`.
+        password: of the user.
 
     Raises:
+        AccessDeniedError: `GV-720`, name or password is wrong, or missing.
         QueryError: `GV-702`, a memory limit that is none; `GV-514`, an empty path; `GV-742`, a
-            `cluster` that is none.
+            `cluster` that is none; `GV-729`, a user without a cluster.
         StorageError: `GV-605` the directory holds something else, `GV-607` a file; `GV-532` a
             bucket cannot be reached, `GV-533` it refuses, `GV-535` it does not exist.
         UnsupportedError: `GV-606`, a later gpuvec wrote it; `GV-508`, another kind of store;
@@ -60,7 +66,11 @@ def connect(
             device=device,
             memory_limit=memory_limit,
             durability=durability,
+            user=user,
+            password=password,
         )
+    if user is not None or password is not None:
+        raise errors.users_are_of_clusters()
     return database.connect(
         path,
         storage_options=storage_options,

@@ -11,7 +11,7 @@ from gpuvec.api.frame import Frame
 
 SIGNATURES = {
     gv.connect: '(path, *, cluster=None, storage_options=None, device="auto", '
-    "memory_limit=None, durability=…)",
+    "memory_limit=None, durability=…, user=None, password=None)",
     Database.create_collection: "(name, schema=None, *, data=None, external=None, "
     "primary_key=None, exist_ok=False, channels=1)",
     Database.alias: "(name, collection)",

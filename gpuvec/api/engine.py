@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from gpuvec import errors, telemetry
+from gpuvec.api.access import AccessControl
 from gpuvec.api.channels import OpenChannels
 from gpuvec.api.collections import Collections
 from gpuvec.api.committer import Committer, beside
@@ -23,6 +24,7 @@ from gpuvec.api.leases import Leases
 from gpuvec.api.location import Place, check_location
 from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.names import Names
+from gpuvec.api.quotas import admit
 from gpuvec.api.reading import Reading
 from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock, pack_timestamp
@@ -70,6 +72,7 @@ class Engine(Reading):
         leases: versions that are read here.
         maintenance: flushes, builds, compacts and collects.
         jobs: where batch jobs run.
+        access: changes users, roles and quotas.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Engine(Reading):
         self._lock = threading.RLock()
         self.channels = OpenChannels(self, flush_bytes, self._lock)
         self.collections = Collections(self)
+        self.access = AccessControl(self)
         self._committer: Committer | None = None
         self.leases = Leases(self, self._clock)
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
@@ -148,6 +152,7 @@ class Engine(Reading):
 
     def _submit(self, request: Any, deadline_s: float) -> Any:
         with self.writing(request.collection_id):
+            admit(self, request)
             committer = self._begin()
         return committer.submit(request, deadline_s)
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.coord.principals import Principals
+from gpuvec.meta.access import Access
 from gpuvec.meta.catalog import DatabaseState
 from gpuvec.meta.changes import (
     Change,
@@ -60,9 +62,27 @@ class RootCoord:
             raise errors.unknown_collection(name, known, where=self._where)
         return self._state.aliases.get(name, name), found
 
+    @property
+    def access(self) -> Access:
+        """Users, roles and quotas."""
+        return self._state.access
+
+    def principals(self) -> Principals:
+        """Return what decides about users, roles and quotas as they are now."""
+        return Principals(self._state.access, self)
+
     def create(self, name: str, collection_id: str) -> Change:
-        """Return the change that names a new collection."""
+        """Return the change that names a new collection.
+
+        Raises:
+            AlreadyExistsError: `GV-151`, the name is taken.
+            QuotaError: `GV-722`, there are as many as there may be.
+        """
         self._check_free(name)
+        most, there = self._state.access.limit("collections"), len(self._state.collections)
+        if most is not None and there >= most:
+            what = "collections"
+            raise errors.quota_reached(what, self._where, limit=most, there=there, more=1)
         return CreateCollection(name=name, collection_id=collection_id)
 
     def drop(self, name: str) -> Change:

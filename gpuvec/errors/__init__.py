@@ -4,6 +4,7 @@ The classes are in `base`; the builders, one per code, lie in modules named by t
 """
 
 from gpuvec.errors.absent import *  # noqa: F403
+from gpuvec.errors.access import *  # noqa: F403
 from gpuvec.errors.base import *  # noqa: F403
 from gpuvec.errors.cache import *  # noqa: F403
 from gpuvec.errors.channels import *  # noqa: F403

@@ -1,11 +1,12 @@
-"""What the database's log folds into: the names of collections."""
+"""What the database's log folds into: names of collections, users, how far time was reserved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from gpuvec.errors import manifest_conflict
-from gpuvec.meta import changes
+from gpuvec.meta import access, changes
+from gpuvec.meta.access import Access
 from gpuvec.meta.changes import Change
 
 
@@ -17,6 +18,7 @@ class DatabaseState:
     aliases: Mapping[str, str] = field(default_factory=dict)  # alias to name
     lease_s: float = 0.0  # after the end of who ruled last; 0: no node holds any
     reserved_ms: int = 0  # timestamps of nodes are below it
+    access: Access = field(default_factory=Access)  # users, roles, quotas
 
     def resolve(self, name: str) -> str | None:
         """Return the id of the collection that a name or an alias stands for."""
@@ -24,6 +26,8 @@ class DatabaseState:
 
     def apply(self, change: Change) -> Self:
         """Return the state after a change; `ConflictError` GV-525 when it cannot be."""
+        if isinstance(change, access.CHANGES):
+            return replace(self, access=self.access.apply(change))
         collections, aliases = dict(self.collections), dict(self.aliases)
         match change:
             case changes.TakeGeneration():
@@ -37,8 +41,9 @@ class DatabaseState:
                 collections[change.name] = change.collection_id
             case changes.DropCollection():
                 self._check_known(change.name)
-                del collections[change.name]
+                rights = self.access.dropped(collections.pop(change.name))
                 aliases = {alias: name for alias, name in aliases.items() if name != change.name}
+                return replace(self, collections=collections, aliases=aliases, access=rights)
             case changes.RenameCollection():
                 self._check_known(change.old)
                 self._check_free(change.new)
@@ -64,12 +69,14 @@ class DatabaseState:
             "aliases": dict(self.aliases),
             "lease_s": self.lease_s,
             "reserved_ms": self.reserved_ms,
+            "access": self.access.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make the state that `to_json` wrote."""
-        return cls(**data)
+        found = Access.from_json(data["access"]) if "access" in data else Access()
+        return cls(**{**data, "access": found})
 
     def _check_free(self, name: str) -> None:
         if name in self.collections or name in self.aliases:

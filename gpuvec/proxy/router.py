@@ -35,6 +35,7 @@ class Router:
         identity: of the database.
         calls: begins calls.
         learn: told each node's address when it is heard.
+        admit: raises where a read of a collection may not begin.
         limits: asked for at each step.
         hedge_share: of all calls, that may be made twice.
         seed: of what is drawn.
@@ -46,12 +47,14 @@ class Router:
         calls: Calls,
         *,
         learn: Callable[[NodeId, str], None] = lambda node, address: None,
+        admit: Callable[[str], None] = lambda collection_id: None,
         limits: Callable[[], Limits] = limits_of_settings,
         hedge_share: float | None = None,
         seed: int = 0,
     ) -> None:
         self.identity = identity
         self.seen = Seen()
+        self._admit = admit
         self.directory = Directory(
             identity,
             calls,
@@ -84,6 +87,7 @@ class Router:
 
     def plan(self, collection_id: str, *, version: Version | None = None) -> ReadPlan:
         """See `query.spread.Nodes.plan`; the setting `consistency` says how new it is."""
+        self._admit(collection_id)
         asked_s = self.directory.calls.now_s()
         wanted = self._wanted(collection_id, version)
         if version is None and (kept := self._plans.fresh(collection_id, wanted, asked_s)):
@@ -118,6 +122,7 @@ class Router:
         collection_id = likely.collection_id
         if cost > MOST_GUESSED:
             return self.plan(collection_id), None
+        self._admit(collection_id)
         asked_s = self.directory.calls.now_s()
         wanted = self._wanted(collection_id, None)
         planning = self._plan_message(collection_id, None, wanted)

@@ -210,6 +210,7 @@ class Roles:
 
     def _answer(self, message: Any, deadline_s: float) -> Any:
         if isinstance(message, OpenDatabase):
+            self.coordinator.admit(message)
             return Opened(generation=self.generation)
         if isinstance(message, CloseDatabase):
             return Done()
@@ -303,12 +304,14 @@ class RolesInProcess:
         device: str = "auto",
         memory_limit: int | str | None = None,
         durability: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
     ) -> Database:
         """See `gpuvec.connect`; a database in memory runs embedded."""
         if cluster is not None or os.fspath(path).startswith("memory://"):
             return gpuvec.connecting.connect(
                 path, cluster=cluster, storage_options=storage_options, device=device,
-                memory_limit=memory_limit, durability=durability,
+                memory_limit=memory_limit, durability=durability, user=user, password=password,
             )  # fmt: skip
         checked_limit(device, memory_limit)
         ref = reference(path, storage_options, durability)
@@ -320,6 +323,8 @@ class RolesInProcess:
             device=device,
             memory_limit=memory_limit,
             durability=durability,
+            user=user,
+            password=password,
             on_close=lambda: self._release(ref.identity, roles),
         )
 

@@ -5,6 +5,7 @@ import pytest
 
 from gpuvec.clock import pack_timestamp
 from gpuvec.errors import ConflictError
+from gpuvec.meta.access import DropRole, DropUser, SetQuota, SetRole, SetUser
 from gpuvec.meta.catalog import (
     HISTORY_LINES,
     CollectionState,
@@ -104,6 +105,11 @@ CHANGES = [
     DropAlias(alias="x"),
     GrantLeases(lease_s=3.0),
     ReserveTime(until_ms=7000),
+    SetUser(name="ann", secret="s", roles=("a", "b")),
+    DropUser(name="ann"),
+    SetRole(name="a", grants=(("read", "*"), ("write", "c-1"))),
+    DropRole(name="a"),
+    SetQuota(collection_id="", limits={"rows": 7}),
     INIT,
     AddField(name="tags", field_type=List(String(), nullable=True, default=["a"])),
     DropField(name="v"),
@@ -147,7 +153,7 @@ def test_a_change_comes_back_from_json_as_it_was(change):
 
 def test_a_state_comes_back_from_json_as_it_was():
     state = after(
-        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[9], CHANGES[17],
+        SetTtl(ttl_s=3.0), AddPartition(name="p", ts=4), CHANGES[14], CHANGES[22],
         DropPartition(name="p", ts=6), Truncate(ts=8), MarkDead(ids=("z",)),
         wish(), add("a"), state=OWNED,
     )  # fmt: skip
