@@ -22,6 +22,7 @@ before anything is tried.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from gpuvec import errors
 from gpuvec.cluster_messages import Behind, Commit, Committed
@@ -29,12 +30,12 @@ from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_versions import DropPin, Pin
 from gpuvec.meta.entry import Entry
-from gpuvec.meta.manifest import LogView, ManifestLog, folded
+from gpuvec.meta.manifest import LogState, LogView, ManifestLog, folded
 from gpuvec.node.ports import Runner
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Ask, Nonce, Procedure, Sleep
 
-View = LogView[CollectionState]
+S = TypeVar("S", bound=LogState)
 COMMIT_S = 3.0  # for an answer; one lock of the owner is held meanwhile
 _TRIES = 3
 _PAUSE_S = 0.05
@@ -64,17 +65,18 @@ class Standing:
     hopeful: Callable[[], bool] = always
 
 
-class OwnersLog(ManifestLog[CollectionState]):
+class OwnersLog(ManifestLog[S]):
     """The log of a collection to a process that has the coordinator commit.
 
     Args:
         identity: of the database.
         collection_id: whose log.
+        empty: its state before the first entry.
         standing: of this process.
     """
 
-    def __init__(self, identity: str, collection_id: str, standing: Standing) -> None:
-        super().__init__(keys.collection(collection_id), CollectionState())
+    def __init__(self, identity: str, collection_id: str, empty: S, standing: Standing) -> None:
+        super().__init__(keys.collection(collection_id), empty)
         self._identity = identity
         self._collection_id = collection_id
         self._standing = standing
@@ -90,13 +92,13 @@ class OwnersLog(ManifestLog[CollectionState]):
 
     def commit(
         self,
-        view: View,
+        view: LogView[S],
         changes: Sequence[Change],
         *,
         generation: int,
         committer: str,
-        check: Callable[[CollectionState], None] | None = None,
-    ) -> Procedure[View]:
+        check: Callable[[S], None] | None = None,
+    ) -> Procedure[LogView[S]]:
         """See `ManifestLog.commit`.
 
         Raises:
@@ -125,7 +127,7 @@ class OwnersLog(ManifestLog[CollectionState]):
                 return replace(after, generation=generation, time_ms=done.time_ms)
             view = yield from self.read(view)
 
-    def _done(self, order: Commit, view: View) -> Procedure[Committed | None]:
+    def _done(self, order: Commit, view: LogView[S]) -> Procedure[Committed | None]:
         """Return what became of an order: None when another entry came first."""
         unclear = False
         for number in range(_TRIES):
@@ -153,7 +155,7 @@ class OwnersLog(ManifestLog[CollectionState]):
         return Committed(generation=found.generation, time_ms=found.time_ms)
 
 
-def _entry(order: Commit, view: View) -> Entry:
+def _entry(order: Commit, view: LogView[Any]) -> Entry:
     """Return the entry that an order wants, but for its time."""
     return Entry(
         entry_id=view.entry_id + 1,
@@ -167,8 +169,8 @@ def _entry(order: Commit, view: View) -> Entry:
 
 
 def commit_once(
-    log: ManifestLog[CollectionState], view: View | None, order: Commit, generation: int
-) -> Procedure[tuple[View, Committed | Behind]]:
+    log: ManifestLog[S], view: LogView[S] | None, order: Commit, generation: int
+) -> Procedure[tuple[LogView[S], Committed | Behind]]:
     """Do what an order asks for, unless it is done; step 2, at the coordinator.
 
     Args:
@@ -205,6 +207,20 @@ def commit_once(
     return view, Committed(generation=found.generation, time_ms=found.time_ms)
 
 
+def check_order(order: Commit, generation: int, owns: Callable[[str, int], bool]) -> None:
+    """Refuse, `GV-791`, who is neither the owner nor a reader that pins what it reads.
+
+    Args:
+        order: see `Commit`.
+        generation: of this coordinator.
+        owns: whether a term is that of a collection's owner.
+    """
+    if all(isinstance(change, _OF_READERS) for change in order.changes):
+        return
+    if order.generation != generation or not owns(order.collection_id, order.term):
+        raise errors.commit_refused(order.collection_id, order.term)
+
+
 class Desk:
     """Where a coordinator takes orders. Safe for use by several threads.
 
@@ -227,7 +243,7 @@ class Desk:
         self._generation = generation
         self._owns = owns
         self._there = there
-        self._views: dict[str, View] = {}
+        self._views: dict[str, LogView[CollectionState]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -245,21 +261,13 @@ class Desk:
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
-            self.check(order)
+            check_order(order, self._generation, self._owns)
             log = ManifestLog(keys.collection(name), CollectionState())
             view, answer = self._run(
                 commit_once(log, self._views.get(name), order, self._generation)
             )
             self._views[name] = view
             return answer
-
-    def check(self, order: Commit) -> None:
-        """Refuse, `GV-791`, who is neither the owner nor a reader that pins what it reads."""
-        if all(isinstance(change, _OF_READERS) for change in order.changes):
-            return
-        mine = order.generation == self._generation
-        if not (mine and self._owns(order.collection_id, order.term)):
-            raise errors.commit_refused(order.collection_id, order.term)
 
     def forget(self, collection_id: str) -> None:
         """Let go of what is known of a collection that is gone."""

@@ -34,6 +34,7 @@ from gpuvec.cluster_messages import (
 from gpuvec.coord.data_coord import is_worth_a_segment
 from gpuvec.messages import WriteReply
 from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.catalog import CollectionState
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory

@@ -4,8 +4,9 @@ Clients write and read through the product's `Router` and `OwnerCalls`. Nodes di
 leave and come; coordinators die, or live on beside the next one; messages are lost, late, doubled.
 
 What must hold: a strong read sees every write that was acknowledged, and all that any read saw,
-before it began; none twice; none that failed with outcome `none`. At most one node at a time
-has a lease of a collection. When faults end, all reads agree with the store, every
+before it began; none twice; none that failed with outcome `none`. Changes of the schema are in
+the manifest once if they were acknowledged, at most once otherwise, and none of an owner whose term
+was over when it asked. At most one node at a time has a lease of a collection. When faults end, all reads agree with the store, every
 collection has an owner, every segment is served by its replicas, and all clients know the routes.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from gpuvec.cluster_messages import COORDINATOR, RouteDelta
+from gpuvec.cluster_messages import COORDINATOR, CallOwner, RouteDelta
 from gpuvec.errors import GpuvecError
 from gpuvec.messages import DeleteRows, WriteRequest
 from gpuvec.proxy.directory import Limits
@@ -84,6 +85,7 @@ class ClusterSimulation:
     begun: dict[str, set[str]] = field(default_factory=dict)
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)  # with outcome `none`
+    noted: dict[str, set[str]] = field(default_factory=dict)  # changes that were acknowledged
     seen: dict[str, set[str]] = field(default_factory=dict)  # by reads that were answered
     reads: int = 0
     owners_named: int = 0
@@ -92,7 +94,8 @@ class ClusterSimulation:
         self.web = Web(self.seed)
         self.chance = self.web.chance
         self.store = SimStore({name: Shelf(name) for name in COLLECTIONS})
-        for known in (self.begun, self.acknowledged, self.seen):
+        self._broken = ""
+        for known in (self.begun, self.acknowledged, self.seen, self.noted):
             known.update({name: set() for name in COLLECTIONS})
         self.nodes: dict[NodeId, SimNode] = {}
         self.zombies: list[SimCoordinator] = []
@@ -136,7 +139,7 @@ class ClusterSimulation:
 
     def _coordinator(self, *, first: bool) -> SimCoordinator:
         coordinator = SimCoordinator(
-            self.web, self.store, self.store.take_generation(), self._push, first
+            self.web, self.store, self.store.take_generation(), self._push, first, told=self._broke
         )
         coordinator.start()
         return coordinator
@@ -160,7 +163,7 @@ class ClusterSimulation:
             if not client.busy:
                 client.busy = True
                 name = self.chance.choice(COLLECTIONS)
-                (self.write if self.chance.random() < 0.5 else self.read)(client, name)
+                self.chance.choices((self.write, self.read, self.note), (9, 9, 2))[0](client, name)
                 client.busy = False
             pause_s = self.chance.choice((0.01, 0.1, 0.5))
             self.web.after(pause_s, lambda: self._use(client, end_s))
@@ -183,6 +186,22 @@ class ClusterSimulation:
                 self.refused.add(request)
         else:
             self.acknowledged[name].add(request)
+
+    def note(self, client: SimClient, name: str) -> None:
+        """Change the schema once, as it were; not tried again where it may have been done."""
+        self._numbers += 1
+        word = f"{client.name}-{self._numbers}"
+        message = CallOwner(identity=DB, collection_id=name, method="note", arguments=(word,))
+        try:
+            client.owners.call(message, deadline_s=_WRITE_DEADLINE_S)
+        except GpuvecError as error:
+            if error.details.get("outcome") == "none":
+                self.refused.add(word)
+        else:
+            self.noted[name].add(word)
+
+    def _broke(self, what: str) -> None:
+        self._broken = self._broken or what
 
     def read(self, client: SimClient, name: str) -> bool:
         """Read once, strongly; return whether there was an answer."""
@@ -392,7 +411,10 @@ class ClusterSimulation:
         """Compare what all see with what there is."""
         for name in COLLECTIONS:
             self.coordinator.coord.want_owner(name, self.web.now_s)
+        if self._broken:
+            raise self.fail(self._broken)
         for name, shelf in self.store.shelves.items():
+            self._check_words(name, shelf.view().state.words)
             truth = [request for _, request in shelf.look().records()]
             self._check(name, truth, self.acknowledged[name] | self.seen[name])
             for client in self.clients:
@@ -401,6 +423,14 @@ class ClusterSimulation:
             if self.seen[name] != set(truth):
                 raise self.fail(f"reads of {name} saw {sorted(self.seen[name] - set(truth))}")
         self._check_routes()
+
+    def _check_words(self, name: str, words: Sequence[str]) -> None:
+        if len(words) > len(set(words)):
+            raise self.fail(f"changes of {name} were committed twice: {sorted(words)}")
+        if not self.noted[name] <= set(words):
+            raise self.fail(f"changes of {name} are lost: {self.noted[name] - set(words)}")
+        if self.refused & set(words):
+            raise self.fail(f"changes of {name} that failed: {self.refused & set(words)}")
 
     def _check_routes(self) -> None:
         coord = self.coordinator.coord

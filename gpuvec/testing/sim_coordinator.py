@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.cluster.commits import check_order, commit_once
 from gpuvec.cluster_messages import (
     COORDINATOR,
     LEASE_S,
+    Commit,
+    Committed,
     Done,
     FindOwner,
     GetRoutes,
@@ -19,7 +22,7 @@ from gpuvec.cluster_messages import (
 from gpuvec.coord.cluster_coord import ClusterCoord, Command, SegmentSize
 from gpuvec.proxy.calls import Came
 from gpuvec.testing.sim_network import Process, Web, Work
-from gpuvec.testing.sim_store import SimStore
+from gpuvec.testing.sim_store import SimStore, View, stepwise
 from gpuvec.types import NodeId
 
 DB = "db"
@@ -45,6 +48,7 @@ class SimCoordinator:
         push: brings news of routes to all clients.
         first: whether no coordinator was there before.
         replicas: of each segment.
+        told: hears of broken rules.
     """
 
     web: Web
@@ -53,6 +57,7 @@ class SimCoordinator:
     push: Callable[[RouteDelta], None]
     first: bool
     replicas: int = 2
+    told: Callable[[str], None] = lambda broken: None
     entries: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,8 @@ class SimCoordinator:
         if self.first:
             for name in self.store.shelves:
                 self.coord.note_created(name)
+        self._views: dict[str, View] = {}
+        self._committing: set[str] = set()
         name = address(self.generation)
         self.process = Process(name, str(self.generation), self.answer)
 
@@ -85,7 +92,33 @@ class SimCoordinator:
 
     def answer(self, message: Any) -> Work:
         """Return the work of answering a message."""
-        return self._find(message) if isinstance(message, FindOwner) else self._answer(message)
+        match message:
+            case FindOwner():
+                return self._find(message)
+            case Commit():
+                return self._commit(message)
+            case _:
+                return self._answer(message)
+
+    def _commit(self, order: Commit) -> Work:
+        """Do as `cluster.commits.Desk`, step by step."""
+        name = order.collection_id
+        while name in self._committing:
+            yield _STORE_S
+        self._committing.add(name)
+        try:
+            owned = self.coord.is_term(name, order.term)
+            check_order(order, self.generation, self.coord.is_term)
+            shelf = self.store.shelves[name]
+            before = self._views.get(name)
+            procedure = commit_once(shelf.log, before, order, self.generation)
+            found = yield from stepwise(procedure, shelf.objects, self.web)
+            self._views[name], answer = found
+        finally:
+            self._committing.discard(name)
+        if isinstance(answer, Committed) and not owned:
+            self.told(f"{order.committer} had {order.changes} committed after its term was over")
+        return answer
 
     def _answer(self, message: Any) -> Work:
         yield 0.0

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuvec import errors
+from gpuvec.cluster.commits import COMMIT_S, OwnersLog, Standing
 from gpuvec.cluster.grants import Grants
 from gpuvec.cluster_messages import (
     REPORT_S,
+    Called,
+    CallOwner,
+    Commit,
     Disown,
     Done,
     Hello,
@@ -28,10 +32,22 @@ from gpuvec.cluster_messages import (
     Write,
 )
 from gpuvec.messages import WriteReply
+from gpuvec.meta.changes import Change
 from gpuvec.node.standing import is_of, whole_of
 from gpuvec.proxy.calls import Came
 from gpuvec.testing.sim_network import Process, Web, Work
-from gpuvec.testing.sim_store import Fenced, Look, Record, SimStore
+from gpuvec.testing.sim_store import (
+    Fenced,
+    Look,
+    NoteWord,
+    Record,
+    SaveRows,
+    ShelfState,
+    SimStore,
+    TakeEpoch,
+    View,
+    stepwise,
+)
 from gpuvec.types import NodeId, SegmentId
 
 DB = "db"
@@ -85,6 +101,7 @@ class SimNode:
         self._busy: set[str] = set()
         self._plans: dict[tuple[str, int, int], Look] = {}
         self._hurry = False
+        self._numbers = 0
 
     def start(self) -> None:
         """Begin to answer and to report."""
@@ -101,6 +118,8 @@ class SimNode:
                 return self._disown(message)
             case Write():
                 return self._write(message)
+            case CallOwner():
+                return self._note(message)
             case PlanRead():
                 return self._plan(message)
             case ReadPart():
@@ -159,19 +178,67 @@ class SimNode:
             return self.claimed[name]
         shelf = self.store.shelves[name]
         for _ in range(_TRIES):
-            generation = self.grants.generation(name)
             yield _STORE_S
-            look = shelf.look()
+            view = shelf.view()
             self.grants.permit(name)
-            yield _STORE_S
+            epoch = view.state.epoch + 1
             try:
-                epoch = shelf.claim(look, generation)
+                yield from self._commit(name, view, TakeEpoch(epoch=epoch))
                 yield _STORE_S
                 self.claimed[name] = Claimed(epoch, shelf.fence(epoch))
-            except Fenced:
+            except (Fenced, errors.ConflictError):
                 continue
             return self.claimed[name]
         raise errors.not_owner(name, self.name)
+
+    def _commit(
+        self, name: str, view: View, change: Change, epoch: int | None = None
+    ) -> Generator[float, None, View]:
+        """Have the coordinator commit a change, as the owner of an epoch."""
+
+        def check(state: ShelfState) -> None:
+            if epoch is not None and state.epoch != epoch:
+                self.claimed.pop(name, None)
+                raise errors.not_owner(name, self.name)
+
+        log = OwnersLog(DB, name, ShelfState(), Standing(term=lambda: self.grants.term(name)))
+        generation = self.grants.generation(name) if name in self.grants else view.generation
+        procedure = log.commit(
+            view, [change], generation=generation, committer=self.name, check=check
+        )
+        shelf = self.store.shelves[name]
+        found: View = yield from stepwise(procedure, shelf.objects, self.web, self._ask)
+        return found
+
+    def _ask(self, order: Commit) -> Work:
+        answers: list[Came] = []
+        self.web.begin(
+            self.name, self.coordinator, order, deadline_s=COMMIT_S, then=answers.append, twice=True
+        )
+        while not answers:
+            yield _STORE_S
+        if answers[0].error is not None:
+            raise answers[0].error
+        return answers[0].reply
+
+    def _note(self, message: CallOwner) -> Work:
+        """Do what stands for a change of the schema."""
+        name = message.collection_id
+        self.grants.generation(name)
+        while name in self._busy:
+            yield _STORE_S
+        with self._alone(name):
+            mine = yield from self._claim(name)
+            shelf = self.store.shelves[name]
+            word = NoteWord(word=message.arguments[0])
+            try:
+                after = yield from self._commit(name, shelf.view(), word, mine.epoch)
+                mine.view = shelf.seen(after)
+            except errors.GpuvecError as error:
+                if not errors.is_not_committed(error):
+                    self.claimed.pop(name, None)
+                raise
+            return Called(value=None)
 
     def _flush(self, name: str) -> Iterator[float]:
         """Save the log's records as a segment."""
@@ -181,12 +248,21 @@ class SimNode:
             mine = self.claimed.get(name)
             if mine is None or not mine.view.tail:
                 return
-            upto = mine.view.version
+            shelf = self.store.shelves[name]
+            view = shelf.view()
+            self._numbers += 1
+            save = SaveRows(
+                epoch=mine.epoch,
+                after=view.state.saved,
+                segment=SegmentId(f"{name}-{self.incarnation}-{self._numbers:06d}"),
+                records=mine.view.tail,
+            )
             yield 2 * _STORE_S
             try:
-                mine.view = self.store.shelves[name].flush(mine.epoch, upto)
-            except Fenced:
-                self.claimed.pop(name, None)
+                mine.view = shelf.seen((yield from self._commit(name, view, save, mine.epoch)))
+            except errors.GpuvecError as error:
+                if not errors.is_not_committed(error):
+                    self.claimed.pop(name, None)
 
     def _flush_for_ever(self) -> Work:
         while True:

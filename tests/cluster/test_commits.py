@@ -59,7 +59,7 @@ class Place:
         return ManifestLog(keys.collection(CID), CollectionState())
 
     def owner(self):
-        return OwnersLog("db", CID, Standing(term=lambda: self.term))
+        return OwnersLog("db", CID, CollectionState(), Standing(term=lambda: self.term))
 
     def read(self):
         return self.run(self.log().read())

@@ -1,17 +1,20 @@
 """A cluster with one rule removed: the simulation must find what breaks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from gpuvec.cluster.commits import OwnersLog
 from gpuvec.cluster.grants import Grants
-from gpuvec.cluster_messages import Done
+from gpuvec.cluster_messages import Behind, Committed, Done
 from gpuvec.coord import cluster_coord, ownership
 from gpuvec.coord.ownership import Ownership
+from gpuvec.errors import GpuvecError, no_committer
 from gpuvec.proxy import route_table
 from gpuvec.proxy.reading import Reading
 from gpuvec.proxy.route_table import RouteTable
+from gpuvec.storage.object_store import Ask, Nonce
 from gpuvec.testing import sim_coordinator, sim_node
 from gpuvec.testing.sim import Violation
 from gpuvec.testing.sim_cluster import ClusterSimulation
@@ -132,9 +135,65 @@ def a_guess_is_answered_for_whatever_the_plan_is(monkeypatch):
 
 def a_claim_does_not_fence_the_log(monkeypatch):
     def append(self, epoch, record):
-        self.tail = (*self.tail, record)
+        self.records = (*self.records, record)
 
     monkeypatch.setattr(Shelf, "append", append)
+
+
+# Commits
+
+
+def a_request_that_comes_again_is_done_again(monkeypatch):
+    def commit_once(log, view, order, generation):
+        view = yield from log.read(view)
+        nonce = yield Nonce()
+        made = yield from log.append(
+            view, order.changes, nonce=nonce, generation=generation, committer=order.committer
+        )
+        if made is None:
+            return view, Behind(entry_id=view.entry_id)
+        return made[0], Committed(generation=generation, time_ms=0)
+
+    monkeypatch.setattr(sim_coordinator, "commit_once", commit_once)
+
+
+def a_request_is_asked_for_again_under_another_id(monkeypatch):
+    done = OwnersLog._done
+
+    def forgetful(self, order, view):
+        nonce = yield Nonce()
+        procedure = done(self, replace(order, request_id=nonce), view)
+        question = next(procedure)
+        try:
+            while True:
+                if isinstance(question, Ask):
+                    nonce = yield Nonce()
+                    question = Ask(replace(question.message, request_id=nonce))
+                try:
+                    answer = yield question
+                except GpuvecError as error:
+                    question = procedure.throw(error)
+                else:
+                    question = procedure.send(answer)
+        except StopIteration as end:
+            return end.value
+
+    monkeypatch.setattr(OwnersLog, "_done", forgetful)
+
+
+def a_commit_of_an_old_term_is_accepted(monkeypatch):
+    monkeypatch.setattr(sim_coordinator, "check_order", lambda *_: None)
+
+
+def a_commit_without_an_answer_counts_as_not_done(monkeypatch):
+    def hasty(self, order, view):
+        try:
+            answer = yield Ask(order)
+        except GpuvecError as error:
+            raise no_committer(order.collection_id, "no answer") from error
+        return None if isinstance(answer, Behind) else answer
+
+    monkeypatch.setattr(OwnersLog, "_done", hasty)
 
 
 # Clients
@@ -148,18 +207,21 @@ def routes_apply_in_the_order_in_which_they_come(monkeypatch):
 
 
 MUTANTS = [
-    Mutant(a_lost_owner_is_replaced_before_its_lease_has_run_out, start=5),
+    Mutant(a_lost_owner_is_replaced_before_its_lease_has_run_out, start=14),
     Mutant(leases_of_a_former_coordinator_are_not_waited_for, start=19),
     Mutant(a_replaced_coordinator_goes_on_to_renew, start=19),
     Mutant(commands_are_sent_once),
     Mutant(silence_of_nodes_is_not_noticed),
-    Mutant(a_grant_is_a_lease, start=18),
-    Mutant(an_owner_without_a_lease_does_not_look, world=Parted, start=22),
+    Mutant(a_grant_is_a_lease, start=19),
+    Mutant(an_owner_without_a_lease_does_not_look, world=Parted, start=46),
     Mutant(a_hand_over_is_acknowledged_and_not_done, start=3),
-    Mutant(retries_are_not_known_after_a_claim),
-    Mutant(a_claim_does_not_fence_the_log, start=52),
-    Mutant(routes_apply_in_the_order_in_which_they_come, start=6),
-    Mutant(a_guess_is_answered_for_whatever_the_plan_is),
+    Mutant(retries_are_not_known_after_a_claim, start=8),
+    Mutant(a_claim_does_not_fence_the_log, start=70),
+    Mutant(a_request_that_comes_again_is_done_again, start=7),
+    Mutant(a_request_is_asked_for_again_under_another_id, start=4),
+    Mutant(a_commit_of_an_old_term_is_accepted),
+    Mutant(a_commit_without_an_answer_counts_as_not_done),
+    Mutant(routes_apply_in_the_order_in_which_they_come),
 ]
 
 
