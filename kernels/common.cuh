@@ -12,6 +12,10 @@ typedef unsigned long long u64;
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
 #endif
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 enum Metric { COSINE, L2, SQEUCLIDEAN, IP, HAMMING, JACCARD };  // METRIC_CODES in pairwise.py
 
 struct f16 { u16 bits; };

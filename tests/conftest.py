@@ -34,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     made = tempfile.mkdtemp(prefix="gpuvec-tests-")
     os.environ["XDG_CACHE_HOME"] = made
     config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
+    without_cudf = (
+        "ignore:.*cuDF is not installed:gpuvec.FallbackWarning"  # rehearsed is CuPy alone
+    )
+    config.addinivalue_line("filterwarnings", without_cudf)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -76,10 +76,12 @@ def rehearsal(
 
 
 def _forget() -> None:
-    """Drop what the product keeps for a process: compiled kernels, and the session of frames."""
+    """Drop what the product keeps for a process and that a card belongs to."""
+    from gpuvec.device import residency
     from gpuvec.kernels import launch
     from gpuvec.query.session import default_session
 
+    residency.forget_cards()
     launch.forget()
     default_session.cache_clear()
 

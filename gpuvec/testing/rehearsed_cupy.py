@@ -21,7 +21,7 @@ from gpuvec.testing.rehearsed_arrays import DeviceArray, card, checked_dtype, ru
 from gpuvec.testing.rehearsed_card import Event, OutOfMemoryError, PinnedMemory, Stream
 from gpuvec.testing.shim import ShimFunction, ShimModule
 
-_UFUNC = signature_of("*args out= casting= dtype=")
+UFUNC = signature_of("*args out= casting= dtype=")
 _CREATE = ("arange", "empty", "eye", "full", "identity", "linspace", "ones", "tri", "zeros")
 
 
@@ -215,7 +215,7 @@ def _forward(name: str, words: str) -> Callable[..., Any]:
     function = _OWN.get(name)
     if function is None and not callable(numpys):
         raise NotImplementedError(f"nobody rehearses cupy.{name} yet: see rehearsed_cupy.py")
-    takes = _UFUNC if words.startswith("ufunc") else signature_of(words)
+    takes = UFUNC if words.startswith("ufunc") else signature_of(words)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = takes.bind(*args, **kwargs)
