@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from gpuvec.device.program import Op, column, constant
+from gpuvec.device.program import Op, column, constant, walk
 from gpuvec.expr import on_device_numbers as numbers
 from gpuvec.expr.bound import Bound, BoundColumn, Contains, Known, OneOf, part_of
 from gpuvec.expr.numbers import FLIPPED
@@ -80,7 +80,12 @@ def program_of(bound: Bound, tree: Expr | None = None) -> Op:
     Raises:
         HostOnly: there is none.
     """
-    return _Translator(bound.present).op(bound.tree if tree is None else tree)
+    found = _Translator(bound.present).op(bound.tree if tree is None else tree)
+    for op in walk(found):  # a kernel runs over the rows of columns: each operation needs one
+        is_leaf = op.name == "column" or (op.name == "constant" and op is not found)
+        if not is_leaf and all(argument.name == "constant" for argument in op.args):
+            _refuse("values without a column")
+    return found
 
 
 def _and(a: Op, b: Op) -> Op:
@@ -126,12 +131,12 @@ class _Translator:
     def _literal(self, node: Literal) -> Op:
         if isinstance(node.value, bool):
             return constant(node.value, BOOL)
-        _refuse("a value without a column")
+        _refuse("values without a column")
 
     def _compare(self, node: Compare) -> Op:
         match node.left, node.right:
             case Literal(), Literal():
-                _refuse("a comparison of two values")
+                _refuse("values without a column")
             case Literal(value=value), other:
                 return self._beside(FLIPPED[node.op], self.op(other), value)
             case other, Literal(value=value):

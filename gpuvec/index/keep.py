@@ -4,7 +4,7 @@ A session on the GPU hands bit sets in device memory, one on the CPU masks in ho
 asks for the form that it needs; whatever has to cross the bus crosses it packed, a bit a row.
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from gpuvec.types import RowMask
 Keep: TypeAlias = RowMask | BitSet  # True, or a set bit: the row may be found
 
 
+@overload
+def as_bits(keep: Keep) -> BitSet: ...
+@overload
+def as_bits(keep: None) -> None: ...
+@overload
+def as_bits(keep: Keep | None) -> BitSet | None: ...
 def as_bits(keep: Keep | None) -> BitSet | None:
     """Return a bit set in device memory; None, which stands for every row, stays None.
 
@@ -24,15 +30,21 @@ def as_bits(keep: Keep | None) -> BitSet | None:
     if keep is None:
         return None
     bits = keep if isinstance(keep, BitSet) else pack(keep)
-    return BitSet(to_device(bits.words), bits.num_rows)
+    return BitSet(to_device(bits.words, "bits"), bits.num_rows)
 
 
+@overload
+def as_mask(keep: Keep) -> RowMask: ...
+@overload
+def as_mask(keep: None) -> None: ...
+@overload
+def as_mask(keep: Keep | None) -> RowMask | None: ...
 def as_mask(keep: Keep | None) -> RowMask | None:
     """Return a (rows,) bool mask in host memory; None, which stands for every row, stays None."""
     if keep is None:
         return None
     if isinstance(keep, BitSet):
-        return unpack(BitSet(to_host(keep.words), keep.num_rows))  # type: ignore[no-any-return]
+        return unpack(BitSet(to_host(keep.words, "bits"), keep.num_rows))  # type: ignore[no-any-return]
     return to_host(keep).astype(bool, copy=False)  # type: ignore[no-any-return]
 
 

@@ -12,8 +12,10 @@ from gpuvec.index import scalar
 from gpuvec.index.scalar import ScalarIndex
 from gpuvec.kernels.pairwise import paired_distances
 from gpuvec.query.cache import DerivedCache
+from gpuvec.query.device_filter import filtered
 from gpuvec.query.part import Column, Origin, Part
 from gpuvec.query.row_set import Name, RowSet, condition_name, name_of
+from gpuvec.query.session import Session
 from gpuvec.query.steps import Step, find, narrow, plan
 from gpuvec.segment.view import SegmentIndex, SegmentView
 from gpuvec.types import Metric, RowMask
@@ -39,14 +41,40 @@ def mask_part(bound: Bound, part: Part, cache: DerivedCache | None = None) -> Ro
     return found if origin.keep is None else found[origin.keep]
 
 
-def keep_part(bound: Bound, part: Part, cache: DerivedCache | None = None) -> Part:
-    """Return the rows for which a condition is true; see `mask_part`."""
+def keep_part(
+    bound: Bound,
+    part: Part,
+    cache: DerivedCache | None = None,
+    *,
+    session: Session | None = None,
+    for_search: bool = False,
+) -> Part:
+    """Return the rows for which a condition is true; see `mask_part`.
+
+    Args:
+        bound: see `mask_part`.
+        part: see `mask_part`.
+        cache: see `mask_part`.
+        session: may find them on its device; None: the host does.
+        for_search: what the session's device needs for it may be copied there.
+    """
     origin = part.origin
     if origin is None:
         return part.keep(_mask(bound, part))
+    if session is not None and session.device_store is not None:
+        rows = filtered(
+            bound,
+            origin,
+            session,
+            _name(bound, origin),
+            lambda rest: _origin_mask(rest, origin, cache),
+            reads_on=for_search,
+        )
+        if rows is not None:
+            return origin.part(rows)
     found = _origin_mask(bound, origin, cache)
     whole = found if origin.keep is None else found & origin.keep
-    return origin.part(RowSet(whole, _name(bound, origin)))
+    return origin.part(RowSet(whole, lambda: _name(bound, origin)))
 
 
 def _name(bound: Bound, origin: Origin) -> Name | None:

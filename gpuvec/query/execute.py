@@ -16,9 +16,15 @@ from gpuvec.expr.bind import bind_filter
 from gpuvec.expr.prune import can_match
 from gpuvec.expr.tree import col
 from gpuvec.query import plan as p
-from gpuvec.query.aggregate import describe_part, distinct_part, group_part, head_part
+from gpuvec.query.aggregate import (
+    describe_part,
+    distinct_part,
+    group_part,
+    head_part,
+    steps_of,
+)
 from gpuvec.query.evaluate import evaluate_part, keep_part
-from gpuvec.query.fragment import branches, spread_of
+from gpuvec.query.fragment import branches, scan_of, spread_of
 from gpuvec.query.join import join_parts
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import (
@@ -30,7 +36,9 @@ from gpuvec.query.part import (
     null_column,
     segment_part,
 )
+from gpuvec.query.partial import Groups, grouped_alike, groups_of, logged_after
 from gpuvec.query.planned import Planned
+from gpuvec.query.remote_groups import remote_groups, remote_heads
 from gpuvec.query.remote_parts import FragmentRead
 from gpuvec.query.searches import run_search, run_spread_search
 from gpuvec.query.session import Session
@@ -42,8 +50,9 @@ from gpuvec.segment.view import Snapshot
 class Run:
     """One execution: every source is read at one version, held until the run is closed."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, for_search: bool = False) -> None:
         self.session = session
+        self.for_search = for_search  # filters may copy to the device what they need there
         self.metrics = Measurements()
         self._stack = ExitStack()
         self._snapshots: dict[int, Snapshot] = {}
@@ -67,6 +76,14 @@ class Run:
         """Yield the rows of a node."""
         read = self.fragment(node)
         return _RUNNERS[type(node)](self, node) if read is None else read.parts()
+
+    def searched(self, node: p.Plan) -> list[Part]:
+        """Return the rows of a node, which a search goes through."""
+        before, self.for_search = self.for_search, True
+        try:
+            return list(self.parts(node))
+        finally:
+            self.for_search = before
 
     def first(self, node: p.Plan, count: int) -> Iterator[Part]:
         """Yield the rows of a node, of which no more than the first `count` will be asked for."""
@@ -136,7 +153,10 @@ def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
             run.metrics.segments_pruned += 1
             continue
         with run.metrics.stage("filter"):
-            kept = keep_part(node.predicate, part, run.session.cache)
+            kept = keep_part(
+                node.predicate, part, run.session.cache,
+                session=run.session, for_search=run.for_search,
+            )  # fmt: skip
         if kept.num_rows:
             yield kept
 
@@ -230,15 +250,41 @@ def _concat(run: Run, node: p.Concat) -> Iterator[Part]:
 
 
 def _distinct(run: Run, node: p.Distinct) -> Iterator[Part]:
-    yield distinct_part(run.whole(node.input), node.names)
+    read = run.fragment(node.input)
+    if read is not None:
+        yield remote_heads(read, node.names, 1)
+    else:
+        yield distinct_part(run.whole(node.input), node.names)
 
 
 def _group(run: Run, node: p.Group) -> Iterator[Part]:
-    yield group_part(run.whole(node.input), node.keys, node.aggregates)
+    yield group_part(_groups(run, node), node.keys, node.aggregates)
+
+
+def _groups(run: Run, node: p.Group) -> list[Groups]:
+    keys, steps = node.keys, steps_of(node.aggregates)
+    read = run.fragment(node.input)
+    if read is not None:
+        found = remote_groups(read, keys, steps)
+    elif (scan := scan_of(node.input)) is not None:
+        parts = (
+            (part.origin.view.segment_id, part)
+            for part in run.parts(node.input)
+            if part.origin is not None
+        )
+        after = logged_after(run.snapshot(scan.source))
+        found = [groups_of(part, keys, steps) for _, part in grouped_alike(parts, after)]
+    else:
+        found = [groups_of(run.whole(node.input), keys, steps)]
+    return found or [groups_of(empty_part(node.input.columns), keys, steps)]
 
 
 def _group_head(run: Run, node: p.GroupHead) -> Iterator[Part]:
-    yield head_part(run.whole(node.input), node.keys, node.count)
+    read = run.fragment(node.input)
+    if read is not None:
+        yield remote_heads(read, node.keys, node.count)
+    else:
+        yield head_part(run.whole(node.input), node.keys, node.count)
 
 
 def _describe(run: Run, node: p.Describe) -> Iterator[Part]:
@@ -264,10 +310,10 @@ def _search(run: Run, node: p.Search) -> Iterator[Part]:
     frames = list(branches(node.input))
     reads = [run.fragment(frame) for frame in frames]
     if not any(reads):
-        parts = list(run.parts(node.input))
+        parts = run.searched(node.input)
         return run_search(node, parts, query_parts, run.session, run.metrics)
     found: list[FragmentRead | list[Part]] = [
-        read or list(run.parts(frame)) for frame, read in zip(frames, reads, strict=True)
+        read or run.searched(frame) for frame, read in zip(frames, reads, strict=True)
     ]
     return run_spread_search(node, found, query_parts, run.session, run.metrics)
 

@@ -194,7 +194,7 @@ def segment_part(
     """Return the visible rows of a segment; see `Part` for what gives its columns of all rows."""
     base = Part(view.num_rows, read, load, batch=batch)
     keep = view.keep()
-    rows = None if keep is None else RowSet(keep, name_of(view))
+    rows = None if keep is None else RowSet(keep, lambda: name_of(view))
     return Origin(view, base, None, start).part(rows)
 
 

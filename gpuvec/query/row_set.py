@@ -6,7 +6,7 @@ next query with the same filters.
 """
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from gpuvec.expr.tree import Expr, ValueList
 from gpuvec.expr.walk import children
 from gpuvec.index.keep import Keep, as_bits, as_mask
 from gpuvec.kernels.bitset import WORD, BitSet, count
+from gpuvec.query.session import Session
 from gpuvec.segment.view import SegmentView
 from gpuvec.types import RowMask
 
@@ -32,15 +33,20 @@ class RowSet:
 
     Args:
         rows: a mask on the host, or bits on the device.
-        name: what the set is, for ever: a key for caches; None: it has none.
+        name: gives the set's name, once somebody asks for it.
     """
 
-    def __init__(self, rows: Keep, name: Name | None = None) -> None:
+    def __init__(self, rows: Keep, name: Callable[[], Name | None] = lambda: None) -> None:
         self._rows = rows
-        self.name = name
+        self._find_name = name
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @cached_property
+    def name(self) -> Name | None:
+        """What the set is, for ever: a key for caches; None: it has none."""
+        return self._find_name()
 
     @cached_property
     def count(self) -> int:
@@ -63,13 +69,11 @@ class RowSet:
     @cached_property
     def mask(self) -> RowMask:
         """(rows,) bool on the host."""
-        found = as_mask(self._rows)
-        assert found is not None
-        return found
+        return as_mask(self._rows)
 
-    def bits(self, session: Any) -> BitSet:
+    def bits(self, session: Session) -> BitSet:
         """Return the set in device memory, from what the session keeps there if it is there."""
-        store = getattr(session, "device_store", None)
+        store = session.device_store
         if self.on_device or self.name is None or store is None:
             return self._own_bits
         size = -(-len(self) // WORD) * WORD // 8
@@ -78,9 +82,7 @@ class RowSet:
 
     @cached_property
     def _own_bits(self) -> BitSet:
-        found = as_bits(self._rows)
-        assert found is not None
-        return found
+        return as_bits(self._rows)
 
 
 def name_of(view: SegmentView) -> Name | None:

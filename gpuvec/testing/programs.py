@@ -5,14 +5,17 @@ ways. Nothing of `gpuvec.expr` is used here.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuvec.device import transfer
+from gpuvec.device.library import cupy_module
 from gpuvec.device.program import Op, walk
+from gpuvec.types import Array
 
 
 def run(program: Op, table: pa.Table) -> pa.Array:
@@ -20,6 +23,27 @@ def run(program: Op, table: pa.Table) -> pa.Array:
     for op in walk(program):
         check(op)
     return _value(program, table)
+
+
+class MeaningColumns:
+    """A `ColumnEngine` that runs programs by their meaning: columns stay where they are.
+
+    For rehearsals of what is around it. What cuDF makes of programs is shown on a card alone.
+    """
+
+    def put(self, values: pa.Array) -> pa.Array:
+        """See `ColumnEngine.put`."""
+        transfer.note(transfer.UP, "scalars", values.nbytes)
+        return values
+
+    def words(self, program: Op, columns: Mapping[str, Any], rows: int) -> Array:
+        """See `ColumnEngine.words`."""
+        table = pa.table(dict(columns))
+        assert table.num_rows == rows
+        bits = np.packbits(np.asarray(run(program, table).fill_null(False)), bitorder="little")
+        words = np.zeros(-(-rows // 32) * 4, np.uint8)
+        words[: len(bits)] = bits
+        return cupy_module().asarray(words.view(np.uint32))
 
 
 def check(op: Op) -> None:

@@ -1,0 +1,63 @@
+"""Scalar columns in device memory, and conditions run over them where they lie."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from gpuvec.device import transfer
+from gpuvec.device.program import Op
+from gpuvec.types import Array
+
+
+class ColumnEngine(Protocol):
+    """Holds columns on the device, and runs programs over them."""
+
+    def put(self, values: pa.Array) -> Any:
+        """Return a copy of a column on the device."""
+
+    def words(self, program: Op, columns: Mapping[str, Any], rows: int) -> Array:
+        """Return where a condition is true, (ceil(rows / 32),) uint32, bits behind the last 0."""
+
+
+class CudfColumns:
+    """Columns of cuDF."""
+
+    def put(self, values: pa.Array) -> Any:
+        """See `ColumnEngine.put`."""
+        from gpuvec.device.cudf_program import from_arrow
+
+        transfer.note(transfer.UP, "scalars", values.nbytes)
+        return from_arrow(values)
+
+    def words(self, program: Op, columns: Mapping[str, Any], rows: int) -> Array:
+        """See `ColumnEngine.words`."""
+        from gpuvec.device.cudf_program import words
+
+        return words(program, columns, rows)
+
+
+_chosen: list[ColumnEngine | None] = []  # what `using` put first
+
+
+def column_engine() -> ColumnEngine | None:
+    """Return what holds scalar columns on the device; None: cuDF is not installed."""
+    return _chosen[-1] if _chosen else _installed()
+
+
+@contextmanager
+def using(engine: ColumnEngine | None) -> Iterator[None]:
+    """Let another engine hold columns while a block runs."""
+    _chosen.append(engine)
+    try:
+        yield
+    finally:
+        _chosen.remove(engine)
+
+
+@cache
+def _installed() -> ColumnEngine | None:
+    return None if importlib.util.find_spec("cudf") is None else CudfColumns()

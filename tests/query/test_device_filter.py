@@ -1,0 +1,217 @@
+"""Filters on a rehearsed card: the host's answers, and nothing crosses the bus that need not."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gpuvec as gv
+from gpuvec.device import columns, fallback, transfer
+from gpuvec.expr.bind import bind_filter
+from gpuvec.kernels import bitset
+from gpuvec.query.evaluate import keep_part
+from gpuvec.query.memory_source import MemoryView, new_segment_id
+from gpuvec.query.part import segment_part
+from gpuvec.query.session import new_session
+from gpuvec.rows import Rows
+from gpuvec.testing import strategies
+from gpuvec.testing.programs import MeaningColumns
+
+ROWS, DIM = 1500, 8
+RNG = np.random.default_rng(11)
+VECTORS = RNG.normal(size=(ROWS, DIM)).astype(np.float32)
+QUERIES = VECTORS[:5] + np.float32(0.01)
+SCHEMA = gv.Schema(
+    {
+        "id": gv.Int64(),
+        "brand": gv.String(nullable=True),
+        "price": gv.Float64(nullable=True),
+        "extra": gv.JSON(nullable=True),
+        "v": gv.Vector(DIM, metric="l2"),
+    },
+    primary_key="id",
+)
+FILTERS = [
+    "price < 200",
+    'price < 300 and brand in ["brand 1", "brand 4"]',
+    'extra["n"] < 900',
+    'price < 300 and extra["n"] < 900 and upper(brand) == "BRAND 2"',
+    "price is null or id % 7 == 3",
+    "id < 0",
+]
+
+
+def fill(db):
+    made = db.create_collection("items", SCHEMA)
+    for start in (0, 700):
+        ids = np.arange(start, min(start + 700, ROWS))
+        made.insert(
+            {
+                "id": ids,
+                "brand": [None if i % 11 == 0 else f"brand {i % 5}" for i in ids],
+                "price": [None if i % 13 == 0 else i / 4 for i in ids],
+                "extra": [{"n": int(i)} for i in ids],
+                "v": VECTORS[ids],
+            }
+        )
+        made.flush()
+    made.insert({"id": [ROWS], "brand": ["brand 1"], "price": [0.5], "extra": [{}],
+                 "v": VECTORS[:1] + 1})  # fmt: skip
+    made.delete(filter="id % 50 == 3")
+    return made
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What the host answers."""
+    with gv.connect(tmp_path_factory.mktemp("host") / "db", device="cpu") as db:
+        items = fill(db)
+        return {text: found(items, text) for text in FILTERS}
+
+
+def found(items, text):
+    got = items.filter(text).search(QUERIES, k=6, on="v").select("query_id", "id", "distance")
+    return got.to_arrow().to_pydict()
+
+
+def same(got, wanted):
+    assert got["id"] == wanted["id"]
+    assert got["query_id"] == wanted["query_id"]
+    np.testing.assert_allclose(got["distance"], wanted["distance"], rtol=1e-5)
+
+
+@pytest.fixture(params=["no column engine", "columns on the device"])
+def engine(request):
+    return MeaningColumns() if request.param == "columns on the device" else None
+
+
+@pytest.fixture
+def items(rehearsed, engine, tmp_path):
+    fallback.forget()
+    with columns.using(engine), gv.connect(tmp_path / "db", device="gpu") as db:
+        yield fill(db)
+
+
+def crossed(work):
+    """Return what crosses the bus while work is done, by direction and purpose."""
+    before = transfer.copied()
+    work()
+    after = transfer.copied()
+    return {
+        key: after[key] - before.get(key, 0) for key in after if after[key] > before.get(key, 0)
+    }
+
+
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+@pytest.mark.parametrize("text", FILTERS)
+def test_filtered_searches_are_answered_as_on_the_host(items, answers, text):
+    for _ in range(2):
+        same(found(items, text), answers[text])
+
+
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+def test_deletes_and_new_rows_are_seen(items, answers):
+    before = found(items, "price < 200")["id"]
+    items.delete(ids=[before[0]])
+    items.insert({"id": [ROWS + 1], "brand": ["new"], "price": [1.0], "extra": [{}],
+                  "v": QUERIES[:1]})  # fmt: skip
+    after = found(items, "price < 200")["id"]
+    assert before[0] not in after
+    assert after[0] == ROWS + 1
+
+
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+@pytest.mark.parametrize("text", [FILTERS[1], FILTERS[3]])
+def test_a_filter_that_was_asked_before_moves_queries_and_results_alone(items, text):
+    found(items, text)
+    moved = crossed(lambda: found(items, text))
+    growing = 2 * 4 * 1  # bits of the segment that is still written: its rows may have changed
+    assert {purpose for _, purpose in moved} <= {"queries", "results", "bits"}
+    assert moved.get((transfer.UP, "bits"), 0) <= growing
+    assert moved.get((transfer.DOWN, "bits"), 0) == 0
+    assert moved[transfer.UP, "queries"] <= QUERIES.nbytes
+
+
+@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+def test_another_condition_on_columns_that_lie_there_moves_no_scalars_and_no_bits(items):
+    found(items, "price < 200")
+    moved = crossed(lambda: found(items, "price > 210"))
+    assert {purpose for _, purpose in moved} <= {"queries", "results"}
+
+
+@pytest.mark.parametrize("engine", ["no column engine"], indirect=True)
+def test_without_cudf_masks_go_up_packed_once_for_a_segment_and_a_condition(items):
+    with pytest.warns(gv.FallbackWarning, match="cuDF is not installed"):
+        moved = crossed(lambda: found(items, "price < 200"))
+    words = sum(-(-n // 32) for n in (700, 800, 1))
+    assert moved[transfer.UP, "bits"] <= 2 * 4 * words  # what is visible, and what passes
+    assert not any(purpose == "scalars" for _, purpose in moved)
+
+
+@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+def test_what_a_card_cannot_say_is_named_once(items, recwarn):
+    for _ in range(2):
+        found(items, 'price < 300 and extra["n"] < 900 and upper(brand) == "BRAND 2"')
+    found(items, 'extra["n"] < 3')
+    said = [str(w.message) for w in recwarn if isinstance(w.message, gv.FallbackWarning)]
+    assert len(said) == 2
+    assert "JSON values" in said[0]
+    assert "upper()" in said[1]
+
+
+@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+def test_reads_that_search_nothing_take_no_columns_to_the_card(items):
+    moved = crossed(lambda: items.filter("price < 200").count())
+    assert not any(purpose == "scalars" for _, purpose in moved)
+
+
+QUICK = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@st.composite
+def cases(draw):
+    fields = draw(strategies.scalar_fields())
+    return fields, draw(strategies.conditions(fields)), draw(strategies.tables(fields))
+
+
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+def test_random_conditions_keep_the_same_rows_on_both_devices(rehearsed):
+    session = new_session(device="gpu")
+
+    @QUICK
+    @given(cases(), st.integers(0, 2**32 - 1))
+    def agree(case, seed):
+        fields, expr, table = case
+        hidden = np.random.default_rng(seed).random(table.num_rows) < 0.7
+        rows = Rows(table, {}, tuple(table.column_names))
+        view = MemoryView(new_segment_id(), rows, hidden if seed % 2 else None)
+        part = segment_part(view, 0, lambda name: table[name], lambda names: None)
+        bound = bind_filter(expr, fields)
+        wanted = keep_part(bound, part)
+        got = keep_part(bound, part, session=session, for_search=True)
+        assert got.num_rows == wanted.num_rows
+        np.testing.assert_array_equal(got.origin.rows.mask, wanted.origin.rows.mask)
+        bits = got.origin.rows.bits(session)
+        np.testing.assert_array_equal(bitset.unpack(bits).get(), wanted.origin.rows.mask)
+
+    with columns.using(MeaningColumns()):
+        agree()
+
+
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+def test_columns_that_do_not_fit_are_filtered_on_the_host(rehearsed, tmp_path, answers):
+    with columns.using(MeaningColumns()), gv.connect(tmp_path / "db", device="gpu") as db:
+        items = fill(db)
+        with gv.config.set(device__memory_limit=100_000):
+            same(found(items, FILTERS[1]), answers[FILTERS[1]])
+
+
+def test_columns_of_any_chunks_come_as_one_array():
+    from gpuvec.query.device_filter import one_array
+
+    parts = pa.chunked_array([[1, 2], [3]], pa.int32())
+    assert one_array(parts, pa.int64()).to_pylist() == [1, 2, 3]
+    assert one_array(pa.chunked_array([], pa.int32()), pa.int32()).to_pylist() == []
