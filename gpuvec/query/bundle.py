@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpuvec.index.keep import Keep, as_mask
+from gpuvec.index.keep import Keep, joined
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.query.part import concat_parts
 from gpuvec.query.reduce import IntArray
@@ -35,14 +35,8 @@ class Bundle:
         """Return the rows of `target` that the masks of all targets keep."""
         if len(self.numbers) == 1:
             return masks[self.numbers[0]]
-        own = [as_mask(masks[number]) for number in self.numbers]
-        if all(mask is None for mask in own):
-            return None
-        sizes = np.diff(self.offsets)
-        return np.concatenate(
-            [np.ones(size, bool) if mask is None else mask
-             for mask, size in zip(own, sizes, strict=True)]
-        )  # fmt: skip
+        own = [masks[number] for number in self.numbers]
+        return joined(own, np.diff(self.offsets).tolist())
 
     def places(self, found: Neighbors) -> tuple[Neighbors, IntArray]:
         """Return neighbours in `target` with their rows in its own targets, and which those are."""

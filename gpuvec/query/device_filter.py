@@ -40,6 +40,7 @@ def filtered(
     host: Callable[[Bound], RowMask],
     *,
     reads_on: bool,
+    owner: str = "",
 ) -> RowSet | None:
     """Return the rows of a segment's part for which a condition is true, made on the card.
 
@@ -50,6 +51,7 @@ def filtered(
         name: of the rows that pass.
         host: runs a condition on the host, over all rows.
         reads_on: whether columns may go up for it; else only what lies on the card is used.
+        owner: the collection, see `DeviceStore.use`.
 
     Returns:
         None where the host does it all; it was said why, if that is work for a card.
@@ -64,7 +66,7 @@ def filtered(
     found = _split(bound, origin, engine, said=not reads_on)
     if engine is None or found.program is None:
         return None
-    filters = _Filter(origin, session, store, engine)
+    filters = _Filter(origin, session, store, engine, owner)
     if not reads_on and not filters.has(found.program):
         return None
 
@@ -73,13 +75,14 @@ def filtered(
         if found.rest is not None:
             sets.append(as_bits(host(found.rest)))
         if origin.rows is not None:
-            sets.append(origin.rows.bits(session))
+            sets.append(origin.rows.bits(session, owner))
         return both(*sets)
 
     def work() -> RowSet:
         if name is None:
             return RowSet(make())
-        with store.use(name, -(-rows // WORD) * WORD // 8, make, part="bits") as bits:
+        size = -(-rows // WORD) * WORD // 8
+        with store.use(name, size, make, part="bits", owner=owner) as bits:
             return RowSet(bits, lambda: name)
 
     try:
@@ -124,12 +127,18 @@ class _Filter:
     """Runs programs over the columns of one segment."""
 
     def __init__(
-        self, origin: Origin, session: Session, store: DeviceStore, engine: ColumnEngine
+        self,
+        origin: Origin,
+        session: Session,
+        store: DeviceStore,
+        engine: ColumnEngine,
+        owner: str,
     ) -> None:
         self._origin = origin
         self._session = session
         self._store = store
         self._engine = engine
+        self._owner = owner
         self._rows = origin.base.num_rows
 
     def has(self, program: Op) -> bool:
@@ -147,7 +156,7 @@ class _Filter:
                 name: stack.enter_context(
                     self._store.use(
                         self._key(name), self._size(name), partial(self._put, name, kind),
-                        part="frames",
+                        part="frames", owner=self._owner,
                     )
                 )
                 for name, kind in kinds.items()

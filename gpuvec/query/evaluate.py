@@ -48,6 +48,7 @@ def keep_part(
     *,
     session: Session | None = None,
     for_search: bool = False,
+    owner: str = "",
 ) -> Part:
     """Return the rows for which a condition is true; see `mask_part`.
 
@@ -57,6 +58,7 @@ def keep_part(
         cache: see `mask_part`.
         session: may find them on its device; None: the host does.
         for_search: what the session's device needs for it may be copied there.
+        owner: the collection, see `DeviceStore.use`.
     """
     origin = part.origin
     if origin is None:
@@ -69,6 +71,7 @@ def keep_part(
             _name(bound, origin),
             lambda rest: _origin_mask(rest, origin, cache),
             reads_on=for_search,
+            owner=owner,
         )
         if rows is not None:
             return origin.part(rows)

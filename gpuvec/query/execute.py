@@ -155,7 +155,7 @@ def _filter(run: Run, node: p.Filter) -> Iterator[Part]:
         with run.metrics.stage("filter"):
             kept = keep_part(
                 node.predicate, part, run.session.cache,
-                session=run.session, for_search=run.for_search,
+                session=run.session, for_search=run.for_search, owner=node.columns.name,
             )  # fmt: skip
         if kept.num_rows:
             yield kept

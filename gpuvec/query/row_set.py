@@ -71,13 +71,19 @@ class RowSet:
         """(rows,) bool on the host."""
         return as_mask(self._rows)
 
-    def bits(self, session: Session) -> BitSet:
-        """Return the set in device memory, from what the session keeps there if it is there."""
+    def bits(self, session: Session, owner: str = "") -> BitSet:
+        """Return the set in device memory, from what the session keeps there if it is there.
+
+        Args:
+            session: with a device.
+            owner: the collection, see `DeviceStore.use`.
+        """
         store = session.device_store
         if self.on_device or self.name is None or store is None:
             return self._own_bits
         size = -(-len(self) // WORD) * WORD // 8
-        with store.use(self.name, size, lambda: as_bits(self._rows), part="bits") as bits:
+        use = store.use(self.name, size, lambda: as_bits(self._rows), part="bits", owner=owner)
+        with use as bits:
             return bits  # type: ignore[no-any-return]
 
     @cached_property
