@@ -14,9 +14,9 @@ from gpuvec.expr.tree import Aggregate as AggregateNode
 from gpuvec.expr.tree import Column as ColumnNode
 from gpuvec.expr.tree import Expr
 from gpuvec.expr.walk import map_children
-from gpuvec.query.codes import first_rows, places_within, row_codes
 from gpuvec.query.evaluate import evaluate_part
 from gpuvec.query.part import Column, Part, chunks_of, computed_part
+from gpuvec.query.partial import Groups, Step, finished, heads_of, merged
 from gpuvec.query.plan import Columns, Describe
 from gpuvec.rows import DenseVectors, SparseVectors
 from gpuvec.schema import (
@@ -38,19 +38,6 @@ DESCRIBE_FIELDS: dict[str, FieldType] = {
     "min": String(nullable=True), "max": String(nullable=True),
     "mean": Float64(nullable=True), "std": Float64(nullable=True),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One aggregation: a function over an operand, computed into the column `name`.
-
-    Attributes:
-        operand: None counts rows.
-    """
-
-    name: str
-    function: str
-    operand: Bound | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,8 +71,9 @@ def bind_aggregate(name: str, expr: Expr, columns: Columns, keys: Sequence[str])
         if node.operand is not None:
             operand = bind(node.operand, columns.named, where=columns.where)
             _check_operand(node.function, operand)
-        step = Step(f"_gv_{name}_{len(steps)}", node.function, operand)
-        fields[step.name] = _result_type(step)
+        kind = _result_type(node.function, operand)
+        step = Step(f"_gv_{name}_{len(steps)}", node.function, operand, kind)
+        fields[step.name] = kind
         steps.append(step)
         return ColumnNode(step.name)
 
@@ -108,61 +96,50 @@ def _check_operand(function: str, operand: Bound) -> None:
         raise not_for_aggregate(function, str(operand.expr), kind)
 
 
-def _result_type(step: Step) -> FieldType:
-    if step.function == "count" or step.operand is None:
+def _result_type(function: str, operand: Bound | None) -> FieldType:
+    if function == "count" or operand is None:
         return Int64()
-    kind = step.operand.type
-    if step.function == "mean":
+    kind = operand.type
+    if function == "mean":
         return Float64(nullable=True)
-    if step.function == "sum":
+    if function == "sum":
         whole = isinstance(kind, Int8 | Int16 | Int32 | Int64)
         return Int64(nullable=True) if whole else Float64(nullable=True)
     return kind
 
 
-def group_part(part: Part, keys: Sequence[str], aggregates: Mapping[str, Aggregate]) -> Part:
-    """Return one row per combination of the keys, in order of first appearance."""
-    codes = row_codes([part.column(key) for key in keys], keys)
-    first = first_rows(codes)
-    columns: dict[str, Column] = {key: part.take(first).column(key) for key in keys}
-    steps = [step for aggregate in aggregates.values() for step in aggregate.steps]
-    columns.update(_run_steps(part, codes, steps))
-    groups = computed_part(len(first), columns)
+def steps_of(aggregates: Mapping[str, Aggregate]) -> tuple[Step, ...]:
+    """Return the steps of all output columns."""
+    return tuple(step for aggregate in aggregates.values() for step in aggregate.steps)
+
+
+def group_part(
+    found: Sequence[Groups], keys: Sequence[str], aggregates: Mapping[str, Aggregate]
+) -> Part:
+    """Return one row per combination of the keys, in order of first appearance.
+
+    Args:
+        found: groups of all rows, those of some after the other; at least one.
+        keys: the columns.
+        aggregates: by output column.
+    """
+    steps = steps_of(aggregates)
+    whole = merged(found, keys, steps)
+    groups = finished(whole, keys, steps)
+    columns = {key: whole.columns[key] for key in keys}
     for name, aggregate in aggregates.items():
         columns[name] = evaluate_part(aggregate.result, groups)
-    return groups
-
-
-def _run_steps(part: Part, codes: Any, steps: Sequence[Step]) -> dict[str, Column]:
-    held: dict[str, Any] = {"_gv_code": pa.array(codes)}
-    for step in steps:
-        if step.operand is not None:
-            held[step.name] = evaluate_part(step.operand, part)
-    wanted = [
-        ("_gv_code", "count", pc.CountOptions(mode="all"))
-        if step.operand is None
-        else (step.name, step.function)
-        for step in steps
-    ]
-    grouped = pa.table(held).group_by("_gv_code", use_threads=False).aggregate(wanted)
-    found: dict[str, Column] = {}
-    for place, step in enumerate(steps):
-        column = grouped.column(grouped.column_names.index("_gv_code") + 1 + place)
-        kind = _result_type(step).arrow_type()
-        found[step.name] = column if column.type == kind else column.cast(kind)
-    return found
+    return computed_part(whole.count, columns)
 
 
 def head_part(part: Part, keys: Sequence[str], count: int) -> Part:
     """Return the first `count` rows of each combination of the keys, in the order of the input."""
-    codes = row_codes([part.column(key) for key in keys], keys)
-    return part.take(np.flatnonzero(places_within(codes) < count))
+    return part.take(heads_of([part.column(key) for key in keys], keys, count))
 
 
 def distinct_part(part: Part, names: Sequence[str]) -> Part:
     """Return the first row of each combination of the named columns, in the order of the input."""
-    codes = row_codes([part.column(name) for name in names], names)
-    return part.take(np.sort(first_rows(codes)))
+    return head_part(part, names, 1)
 
 
 def describe_part(node: Describe, part: Part, nulls: Mapping[str, int]) -> Part:

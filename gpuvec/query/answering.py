@@ -219,7 +219,7 @@ def _group(question: q.GroupRows, rows: _Rows) -> q.Grouped:
 
 
 def _first(question: q.FirstRows, rows: _Rows) -> q.Grouped:
-    names, parts = question.names, rows.parts
+    names, parts = question.keys, rows.parts
     with rows.metrics.stage("group"):
         found = [
             heads_of([part.column(name) for name in names], names, question.count)

@@ -138,15 +138,15 @@ class Asking:
 
     def in_order(self, low: int = -1, high: int | None = None) -> list[q.Piece]:
         """Return the pieces that are known, of some segments of the plan."""
-        places = self._place = self._place or _places(self.plan)
+        found = sorted(self._pieces.values(), key=self.place_of)
+        high = len(self.plan.segments) if high is None else high
+        return [piece for piece in found if low <= self.place_of(piece)[0] < high]
 
-        def place(piece: q.Piece) -> tuple[int, bool]:
-            before = piece.after if piece.growing else piece.segment_id
-            return places.get(SegmentId(before), -1), piece.growing
-
-        found = sorted(self._pieces.values(), key=place)
-        high = len(places) if high is None else high
-        return [piece for piece in found if low <= place(piece)[0] < high]
+    def place_of(self, piece: q.Piece) -> tuple[int, bool]:
+        """Return what orders pieces as their rows stand in the collection."""
+        self._place = self._place or _places(self.plan)
+        before = piece.after if piece.growing else piece.segment_id
+        return self._place.get(SegmentId(before), -1), piece.growing
 
 
 def _places(plan: ReadPlan) -> dict[SegmentId, int]:

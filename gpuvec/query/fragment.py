@@ -79,12 +79,16 @@ def spread_of(node: p.Plan) -> Spread | None:
 
     None: the plan is no fragment, or this process alone can read it.
     """
+    scan = scan_of(node)
+    found: Spread | None = None if scan is None else getattr(scan.source, "spread", None)
+    return found
+
+
+def scan_of(node: p.Plan) -> p.Scan | None:
+    """Return the scan whose rows a plan filters and computes columns of; None: it does more."""
     while isinstance(node, _STREAMED):
         node = node.input
-    if not isinstance(node, p.Scan):
-        return None
-    found: Spread | None = getattr(node.source, "spread", None)
-    return found
+    return node if isinstance(node, p.Scan) else None
 
 
 def branches(node: p.Plan) -> Iterator[p.Plan]:

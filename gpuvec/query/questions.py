@@ -15,6 +15,7 @@ from gpuvec.index.base import Queries
 from gpuvec.query.fragment import Fragment
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.part import Column
+from gpuvec.query.partial import Step
 from gpuvec.query.reduce import Hits, IntArray
 from gpuvec.types import SegmentId
 
@@ -69,6 +70,27 @@ class FindKeys(_Question):
 
     key: str
     wanted: pa.Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupRows(_Question):
+    """Which groups are there, and what is said of each? Answered by `Grouped`.
+
+    Attributes:
+        keys: the columns.
+        steps: what is to be said.
+    """
+
+    keys: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FirstRows(_Question):
+    """Which are the first `count` rows of each combination of keys? Answered by `Grouped`."""
+
+    keys: tuple[str, ...]
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,6 +188,28 @@ class ColumnsRead(Answer):
     segments: tuple[SegmentId, ...]
     counts: tuple[int, ...]
     columns: Mapping[str, Column]
+
+    @property
+    def nbytes(self) -> int:
+        """See `Answer.nbytes`."""
+        return sum(column.nbytes for column in self.columns.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grouped(Answer):
+    """Answers `GroupRows` and `FirstRows`.
+
+    Attributes:
+        pieces: in order; rows that are grouped together with others of the log have one.
+        counts: groups, or rows, of each.
+        columns: by name, of all these; see `partial.Groups`.
+        rows: numbers among those that pass, of `FirstRows`.
+    """
+
+    pieces: tuple[Piece, ...]
+    counts: tuple[int, ...]
+    columns: Mapping[str, Column]
+    rows: IntArray | None = None
 
     @property
     def nbytes(self) -> int:

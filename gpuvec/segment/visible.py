@@ -92,6 +92,11 @@ class VisibleSegment:
         return self._keep
 
     @property
+    def is_growing(self) -> bool:
+        """Whether its rows are only in the log."""
+        return self.generation % (1 << 40) > 0
+
+    @property
     def visibility(self) -> tuple[int, int, int, int]:
         """What `keep` depends on: with segment and generation, a key for caches of masks."""
         return (

@@ -96,7 +96,7 @@ def below(items, rng):
 def any_frame(items, rng, metric, dtype):
     """Return a random frame; the same one for equal generators."""
     frame = below(items, rng)
-    shape = rng.integers(14)
+    shape = rng.integers(17)
     if shape < 6:
         found = search_of(frame, rng, metric, dtype)
         return found.filter("distance < 8") if rng.random() < 0.2 else found
@@ -114,9 +114,25 @@ def any_frame(items, rng, metric, dtype):
         12: lambda: search_of(frame.concat(below(items, rng).select(*frame.columns)), rng, metric,
                               dtype) if "double" not in frame.columns else frame.distinct("size"),
         13: lambda: frame.join(items.filter("size == 1").select("id"), on="id", how="semi"),
+        14: lambda: grouped(frame, rng),
+        15: lambda: grouped(frame, rng),
+        16: lambda: frame.distinct(*KEYS[rng.integers(len(KEYS))]),
     }[int(shape)]()  # fmt: skip
 
 
+def grouped(frame, rng):
+    """Return random groups of a frame; sums of its floats depend on the order of additions."""
+    groups = frame.group_by(*KEYS[rng.integers(len(KEYS))])
+    if rng.random() < 0.3:
+        return groups.head(int(rng.integers(1, 4)))
+    price = col("price")
+    return groups.agg(
+        n=count(), known=price.count(), total=price.sum(), usual=price.mean() * 3 + count(),
+        low=price.min(), high=col("brand").max(), sizes=col("size").mean(), odd=(price * 7).sum(),
+    )  # fmt: skip
+
+
+KEYS = (["brand"], ["size"], ["brand", "size"], ["price"], ["id"], ["odd"])
 CASES = [(shape, 1 + (number + 2) % 4) for number, shape in enumerate(SHAPES)]
 
 
@@ -215,6 +231,26 @@ def test_a_search_moves_the_columns_of_its_winners_alone(spread):
     assert asked(nodes) == {"SearchRows"}
     search.select("price").collect()
     assert names == {"price"}
+
+
+def test_groups_are_made_at_nodes_and_no_column_moves(spread):
+    items, nodes = spread
+    names = names_read(nodes)
+    items.group_by("brand").agg(n=count(), total=col("price").sum()).collect()
+    assert asked(nodes) == {"GroupRows"}
+    assert items.distinct("brand", "size").select("brand", "size").count() > 0
+    assert asked(nodes) == {"FirstRows"}
+    items.distinct("brand").select("price").collect()
+    assert asked(nodes) == {"FirstRows", "TakeRows"}
+    assert names == {"price"}
+
+
+def test_groups_of_no_rows_are_none(spread):
+    items, _ = spread
+    none = items.filter("price < -1")
+    assert none.group_by("brand").agg(n=count(), mean=col("price").mean()).count() == 0
+    assert len(none.distinct("brand").collect()) == 0
+    assert len(none.group_by("size").head(2).collect()) == 0
 
 
 def test_describe_reads_no_vectors(spread):
