@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.device.arrays import as_float32
+from gpuvec.device.arrays import array_namespace, as_float32
 from gpuvec.types import Metric
 
 F32 = NDArray[np.float32]
@@ -20,26 +20,27 @@ _ROUNDING = 2.0**-22  # more than a final float32 distance may be off
 _TINY = 2.0**-40  # more than a float64 sum may be off, of |q| |x|
 
 
-def score_limits(distances: F64, norms: F64, largest: float, metric: Metric) -> F64:
-    """Return scores that every row with a final distance of at most `distances` reaches.
+def score_limits(distances: Any, norms: Any, largest: float, metric: Metric) -> Any:
+    """Return scores that every row with a final distance of at most `distances` reaches, (m,).
 
     Args:
-        distances: (m,); +inf gives -inf.
+        distances: (m,) float64, on either side; +inf gives -inf.
         norms: (m,) of the queries, less the origin.
         largest: norm of a row, less the origin.
         metric: dense.
     """
+    xp = array_namespace(distances, norms)
     if metric is Metric.IP:
         with np.errstate(invalid="ignore"):  # -inf proves nothing: NaN is at most nothing
-            farther = distances + np.abs(distances) * _ROUNDING
-        scores = -farther / np.where(norms > 0, norms, 1) - largest * _TINY
+            farther = distances + xp.abs(distances) * _ROUNDING
+        scores = -farther / xp.where(norms > 0, norms, 1) - largest * _TINY
     elif metric is Metric.COSINE:
         scores = 1 - distances * (1 + _ROUNDING) - _TINY
     else:
         squares = distances if metric is Metric.SQEUCLIDEAN else distances**2
         room = _TINY * (norms**2 + largest**2)
         scores = (norms**2 - squares * (1 + 4 * _ROUNDING)) / 2 - room
-    return np.where(np.isposinf(distances), -np.inf, scores)
+    return xp.where(distances == np.inf, -np.inf, scores)
 
 
 def prepare_queries(queries: F32, metric: Metric, origin: F32) -> tuple[F32, F64, Any]:

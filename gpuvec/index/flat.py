@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace, is_device_array
+from gpuvec.device.rows import DeviceRows
 from gpuvec.errors import metric_needs, wrong_length
 from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
@@ -29,7 +30,8 @@ class FlatIndex:
 
     Args:
         vectors: (n, dim) float32, float16, bfloat16, int8 or uint8, or (n, dim / 8) packed uint8,
-            on host or device, memory mapped or not; or `SparseVectors`. Held, never copied.
+            on host or device, memory mapped or not; `DeviceRows` of such; or `SparseVectors`. Held,
+            never copied.
         metric: one that measures such vectors.
         valid: (n,) bool, False = null vector, never found; None: none is null.
 
@@ -41,10 +43,15 @@ class FlatIndex:
     exact = True
 
     def __init__(
-        self, vectors: Array | SparseVectors, metric: Metric | str, *, valid: RowMask | None = None
+        self,
+        vectors: Array | DeviceRows | SparseVectors,
+        metric: Metric | str,
+        *,
+        valid: RowMask | None = None,
     ) -> None:
         self.metric = Metric(metric)
         self.vectors = vectors
+        self._on_device = isinstance(vectors, DeviceRows) or is_device_array(vectors)
         self.num_rows = len(vectors) if isinstance(vectors, SparseVectors) else vectors.shape[0]
         if valid is not None and len(valid) != self.num_rows:
             raise wrong_length("valid", wanted=self.num_rows, got=len(valid))
@@ -117,7 +124,7 @@ class FlatIndex:
         self._check(queries)
         check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank)
         mask, bits, passing = None, None, self.num_rows
-        if is_device_array(self.vectors):
+        if self._on_device:
             bits = self._in_both(keep)
             passing = passing if bits is None else count(bits)
         else:
@@ -129,7 +136,7 @@ class FlatIndex:
             queries=queries,
             keep=mask,
             count=passing,
-            tie_rank=None if tie_rank is None else tie_rank.astype(np.int64, copy=False),
+            tie_rank=_whole_numbers(tie_rank),
             threads=threads,
             memory_limit=scratch_limit(memory_limit),
             bits=bits,
@@ -152,11 +159,11 @@ class FlatIndex:
                      for x in (queries, self.vectors)]  # fmt: skip
             raise metric_needs(self.metric, " queries of ".join(kinds) + " rows", wanted="alike")
         if not isinstance(queries, SparseVectors):
-            check_pair(queries, self.vectors, self.metric)
+            check_pair(queries, _like(self.vectors), self.metric)
 
     def _per_query(self, what: str, value: Any, count: int) -> Array:
         """Return one float32 a query, on the side of the rows."""
-        xp = np if isinstance(self.vectors, SparseVectors) else array_namespace(self.vectors)
+        xp = array_namespace(_like(self.vectors)) if self._on_device else np
         given = xp.asarray(value, xp.float32)
         if given.ndim and len(given) != count:
             raise wrong_length(what, wanted=count, got=len(given))
@@ -174,14 +181,25 @@ class FlatIndex:
         )
 
 
-def _scan_of(vectors: Array | SparseVectors, metric: Metric) -> RowScan:
+def _like(vectors: Array | DeviceRows) -> Array:
+    """Return vectors, or an array like them: of their width and dtype, on their side."""
+    return vectors.like if isinstance(vectors, DeviceRows) else vectors
+
+
+def _whole_numbers(tie_rank: Array | DeviceRows | None) -> Array | DeviceRows | None:
+    if tie_rank is None or isinstance(tie_rank, DeviceRows):
+        return tie_rank
+    return tie_rank.astype(np.int64, copy=False)
+
+
+def _scan_of(vectors: Array | DeviceRows | SparseVectors, metric: Metric) -> RowScan:
     """Choose how vectors of this kind are scanned."""
     if isinstance(vectors, SparseVectors):
         check_sparse(metric)
         return SparseScan(vectors, metric)
-    sample = vectors[:0] if is_binary(metric) else vectors[:0].astype(np.float32)
-    check_pair(sample, vectors, metric)
-    if is_device_array(vectors):
+    like = _like(vectors)
+    check_pair(like[:0] if is_binary(metric) else like[:0].astype(np.float32), like, metric)
+    if isinstance(vectors, DeviceRows) or is_device_array(vectors):
         from gpuvec.index.flat_device import DeviceScan
 
         return DeviceScan(vectors, metric)

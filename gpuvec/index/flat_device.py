@@ -1,154 +1,171 @@
-"""The way in which `FlatIndex` scans rows in GPU memory."""
+"""The way in which `FlatIndex` scans rows on the GPU."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gpuvec.device.arrays import array_namespace
-from gpuvec.device.memory import device_memory, tiles
+from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
 from gpuvec.index.base import Neighbors, RangeNeighbors
-from gpuvec.index.flat_scans import Found, Request, join_ranges
-from gpuvec.kernels.float_scan import float_slack
-from gpuvec.kernels.merge_k import merge_k
-from gpuvec.kernels.pairwise import is_binary, paired_distances, pairwise_distances
-from gpuvec.kernels.select_k import select_k
+from gpuvec.index.flat_device_tiles import FloatTiles
+from gpuvec.index.flat_scans import FEW_ROWS, Found, Request
+from gpuvec.kernels.device_scan import DeviceFound, device_scan_topk, scratch_of
+from gpuvec.kernels.device_scan_codes import (
+    DeviceCodes,
+    code_bytes,
+    encode_rows,
+    kinds_of,
+    origin_of,
+    scratch_bytes,
+)
+from gpuvec.kernels.device_scan_launch import ScanPart
+from gpuvec.kernels.pairwise import is_binary
 from gpuvec.types import Array, Metric
 
-_ROW_TILE = 1 << 18
-_QUERY_TILE = 1024
-_SHARE = 4  # of free device memory, for one tile of distances
+_CODES_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
+_CODES_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
+_THIN = 0.5  # of the rows: fewer are named one by one, more are told by bits
+_LOOSE = 8  # codes that leave more than such a part of a batch unproven are not asked first again
+_LEAST_BATCH = 64  # queries that tell so
+_ENCODE_VALUES = 1 << 22  # at a time
 
 
 class DeviceScan:
-    """Rows on the GPU: tiles of float32 distances, a selection, and exact distances of the best.
+    """Rows on the GPU: by tensor cores once enough queries came to pay for codes, else in float32.
 
-    A tile's `k` best and some more are kept, measured again in float64 and put in final order, so
-    an answer differs from the host's only where distances differ by less than 1e-6 relative.
+    Codes are derived once and lie on the card as the rows do: while there is room. Queries whose
+    bounds do not prove their answer go on to tighter codes, then to tiles of float32 distances.
+    Those answers differ from the host's only where distances differ by less than 1e-6 relative.
+
+    Args:
+        rows: (n, width) on the device, or rows that come there.
+        metric: that measures them.
     """
 
-    nbytes = 0
+    nbytes = 0  # what is derived is booked where it lies
 
-    def __init__(self, rows: Array, metric: Metric) -> None:
-        self._rows = rows
+    def __init__(self, rows: DeviceRows | Array, metric: Metric) -> None:
+        self._rows = device_rows(rows)
         self._metric = metric
-        self._xp = array_namespace(rows)
+        self._kinds = () if is_binary(metric) else kinds_of(self._rows)
+        self._asked = 0
+        self._lock = threading.Lock()  # held shortly
 
     def topk(self, request: Request, k: int, bound: Array | None) -> Found:
         """See `RowScan.topk`."""
-        places = self._places(request)
-        wide = min(k + max(16, k // 8), max(1, request.count))
-        answers, measured = [], 0
-        for start in range(0, max(1, len(request.queries)), _QUERY_TILE):
-            queries = request.queries[start : start + _QUERY_TILE]
-            best = self._nearest(queries, wide, places, request)
-            measured += int(best.rows.size)
-            limit = None if bound is None else bound[start : start + _QUERY_TILE]
-            answers.append(self._final(queries, best, k, request.tie_rank, limit))
-        return Neighbors.concat(answers), "device scan", measured, 0
-
-    def _places(self, request: Request) -> Array | None:
-        """Return the rows that may be found, on the device; None: all."""
-        return request.listed()
-
-    def _row_tiles(self, request: Request, num_queries: int) -> list[tuple[int, int]]:
-        rows = self._rows
-        item = 4 * max(1, num_queries) + rows.shape[1] * rows.dtype.itemsize
-        limit = device_memory().free // _SHARE
-        what = f"distances of {num_queries} queries"
-        return tiles(request.count, item, limit, what=what, where="gpu", most=_ROW_TILE)
-
-    def _tile(self, places: Array | None, start: int, stop: int) -> tuple[Array, Array]:
-        """Return a tile's positions and vectors."""
-        if places is None:
-            return self._xp.arange(start, stop), self._rows[start:stop]
-        return places[start:stop], self._rows[places[start:stop]]
-
-    def _nearest(self, queries: Array, k: int, places: Array | None, request: Request) -> Neighbors:
-        """Return the k nearest by float32 distances."""
-        xp, rank = self._xp, request.tie_rank
-        best = Neighbors.empty(len(queries), k, like=queries)
-        for start, stop in self._row_tiles(request, len(queries)):
-            at, vectors = self._tile(places, start, stop)
-            distances = pairwise_distances(queries, vectors, self._metric)
-            own_rank = None if rank is None else rank[at]
-            found = select_k(distances, min(k, stop - start), tie_rank=own_rank)
-            part = Neighbors(at[found.rows], found.distances)
-            ranks = None
-            if rank is not None:
-                ranks = [rank[xp.maximum(side.rows, 0)] for side in (best, part)]
-            best = merge_k([best, part], k, ranks=ranks)
-        return best
-
-    def _final(
-        self, queries: Array, best: Neighbors, k: int, rank: Array | None, bound: Array | None
-    ) -> Neighbors:
-        """Measure the best again and put them in final order."""
-        xp = self._xp
-        m, wide = best.rows.shape
-        owner = xp.repeat(xp.arange(m), wide)
-        rows = xp.maximum(best.rows, 0)
-        exact = xp.full((m, wide), xp.inf, xp.float32)
-        if len(self._rows):
-            found = paired_distances(queries, self._rows, owner, rows.ravel(), self._metric)
-            exact = found.reshape(m, wide)
-        real = best.rows >= 0
-        if bound is not None:
-            real &= exact <= bound[:, None]
-        measured = Neighbors(xp.where(real, best.rows, -1), xp.where(real, exact, xp.inf))
-        order = rows if rank is None else rank[rows] if len(rank) else rows
-        return merge_k([measured], k, ranks=[order])
+        tiles = FloatTiles(self._rows, self._metric, request.bits, request.tie_rank)
+        with self._rows.held() as held:
+            if held.array is None or not self._takes_codes(request, k):
+                found, measured = tiles.topk(request.queries, k, bound)
+                return found, "device scan", measured, 0
+            return self._by_codes(held, request, k, bound, tiles)
 
     def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
         """See `RowScan.range`."""
-        places = self._places(request)
+        tiles = FloatTiles(self._rows, self._metric, request.bits, request.tie_rank)
+        return tiles.range(request.queries, low, high), "device scan"
 
-        def search(at: slice) -> RangeNeighbors:
-            lows = None if low is None else low[at]
-            return self._inside(request.queries[at], lows, high[at], places, request)
+    def _takes_codes(self, request: Request, k: int) -> bool:
+        """Count the queries; return whether codes serve best and by now are worth deriving."""
+        if not self._kinds or request.count < FEW_ROWS or k > _CODES_SHARE * request.count:
+            return False
+        with self._lock:
+            self._asked += len(request.queries)
+            asked = self._asked
+        derived = self._rows.has_derived(self._name(self._kinds[0]))
+        return derived or asked >= max(_CODES_AFTER, int(self._rows.shape[1]))
 
-        return join_ranges(search, len(request.queries), _QUERY_TILE), "device scan"
+    def _by_codes(
+        self, held: HeldRows, request: Request, k: int, bound: Array | None, tiles: FloatTiles
+    ) -> Found:
+        """Answer by codes of each kind in turn, and what they leave unproven by tiles."""
+        queries = request.queries
+        xp = array_namespace(queries)
+        out = Neighbors.empty(len(queries), k, like=queries)
+        left, strategy, measured, rescanned = xp.arange(len(queries)), "device scan", 0, 0
+        hopeless = left[:0]
+        for kind in self._kinds:
+            with self._codes(held, kind) as codes:
+                if codes is None:
+                    continue
+                limits = None if bound is None else bound[left]
+                found = self._scan(held, codes, request, queries[left], k, limits)
+            out.rows[left] = found.neighbors.rows
+            out.distances[left] = found.neighbors.distances
+            hopeless = xp.concatenate([hopeless, left[xp.flatnonzero(found.refused)]])
+            unproven = left[xp.flatnonzero(~found.proven & ~found.refused)]
+            self._note(kind, len(left), len(unproven))
+            if strategy == "device scan":
+                strategy, rescanned = f"device {kind} scan", len(unproven) + len(hopeless)
+            left, measured = unproven, measured + found.candidates
+            if not len(left):
+                break
+        left = xp.concatenate([left, hopeless])
+        if not len(left):
+            return out, strategy, measured, rescanned
+        rest, pairs = tiles.topk(queries[left], k, None if bound is None else bound[left])
+        out.rows[left], out.distances[left] = rest.rows, rest.distances
+        return out, strategy, measured + pairs, rescanned
 
-    def _inside(
-        self, queries: Array, low: Array | None, high: Array, places: Array | None, request: Request
-    ) -> RangeNeighbors:
-        """Collect pairs that float32 cannot rule out, measure them, and keep those inside."""
-        xp: Any = self._xp
-        owners, rows = [xp.zeros(0, xp.int64)], [xp.zeros(0, xp.int64)]
-        for start, stop in self._row_tiles(request, 4 * len(queries)):
-            at, vectors = self._tile(places, start, stop)
-            distances = pairwise_distances(queries, vectors, self._metric)
-            doubt = self._doubt(queries, vectors, distances)
-            maybe = ~(distances - doubt > high[:, None])
-            if low is not None:
-                maybe &= ~(distances + doubt <= low[:, None])
-            owner, place = xp.nonzero(maybe)
-            owners.append(owner)
-            rows.append(at[place])
-        owner, row = xp.concatenate(owners), xp.concatenate(rows)
-        exact = paired_distances(queries, self._rows, owner, row, self._metric)
-        inside = exact <= high[owner]
-        if low is not None:
-            inside &= exact > low[owner]
-        owner, row, exact = owner[inside], row[inside], exact[inside]
-        rank = row if request.tie_rank is None else request.tie_rank[row]
-        keys = [key.astype(xp.float64) for key in (rank, exact, owner)]
-        order = xp.lexsort(xp.stack(keys))
-        offsets = xp.zeros(len(queries) + 1, xp.int64)
-        if len(owner):
-            offsets[1:] = xp.cumsum(xp.bincount(owner, minlength=len(queries)))
-        return RangeNeighbors(offsets, row[order], exact[order])
+    def _note(self, kind: str, asked: int, unproven: int) -> None:
+        """Leave out codes that are too loose for such rows, while there are tighter ones."""
+        loose = asked >= _LEAST_BATCH and unproven * _LOOSE > asked
+        with self._lock:
+            if loose and len(self._kinds) > 1 and self._kinds[0] == kind:
+                self._kinds = self._kinds[1:]
 
-    def _doubt(self, queries: Array, rows: Array, distances: Array) -> Array:
-        """Return how far a float32 distance may be from the final one."""
-        xp = self._xp
-        if is_binary(self._metric):
-            return xp.float32(0)
-        slack = xp.float32(4 * float_slack(2 * rows.shape[1]))
-        if self._metric is Metric.COSINE:
-            return slack
-        if self._metric is Metric.IP:
-            zero = xp.zeros((1, rows.shape[1]), xp.float32)
-            sizes = [
-                xp.sqrt(pairwise_distances(zero, side, Metric.SQEUCLIDEAN)[0])
-                for side in (queries, rows)
-            ]
-            return slack * sizes[0][:, None] * sizes[1][None, :]
-        return slack * distances
+    @contextmanager
+    def _codes(self, held: HeldRows, kind: str) -> Iterator[DeviceCodes | None]:
+        """Hold the codes of all rows; None: there is no room, or they cannot be bounded."""
+        rows, name = held.array, self._name(kind)
+        with self._rows.derived(name, code_bytes(rows, kind), self._encode(rows, kind)) as codes:
+            yield codes
+
+    def _name(self, kind: str) -> str:
+        return f"{kind} codes for {self._metric}"
+
+    def _encode(self, rows: Array, kind: str) -> Callable[[], Any]:
+        """Return a function that derives the codes."""
+
+        def make() -> DeviceCodes | None:
+            item = scratch_bytes(rows)
+            most = item * max(1, min(len(rows), _ENCODE_VALUES // int(rows.shape[1])))
+            with self._rows.scratch(item, most, what="codes of vectors") as granted:
+                origin = origin_of(rows, self._metric)
+                return encode_rows(rows, self._metric, kind, origin, granted // item)
+
+        return make
+
+    def _scan(
+        self,
+        held: HeldRows,
+        codes: DeviceCodes,
+        request: Request,
+        queries: Array,
+        k: int,
+        bound: Array | None,
+    ) -> DeviceFound:
+        """Scan all rows once for some queries."""
+        xp, rank = array_namespace(queries), request.tie_rank
+        thin = request.bits is not None and request.count < _THIN * len(self._rows)
+        fixed = len(self._rows) + 16 * request.count if thin else 0
+        item = scratch_of(k, int(queries.shape[1]))
+        what = f"a scan for {len(queries)} queries"
+        most = fixed + item * len(queries)
+        with self._rows.scratch(fixed + item, most, what=what) as granted:
+            listed = request.listed() if thin else None
+            part = ScanPart(
+                codes=codes,
+                vectors=held.array,
+                bits=None if thin else request.bits,
+                listed=None if listed is None else listed.astype(xp.uint32),
+                count=request.count,
+            )
+            wave = (granted - fixed) // item
+            if rank is None:
+                return device_scan_topk([part], queries, k, bound=bound, wave=wave)
+            with device_rows(rank).held() as ranks:
+                return device_scan_topk(
+                    [part], queries, k, bound=bound, rank_of=ranks.take, wave=wave
+                )

@@ -40,7 +40,7 @@ class Request:
         queries: (m, width), or sparse.
         keep: (n,) bool, masks of caller and index together; None: every row, or see `bits`.
         count: rows that may be found.
-        tie_rank: (n,) int64 or None.
+        tie_rank: (n,) int64 or None; a scan in device memory takes `DeviceRows` of such too.
         threads: 0: all cores.
         memory_limit: bytes for temporary data.
         bits: of a scan in device memory, what `keep` is elsewhere.

@@ -1,0 +1,206 @@
+"""Launches the scans on tensor cores (`scan_tile.cuh`): part after part, floors rising between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from gpuvec.device.arrays import array_namespace, cupy_module, to_device
+from gpuvec.kernels.bitset import BitSet
+from gpuvec.kernels.device_scan_codes import DeviceCodes, QueryCodes
+from gpuvec.kernels.launch import THREADS, kernel_of, whole
+from gpuvec.types import Array
+
+TILE_ROWS = 128  # as in scan_tile.cuh
+LOWEST = float(np.finfo(np.float32).min)  # a floor below every score, above rows that are hidden
+_TILES = {16: 4, 64: 3, 128: 2}  # queries of a tile: blocks on a multiprocessor, as in SCANS
+_GOLDEN = 0.618
+_GATHERED = 8  # rows a block of gather_rows
+_GROWTH = 16  # most rows of a part, for each row before it
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScanPart:
+    """Rows of one segment to be scanned.
+
+    Attributes:
+        codes: of its rows.
+        vectors: (n, dim), its rows as they are stored.
+        bits: rows that may be found; None: all, or those listed.
+        listed: (count,) uint32, the rows to look at, rising; None: all, or those of `bits`.
+        count: rows that may be found.
+    """
+
+    codes: DeviceCodes
+    vectors: Array
+    bits: BitSet | None = None
+    listed: Array | None = None
+    count: int
+
+
+class Table:
+    """Where the rows of several segments lie; they have codes of one kind and one origin.
+
+    Args:
+        parts: at least one; each with at least one row.
+    """
+
+    def __init__(self, parts: Sequence[ScanPart]) -> None:
+        first = parts[0].codes
+        for part in parts:
+            own = part.codes
+            if (own.kind, own.metric) != (
+                first.kind,
+                first.metric,
+            ) or own.origin is not first.origin:
+                raise AssertionError("segments of one scan have codes of one kind and one origin")
+        looked_at = np.array([_looked_at(part) for part in parts], np.int64)
+        self.tile_starts = np.concatenate([[0], np.cumsum(-(-looked_at // TILE_ROWS))])
+        self.place_starts = np.concatenate([[0], np.cumsum([len(part.vectors) for part in parts])])
+        if self.place_starts[-1] >= 1 << 32:
+            raise AssertionError("one scan goes through fewer than 2^32 rows")
+        lines = [
+            (
+                _address(part.codes.codes), _address(part.codes.values),
+                0 if part.bits is None else _address(part.bits.words),
+                0 if part.listed is None else _address(part.listed),
+                looked_at[i], self.tile_starts[i], self.place_starts[i], _address(part.vectors),
+            )
+            for i, part in enumerate(parts)
+        ]  # fmt: skip
+        self.array = to_device(np.array(lines, np.int64), "queries")
+        self.tiles = int(self.tile_starts[-1])
+        self.rows = int(looked_at.sum())
+        self.passing = sum(part.count for part in parts)
+        self._parts = parts  # whose memory the table points to
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def gather(self, places: Array) -> Array:
+        """Return the stored rows at (p,) uint32 places, (p, dim)."""
+        like = self._parts[0].vectors
+        out = array_namespace(places).empty((len(places), like.shape[1]), like.dtype)
+        kernel_of("scan_gather.cu", "gather_rows").launch(
+            (-(-len(places) // _GATHERED),), (THREADS,),
+            self.array, whole(len(self)), places, whole(len(places)),
+            whole(like.shape[1] * like.dtype.itemsize), out.view(np.uint8),
+        )  # fmt: skip
+        return out
+
+
+def _looked_at(part: ScanPart) -> int:
+    return len(part.vectors) if part.listed is None else len(part.listed)
+
+
+def _address(array: Array) -> int:
+    """Return where an array lies in device memory."""
+    if not array.flags.c_contiguous:
+        raise AssertionError("kernels read whole arrays")
+    return int(array.data.ptr)
+
+
+@dataclass(slots=True, eq=False)
+class Pairs:
+    """What a scan has kept of each query; one launch after the other writes it.
+
+    Attributes:
+        counts: (m,) uint32; after `tighten` at most `room`.
+        places: (m, room) uint32 numbers of rows among those of all segments, unordered.
+        uppers: (m, room) float32, no less than the scores.
+        lowers: (m, room) float32, no more than the scores.
+        floors: (m,) float32; rows below them were left out.
+        dropped: (m,) uint32, `order_of` the best row for which there was no room; 0: none.
+    """
+
+    counts: Array
+    places: Array
+    uppers: Array
+    lowers: Array
+    floors: Array
+    dropped: Array
+
+    @classmethod
+    def make(cls, floors: Array, room: int) -> "Pairs":
+        """Return no pairs yet, with room for so many a query."""
+        xp, m = array_namespace(floors), len(floors)
+        return cls(
+            xp.zeros(m, xp.uint32), xp.empty((m, room), xp.uint32), xp.empty((m, room), xp.float32),
+            xp.empty((m, room), xp.float32), floors, xp.zeros(m, xp.uint32),
+        )  # fmt: skip
+
+    @property
+    def room(self) -> int:
+        """Pairs that fit, of a query."""
+        return int(self.places.shape[1])
+
+    def dropped_scores(self) -> Array:
+        """Return (m,) float64, no row without room had more; -inf where there was room for all."""
+        xp = array_namespace(self.dropped)
+        top = xp.uint32(1 << 31)
+        bits = xp.where(self.dropped >= top, self.dropped ^ top, ~self.dropped)
+        scores = bits.astype(xp.uint32).view(xp.float32).astype(xp.float64)
+        return xp.where(self.dropped == 0, -xp.inf, scores)
+
+
+def room_of(k: int) -> int:
+    """Return for how many pairs of a query there should be room."""
+    return 1024 + 8 * k
+
+
+def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> int:
+    """Scan all rows of a table; in `pairs` stays whatever may be among the k best.
+
+    The first part of the rows fills half the room, each further one has so many times the rows
+    before it that its share of the k best fits, by expectation. Between two parts floors rise.
+
+    Returns:
+        products of codes and queries.
+
+    Cost: rows * queries * width products, one read of the codes for every 128 queries; the scan
+    writes nothing but what it keeps.
+    """
+    step = stride(table.tiles)
+    per_tile = TILE_ROWS * table.passing / max(1, table.rows)
+    size = max(1, int(pairs.room / 2 / max(per_tile, 1e-9)))
+    growth = min(_GROWTH, max(2, pairs.room // (4 * k)))
+    done = 0
+    while done < table.tiles:
+        size = min(size, table.tiles - done)
+        _scan(table, kind, asked, pairs, step, done, size)
+        _tighten(pairs, k)
+        done += size
+        size = done * (growth - 1)
+    return table.tiles * TILE_ROWS * len(pairs.floors) * int(asked.codes.shape[1])
+
+
+def stride(tiles: int) -> int:
+    """Return a step that visits all tiles, evenly from the first on."""
+    step = max(1, int(tiles * _GOLDEN))
+    while gcd(step, tiles) != 1:
+        step += 1
+    return step
+
+
+def _scan(
+    table: Table, kind: str, asked: QueryCodes, pairs: Pairs, step: int, first: int, count: int
+) -> None:
+    m, width = asked.codes.shape
+    size = next((size for size in _TILES if m <= size), max(_TILES))
+    cores = int(cupy_module().cuda.Device().attributes["MultiProcessorCount"])
+    grid = min(count * -(-m // size), cores * _TILES[size])
+    kernel_of(f"scan_{kind}.cu", f"scan_{kind}_{size}").launch(
+        (grid,), (TILE_ROWS,),
+        table.array, whole(len(table)), whole(table.tiles), whole(step), whole(first), whole(count),
+        asked.codes, asked.values, pairs.floors, whole(m), whole(width),
+        pairs.counts, pairs.places, pairs.uppers, pairs.lowers, pairs.dropped, whole(pairs.room),
+    )  # fmt: skip
+
+
+def _tighten(pairs: Pairs, k: int) -> None:
+    kernel_of("scan_tighten.cu", "scan_tighten").launch(
+        (len(pairs.floors),), (THREADS,),
+        pairs.counts, pairs.places, pairs.uppers, pairs.lowers, pairs.floors,
+        whole(pairs.room), whole(k),
+    )  # fmt: skip
