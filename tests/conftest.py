@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow (make slow)")
     embedded = pytest.mark.skip(reason="embedded: about what one process does for itself")
+    one_process = pytest.mark.skip(reason="one_process: looks into the process that serves")
     why = "" if config.getoption("--device") == "rehearsed" else no_device()
     if why and config.getoption("--device") == "gpu":
         raise pytest.UsageError(f"--device=gpu: {why}")
@@ -52,6 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_slow)
         if "embedded" in item.keywords and config.getoption("--cluster"):
             item.add_marker(embedded)
+        if "one_process" in item.keywords and config.getoption("--cluster") == "local":
+            item.add_marker(one_process)
         if "gpu" in item.keywords and skip_gpu is not None:
             item.add_marker(skip_gpu)
 

@@ -362,9 +362,10 @@ def on_workers(count: int) -> Iterator[Callable[..., Database]]:
             cluster.close(timeout=60)
 
 
-def _connect(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Database:
-    chosen = {} if os.fspath(path).startswith("memory://") else {"cluster": cluster}
-    return gpuvec.connecting.connect(path, **{**chosen, **options})
+def _connect(workers: Any, path: str | os.PathLike[str], **options: Any) -> Database:
+    if not os.fspath(path).startswith("memory://") and options.get("cluster") is None:
+        options["cluster"] = workers
+    return gpuvec.connecting.connect(path, **options)
 
 
 def owner_of(roles: Roles, collection: Collection) -> Owner:

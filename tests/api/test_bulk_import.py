@@ -433,6 +433,7 @@ def test_files_in_a_bucket_with_their_own_options(items, s3, tmp_path):
         items.bulk_import(f"{url}/in/q*.parquet", storage_options=s3.options)
 
 
+@pytest.mark.one_process
 def test_any_file_system_of_fsspec(items):
     import fsspec
 

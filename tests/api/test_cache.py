@@ -90,6 +90,7 @@ def is_deletes(name):
 QUERY = np.full(WIDTH, 0.5, np.float32)
 
 
+@pytest.mark.one_process
 def test_opening_reads_no_rows_and_a_warm_disk_is_asked_nothing(connect, counted):
     starts = fill(connect, 3, 500)
     with connect() as db:
@@ -110,6 +111,7 @@ def test_opening_reads_no_rows_and_a_warm_disk_is_asked_nothing(connect, counted
             assert disk["quarantined"] == disk["refused"] == 0
 
 
+@pytest.mark.one_process
 def test_a_collection_larger_than_memory_is_searched_segment_by_segment(connect, counted):
     starts = fill(connect, 12, 4000)
     size = 12 * 4000 * WIDTH * 4
@@ -133,6 +135,7 @@ def test_a_collection_larger_than_memory_is_searched_segment_by_segment(connect,
         assert files["disk"]["held_bytes"] > size
 
 
+@pytest.mark.one_process
 def test_what_changed_on_the_disk_is_fetched_again(connect, counted, tmp_path):
     starts = fill(connect, 1, 3000)
     with connect() as db:
@@ -154,6 +157,7 @@ def test_what_changed_on_the_disk_is_fetched_again(connect, counted, tmp_path):
     assert counted.files["vec-v.arrow"] == 1
 
 
+@pytest.mark.one_process
 def test_where_the_cache_cannot_be_written_reads_go_on(connect, counted, tmp_path):
     starts = fill(connect, 2, 100)
     (tmp_path / "file").write_text("")

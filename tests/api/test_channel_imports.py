@@ -143,6 +143,7 @@ def test_a_repeat_that_skips_puts_back_what_was_in_the_way_and_is_gone(items, tm
     assert content(items) == dict.fromkeys(range(10), 0)
 
 
+@pytest.mark.one_process
 def test_segments_of_an_import_are_as_large_as_compaction_wants_them(tmp_path):
     wide = np.random.default_rng(0).random((6000, 256), np.float32)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(wide.ravel()), 256)

@@ -16,6 +16,7 @@ def rows(count):
     return [{"id": n, "text": "a"} for n in range(count)]
 
 
+@pytest.mark.one_process
 def test_a_notebook_shows_collections_with_rows_and_size(db):
     items = db.create_collection("items", data=rows(1200), primary_key="id")
     items.flush()
@@ -49,5 +50,6 @@ def test_a_closed_database_says_so(db):
     assert "closed" in db._repr_html_()
 
 
+@pytest.mark.one_process
 def test_without_a_cluster_there_is_no_dashboard(db):
     assert db.dashboard is None

@@ -237,6 +237,7 @@ def test_jobs_are_listed_newest_first_and_found_by_name(db, stock, Q, tmp_path):
         db.job(first.id[:-1])
 
 
+@pytest.mark.one_process
 def test_a_job_outlives_the_handle_of_its_database(stock, db, Q, tmp_path, where):
     """Closing interrupts it; another connection goes on with what is missing."""
     job = stock.search(Q, k=3).submit(tmp_path / "out", part_rows=6)

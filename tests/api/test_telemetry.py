@@ -36,6 +36,7 @@ def gauges(name):
     return {r.labels: r.value for r in telemetry.METERS.read() if r.name == name}
 
 
+@pytest.mark.one_process
 def test_each_write_is_counted_once_durable(items):
     before = telemetry.WRITES.value("ok"), telemetry.WAL_APPENDS.value()
     size = telemetry.WAL_BYTES.value()
@@ -46,6 +47,7 @@ def test_each_write_is_counted_once_durable(items):
     assert telemetry.WAL_BYTES.value() - size > 10 * 4 * 4
 
 
+@pytest.mark.one_process
 def test_a_write_that_is_refused_is_an_error(items):
     before = telemetry.WRITES.value("ok"), telemetry.WRITES.value("error")
     with pytest.raises(gv.SchemaError, match="GV-157"):
@@ -80,6 +82,7 @@ def test_a_frame_that_fails_is_an_error(items, db):
     assert telemetry.QUERIES.value("read", "error") == before + 1
 
 
+@pytest.mark.one_process
 def test_gauges_follow_rows_from_the_log_into_files(items):
     assert gauges("gpuvec_growing_bytes")[("counted",)] > 0
     assert gauges("gpuvec_segments")[("counted",)] == 0
@@ -99,6 +102,7 @@ def test_a_closed_database_shows_no_gauges(items, db):
     assert ("counted",) not in gauges("gpuvec_segments")
 
 
+@pytest.mark.one_process
 def test_compactions_count_what_they_read_and_wrote(items):
     for first in (1000, 2000):
         items.flush()
@@ -109,6 +113,7 @@ def test_compactions_count_what_they_read_and_wrote(items):
     assert telemetry.COMPACTION_BYTES.value("written") == before[1] + report.bytes_written
 
 
+@pytest.mark.one_process
 def test_builds_are_timed(items):
     items.insert(rows(2000, 1000))
     before = telemetry.BUILD_SECONDS.count()
