@@ -3,13 +3,15 @@ PYTHON ?= python3
 EXTRAS ?= cpu,dev
 MINUTES ?= 30
 CHANNELS ?= 1
+GPU_PYTHON ?= $(BIN)/python
+OFFLINE_PYTHON ?= 3.12
 BIN := .venv/bin
 # A set OPENBLAS_CORETYPE slows the peer that a benchmark compares with.
 FAIR := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 ON_STORES := tests/api tests/properties --timeout 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types imports slow soak chaos gpu bench peers notebooks wheel clean
+.PHONY: help setup demo test check format lint types imports slow soak chaos gpu wheels bench peers notebooks wheel clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -64,8 +66,13 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 	if test -x /usr/sbin/sshd; then part "API and histories, over SFTP" $(ON_STORES) --store=sftp; fi; \
 	echo; cat .slow; rm -f .slow; exit $$failed
 
-gpu: .venv/ready                   ## the same contract classes on a CUDA device, where there is one
-	$(BIN)/python -m pytest -m gpu -rs
+gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),.venv/ready)   ## on a CUDA device, without a network: what works, the contract classes, the GPU rows
+	$(GPU_PYTHON) -m gpuvec.cli doctor
+	$(GPU_PYTHON) -m pytest -m gpu -rs
+	$(GPU_PYTHON) -m benchmarks.gpu --json benchmarks/results/gpu.json
+
+wheels: .venv/ready                ## what gpuvec and its tests need beside the GPU stack, for a host without a network: HAS="numpy ..."
+	$(BIN)/python benchmarks/offline_wheels.py --python $(OFFLINE_PYTHON) --folder .wheels --has "$(HAS)"
 
 bench: .venv/ready                 ## the speed table of the docs, beside FAISS in the same run
 	$(FAIR) $(BIN)/python benchmarks/bench_exact.py

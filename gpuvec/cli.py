@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 an error that is explained on stderr, 2 wrong usage.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from gpuvec import __version__
 from gpuvec.cluster_commands import app as cluster_app
 from gpuvec.errors import (
     GpuvecError,
@@ -66,7 +66,7 @@ def about(
 ) -> None:
     """Vectors beside ordinary columns: store, search in batches, filter, measure."""
     if version:
-        print(importlib.metadata.version("gpuvec"))
+        print(__version__)
         raise typer.Exit
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpuvec import __version__
 from gpuvec.storage.system import HOST
 
 FAISS_OWNERS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
@@ -48,9 +49,9 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _python() -> Finding:
-    ours = importlib.metadata.version("gpuvec")
     arrow = importlib.metadata.version("pyarrow")
-    text = f"gpuvec {ours}, Python {platform.python_version()}, pyarrow {arrow}, {sys.platform}"
+    python = platform.python_version()
+    text = f"gpuvec {__version__}, Python {python}, pyarrow {arrow}, {sys.platform}"
     return Finding(part="python", state="ok", text=text)
 
 
