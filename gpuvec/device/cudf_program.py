@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuvec.device.library import cupy_module
-from gpuvec.device.program import COMPARE, FUSED, Op
+from gpuvec.device.program import CASTS, COMPARE, FUSED, Op
 from gpuvec.types import Array
 
 _WORD = 32
@@ -20,8 +20,7 @@ _AST = {
     "ge": "GREATER_EQUAL", "and": "NULL_LOGICAL_AND", "or": "NULL_LOGICAL_OR", "not": "NOT",
     "is_null": "IS_NULL", "xor": "BITWISE_XOR", "bit_and": "BITWISE_AND", "invert": "BIT_INVERT",
     "add": "ADD", "sub": "SUB", "mul": "MUL", "div": "DIV", "mod": "MOD", "floor": "FLOOR",
-    "ceil": "CEIL", "rint": "RINT", "abs": "ABS", "to_int64": "CAST_TO_INT64",
-    "to_float64": "CAST_TO_FLOAT64",
+    "ceil": "CEIL", "rint": "RINT", "abs": "ABS",
 }  # fmt: skip
 
 
@@ -62,7 +61,8 @@ def from_arrow(values: pa.Array) -> Any:
     """Return an Arrow array as a `pylibcudf.Column`; times are in UTC, and no longer say so."""
     from pylibcudf import Column
 
-    return Column.from_arrow(values)
+    kind = _plain(values.type)
+    return Column.from_arrow(values if kind == values.type else values.view(kind))
 
 
 class _Runner:
@@ -124,6 +124,11 @@ class _Runner:
 
         return is_null(self.column(op.args[0]))
 
+    def _cast(self, op: Op) -> Any:
+        from pylibcudf.unary import cast
+
+        return cast(self.column(op.args[0]), _kind(op.kind))
+
     def _pick(self, op: Op) -> Any:
         from pylibcudf.copying import copy_if_else
 
@@ -177,6 +182,7 @@ class _Runner:
 
 _RUN: dict[str, Callable[[_Runner, Op], Any]] = {
     **dict.fromkeys(COMPARE, _Runner._compare),
+    **dict.fromkeys(CASTS, _Runner._cast),
     "is_null": _Runner._is_null,
     "pick": _Runner._pick,
     "either": _Runner._either,
@@ -202,7 +208,13 @@ def _is_long(op: Op) -> bool:
 def _scalar(value: Any, kind: pa.DataType) -> Any:
     from pylibcudf import Scalar
 
-    return Scalar.from_arrow(pa.scalar(value, kind))
+    return Scalar.from_arrow(pa.scalar(value, _plain(kind)))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return a type as libcudf has it: its times are in UTC, and have no zone."""
+    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    return pa.timestamp(kind.unit) if zoned else kind
 
 
 @cache

@@ -20,7 +20,7 @@ LISTS = ("element", "count", "has")
 
 # Computed for each row from the same row's numbers, times and booleans alone: any tree of these is
 # one pass over the columns.
-FUSED = frozenset((*COMPARE, *LOGIC, *WHOLE, *NUMBER, *CASTS))
+FUSED = frozenset((*COMPARE, *LOGIC, *WHOLE, *NUMBER))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

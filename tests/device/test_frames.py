@@ -1,38 +1,11 @@
-import numpy as np
-import pyarrow as pa
+"""Scalar frames: the same rules for Arrow and cuDF; what CuPy-only machines are told."""
+
 import pytest
 
+from gpuvec.device import columns
 from gpuvec.device.frames import ArrowFrame, scalar_frame
-
-
-class FrameTests:
-    @pytest.fixture
-    def frame(self, device):
-        table = pa.table(
-            {"a": pa.array([3, 1, 2]), "b": ["x", None, "z"], "c": [True, True, False]}
-        )
-        return scalar_frame(table, device=device)
-
-    def test_columns_are_projected_in_the_order_asked(self, frame):
-        assert frame.project(["c", "a"]).names == ("c", "a")
-
-    def test_rows_are_filtered_by_a_mask(self, frame):
-        kept = frame.filter(np.array([True, False, True]))
-        assert kept.num_rows == 2
-        assert kept.to_arrow()["b"].to_pylist() == ["x", "z"]
-
-    def test_rows_are_taken_in_the_order_asked(self, frame):
-        assert frame.take(np.array([2, 0, 2])).to_arrow()["a"].to_pylist() == [2, 3, 2]
-
-    def test_slices_keep_their_order(self, frame):
-        assert frame.slice(1, 3).to_arrow()["a"].to_pylist() == [1, 2]
-
-    def test_numbers_come_as_arrays(self, frame):
-        assert frame.values("a").tolist() == [3, 1, 2]
-
-    def test_nulls_have_no_array(self, frame):
-        with pytest.raises(AssertionError, match="nulls"):
-            frame.values("b")
+from gpuvec.errors import UnsupportedError
+from gpuvec.testing.frames import TABLE, FrameTests
 
 
 class TestArrowFrame(FrameTests):
@@ -40,8 +13,10 @@ class TestArrowFrame(FrameTests):
     def device(self):
         return "cpu"
 
-    def test_a_frame_on_its_side_stays_a_frame(self, frame):
-        assert isinstance(scalar_frame(frame), ArrowFrame)
+    def test_a_table_is_not_copied(self):
+        frame = scalar_frame(TABLE)
+        assert isinstance(frame, ArrowFrame)
+        assert frame.to_arrow() is TABLE
 
 
 @pytest.mark.gpu
@@ -50,3 +25,14 @@ class TestCudfFrame(FrameTests):
     def device(self):
         pytest.importorskip("cudf")
         return "gpu"
+
+    def test_it_is_a_cudf_frame(self):
+        import cudf
+
+        assert isinstance(scalar_frame(TABLE, device="gpu").frame, cudf.DataFrame)
+
+
+def test_without_cudf_it_is_said_what_to_install():
+    with columns.using(None), pytest.raises(UnsupportedError, match="cudf") as caught:
+        scalar_frame(TABLE, device="gpu")
+    assert caught.value.code == "GV-901"
