@@ -2,7 +2,7 @@
 
 Steps, and what a death after each leaves behind:
 
-1. `plan_build`: take the segment and the definition as they are now; map the field's values.
+1. `plan_build`: take the segment and the definition as they are now.
    → Nothing was written; whoever writes to the collection next builds again.
 2. `make`: build and measure in memory, within a budget that is checked first.
    → As after 1.
@@ -14,7 +14,8 @@ Steps, and what a death after each leaves behind:
 5. The same commit makes the delegator follow the manifest: reads from then on have the index.
    → A restart reads the manifest and finds the same.
 
-No step holds the channel's lock but the commit: writes and flushes go on meanwhile.
+No step holds the channel's lock but the commit: writes and flushes go on meanwhile. Steps 2 and 3
+need the store alone, so any process can do them (`carry_out`).
 """
 
 import json
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gpuvec import errors
 from gpuvec.index import registry
@@ -30,8 +31,8 @@ from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.meta.changes import AddIndex, Change
-from gpuvec.node.loader import AUTO, CURVE_FILE
-from gpuvec.node.ports import Segments
+from gpuvec.node.loader import AUTO, CURVE_FILE, Loader
+from gpuvec.node.ports import FilesHost, Progress, Segments
 from gpuvec.node.shards import Channels
 from gpuvec.rows import DenseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
@@ -41,11 +42,8 @@ from gpuvec.storage.index_files import write_index_files
 from gpuvec.storage.object_store import Buffer, Delete, Procedure
 from gpuvec.types import Metric, SegmentId, Timestamp
 
-T = TypeVar("T")
-Progress = Callable[[float], None]  # told the share that is done; may raise, to stop the work
 
-
-class BuildHost(Protocol):
+class BuildHost(FilesHost, Protocol):
     """What a build needs of the process that writes to the database."""
 
     def change(
@@ -54,12 +52,6 @@ class BuildHost(Protocol):
         decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
     ) -> None:
         """Commit changes of a collection."""
-
-    def run(self, procedure: Procedure[T]) -> T:
-        """Run a procedure on the store."""
-
-    def mint(self) -> SegmentId:
-        """Make a name that is never reused."""
 
     def at_work(self) -> AbstractContextManager[None]:
         """Keep files that are born meanwhile from being taken for those of work that died."""
@@ -75,6 +67,7 @@ def build_index(
     threads: int = 0,
     memory_limit: int | None = None,
     progress: Progress | None = None,
+    elsewhere: "Callable[[BuildPlan], IndexRecord] | None" = None,
 ) -> bool:
     """Give a segment the index that a definition wants, if it still does; return whether.
 
@@ -87,17 +80,14 @@ def build_index(
         threads: see `make`.
         memory_limit: see `make`.
         progress: see `make`.
+        elsewhere: has another process do steps 2 and 3; None: this one does.
 
     Raises:
         What `make` raises; StorageError, UnavailableError: the store cannot be written.
     """
-    plan = plan_build(channel.state, channel.shard, segment_id, field)  # 1
+    plan = plan_build(channel.state, segment_id, field)  # 1
     if plan is None or plan.definition.index_id != definition_id:
         return False
-    made = make(plan, threads=threads, memory_limit=memory_limit, progress=progress)  # 2
-    if progress is not None:
-        progress(1.0)
-    prefix = keys.collection(channel.collection_id)
     changes: list[AddIndex] = []
 
     def decide(state: CollectionState, ts: Timestamp) -> Sequence[AddIndex]:
@@ -105,25 +95,64 @@ def build_index(
         return changes
 
     with host.at_work():
-        record = host.run(write(plan, made, prefix, host.mint()))  # 3
+        if elsewhere is None:
+            loader = channel.holding(segment_id).loader
+            record = carry_out(
+                plan,
+                loader,
+                host=host,
+                threads=threads,
+                memory_limit=memory_limit,
+                progress=progress,
+            )
+        else:
+            record = elsewhere(plan)
         host.change(channel.collection_id, decide)  # 4, 5
     if not changes:
         host.run(forget(record))
     return bool(changes)
 
 
+def carry_out(
+    plan: "BuildPlan",
+    loader: Loader,
+    *,
+    host: FilesHost,
+    threads: int = 0,
+    memory_limit: int | None = None,
+    progress: Progress | None = None,
+) -> IndexRecord:
+    """Do steps 2 and 3; return what the manifest shall keep.
+
+    Args:
+        plan: what to build.
+        loader: opens segments of the collection.
+        host: writes.
+        threads: see `make`, as for all that follows.
+        memory_limit: bytes.
+        progress: told how far the work is.
+    """
+    rows = loader.load(plan.segment).rows
+    made = make(plan, rows, threads=threads, memory_limit=memory_limit, progress=progress)  # 2
+    if progress is not None:
+        progress(1.0)
+    prefix = keys.collection(plan.collection_id)
+    return host.run(write(plan, made, prefix, host.mint()))  # 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
-    """What is to be built, of what.
+    """What is to be built, of what; it travels between processes.
 
     Attributes:
+        metric: of a vector field; None: a scalar one.
         max_memory: bytes that the index may hold; None: no limit.
     """
 
+    collection_id: str
     definition: IndexDefinition
     segment: SegmentRecord
     metric: Metric | None
-    rows: SealedRows
     max_memory: int | None
 
     @property
@@ -147,19 +176,16 @@ class Made:
     summary: Mapping[str, Any]
 
 
-def plan_build(
-    state: CollectionState, shard: Segments, segment_id: SegmentId, field: str
-) -> BuildPlan | None:
+def plan_build(state: CollectionState, segment_id: SegmentId, field: str) -> BuildPlan | None:
     """Do step 1; None when the index is no longer wanted, or the segment is gone."""
     definition, segment = state.indexes.get(field), state.segments.get(segment_id)
-    rows = next((s.rows for s in shard.sealed() if s.segment_id == segment_id), None)
-    if definition is None or segment is None or rows is None:
+    if definition is None or segment is None:
         return None
     return BuildPlan(
+        collection_id=state.collection_id,
         definition=definition,
         segment=segment,
         metric=metric_of(state.schema[field]),
-        rows=rows,
         max_memory=memory_share(state, definition, segment),
     )
 
@@ -195,6 +221,7 @@ def memory_share(
 
 def make(
     plan: BuildPlan,
+    rows: SealedRows,
     *,
     threads: int = 0,
     memory_limit: int | None = None,
@@ -204,6 +231,7 @@ def make(
 
     Args:
         plan: what to build.
+        rows: of its segment.
         threads: of the host; 0: all cores.
         memory_limit: bytes for the index and all temporary data; None: the process's budget.
         progress: told how far the work is.
@@ -214,8 +242,8 @@ def make(
         CorruptError: a file of the segment is damaged.
     """
     if plan.metric is None:
-        return _make_scalar(plan)
-    vectors = plan.rows.vector(plan.field)
+        return _make_scalar(plan, rows)
+    vectors = rows.vector(plan.field)
     return _make_vector(plan, vectors, plan.metric, threads, memory_limit, progress)
 
 
@@ -279,10 +307,10 @@ def best_points(
     return {name: None if point is None else asdict(point) for name, point in found.items()}
 
 
-def _make_scalar(plan: BuildPlan) -> Made:
+def _make_scalar(plan: BuildPlan, rows: SealedRows) -> Made:
     from gpuvec.index import scalar
 
-    column = plan.rows.table([plan.field])[plan.field]
+    column = rows.table([plan.field])[plan.field]
     spec = plan.spec or scalar.choose(column)
     start = time.perf_counter()
     index = scalar.build(spec, column)

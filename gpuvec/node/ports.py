@@ -6,10 +6,11 @@ from typing import Any, Protocol, TypeVar
 
 from gpuvec.segment.sealed import SealedSegment
 from gpuvec.storage.object_store import Procedure
-from gpuvec.types import Timestamp
+from gpuvec.types import SegmentId, Timestamp
 
 T = TypeVar("T")
 Permit = Callable[[], None]  # raises where this process may not become the owner of channels
+Progress = Callable[[float], None]  # told the share that is done; may raise, to stop the work
 
 
 def always() -> None:
@@ -28,6 +29,16 @@ class Runner(Protocol):
 
     def __call__(self, procedure: Procedure[T]) -> T:
         """Return what the procedure returns."""
+
+
+class FilesHost(Protocol):
+    """What writing files of a collection needs of a process."""
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """Run a procedure on the store."""
+
+    def mint(self) -> SegmentId:
+        """Make a name that is never reused."""
 
 
 class Stamps(Protocol):

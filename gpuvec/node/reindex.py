@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from gpuvec.errors import GpuvecError
 from gpuvec.meta.catalog import CollectionState, IndexRecord, SegmentRecord
-from gpuvec.node.build import BuildHost, BuildPlan, make, memory_share, metric_of, write
+from gpuvec.node.build import BuildPlan, make, memory_share, metric_of, write
 from gpuvec.node.loader import Loader
+from gpuvec.node.ports import FilesHost
 from gpuvec.query.session import Session
 from gpuvec.storage import keys
 
@@ -18,7 +19,7 @@ def with_indexes(
     loader: Loader,
     names: Iterable[str],
     *,
-    host: BuildHost,
+    host: FilesHost,
     session: Session,
     progress: Callable[[float], None],
 ) -> SegmentRecord:
@@ -52,15 +53,16 @@ def with_indexes(
         if 2 * having < sum(segment.row_count for segment in old):
             continue
         plan = BuildPlan(
+            collection_id=state.collection_id,
             definition=definition,
             segment=new,
             metric=metric_of(state.schema[name]),
-            rows=loader.load(new).rows,
             max_memory=memory_share(later, definition, new),
         )
         try:
             made = make(
                 plan,
+                loader.load(new).rows,
                 threads=session.threads,
                 memory_limit=session.memory_limit,
                 progress=progress,

@@ -30,7 +30,6 @@ class Source:
     """A segment as it was when the work began.
 
     Attributes:
-        deleted: deletes that were known.
         inserted: (rows,) when each row was inserted.
         gone: (rows,) when each was gone, `ALIVE` where it is not.
         keep: (rows,) which rows some version needs.
@@ -38,7 +37,6 @@ class Source:
 
     segment: SealedSegment
     record: SegmentRecord
-    deleted: int
     inserted: NDArray[np.int64]
     gone: NDArray[np.int64]
     keep: RowMask

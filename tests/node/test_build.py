@@ -307,9 +307,9 @@ def test_the_memory_of_a_field_is_shared_by_its_segments(store, channel):
     shares = {s.row_count: memory_share(state, state.indexes["v"], s)
               for s in state.segments.values()}  # fmt: skip
     assert shares == {300: 3000, 100: 1000}
-    plans = [plan_build(state, channel.shard, s, "v") for s in state.segments]
+    plans = [plan_build(state, s, "v") for s in state.segments]
     with pytest.raises(DeviceMemoryError) as caught:
-        make(plans[0], threads=1)
+        make(plans[0], channel.loader.load(plans[0].segment).rows, threads=1)
     assert caught.value.code == "GV-401"
     assert caught.value.details["limit"] == 3000
 
