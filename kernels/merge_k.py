@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from gpuvec.device.arrays import array_namespace
+from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.errors import wrong_length
+from gpuvec.kernels.device_select import WARP_K, merge_on_device
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.select_k import check_k, select_k
 from gpuvec.types import Array
@@ -28,7 +29,8 @@ def merge_k(
     Raises:
         QueryError: `GV-310` k below 1; `GV-314` not as many ranks as parts.
 
-    Cost: one read of the parts and a selection over the sum of all k_i.
+    Cost: one read of the parts and a selection over the sum of all k_i; on a device one launch for
+        k up to 128.
     """
     check_k(k)
     xp = array_namespace(*(part.rows for part in parts))
@@ -36,6 +38,9 @@ def merge_k(
         raise wrong_length("ranks", wanted=len(parts), got=len(ranks))
     rows = xp.concatenate([part.rows for part in parts], axis=1)
     distances = xp.concatenate([part.distances for part in parts], axis=1)
+    if is_device_array(rows) and k <= WARP_K and rows.size:
+        rank = None if ranks is None else xp.concatenate(list(ranks), axis=1)
+        return merge_on_device(rows, distances, k, rank)
     # Padding goes behind rows at +inf, which are real.
     padding = rows < 0
     if ranks is not None or padding.any():

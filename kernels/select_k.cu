@@ -1,4 +1,5 @@
-// Device body of `kernels.select_k`: a radix selection, one block for each query and part.
+// Device body of `kernels.select_k` for many neighbours: a radix selection, one block for each query
+// and part. `best_k.cu` has few neighbours.
 //
 // Distances become unsigned keys of the same order. Four rounds of a 256-bin histogram, highest
 // byte first, find the key of the k-th column; if more columns share it than are wanted, eight
@@ -18,7 +19,7 @@ struct Columns {
     const i64* ranks;        // of its columns; null: the column's number
     i64 start, stop;
     __device__ u32 key(i64 j) const { return key_of(distances[j]); }
-    __device__ u64 rank(i64 j) const { return (u64)(ranks ? ranks[j] : j); }
+    __device__ u64 rank(i64 j) const { return (u64)(ranks ? ranks[j] : j) ^ ((u64)1 << 63); }  // signed
 };
 
 // One round: counts of the next byte among columns that match what is known so far. Leaves in

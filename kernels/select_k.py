@@ -1,5 +1,6 @@
 """The k smallest distances of each query, in order."""
 
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.errors import bad_k, wrong_length
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
-from gpuvec.types import Array, RowMask
+from gpuvec.types import Array
 
 _HEAP_SHARE = 8  # a heap is used while k is at most this part of the columns; beyond it, a sort
 
@@ -29,7 +30,7 @@ def check_lengths(
     rows: int,
     queries: int,
     *,
-    keep: RowMask | None = None,
+    keep: Sized | None = None,
     tie_rank: Array | None = None,
     bound: Array | None = None,
 ) -> None:
@@ -53,7 +54,7 @@ def select_k(
     Args:
         distances: (m, n) float32, C-contiguous, on host or device; no NaN.
         k: at least 1; any size.
-        tie_rank: (n,) int64, not negative, order of columns at equal distance; None: column order.
+        tie_rank: (n,) int64, order of columns at equal distance; None: column order.
         threads: of the host; 0: all cores.
 
     Returns:
@@ -63,7 +64,8 @@ def select_k(
         QueryError: `GV-310` k below 1; `GV-311` host and device mixed; `GV-314` wrong length of
             `tie_rank`.
 
-    Cost: one read of `distances` and n log k comparisons at worst; a sort where k > n / 8.
+    Cost: one read of `distances` and n log k comparisons at worst; a sort where k > n / 8. On a
+        device one read for k up to 128, beyond that five at most and a sort of k.
     """
     check_k(k)
     xp = array_namespace(distances, tie_rank)

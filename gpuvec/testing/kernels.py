@@ -130,7 +130,7 @@ class SelectKTests:
     """Rules of `select_k`."""
 
     @pytest.mark.parametrize("n", [1, 9, 300, 5000])
-    @pytest.mark.parametrize("k", [1, 10, 600])
+    @pytest.mark.parametrize("k", [1, 10, 128, 129, 600])
     @pytest.mark.parametrize("ranked", [False, True])
     @pytest.mark.parametrize("values", [3, 1 << 30])
     def test_is_the_reference(self, xp: Any, n: int, k: int, ranked: bool, values: int) -> None:
@@ -142,6 +142,23 @@ class SelectKTests:
         found = select_k(put(xp, distances), k, tie_rank=moved).to_host()
         np.testing.assert_array_equal(found.rows, wanted.rows)
         np.testing.assert_array_equal(found.distances, wanted.distances)
+
+    @pytest.mark.parametrize("k", [20, 300])
+    def test_ranks_may_be_negative(self, xp: Any, k: int) -> None:
+        rng = np.random.default_rng(6)
+        distances = rng.integers(0, 4, (3, 2000)).astype(np.float32)
+        rank = rng.permutation(2000) - 1000
+        rank[:2] = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+        wanted = select_k_reference(distances, k, tie_rank=rank)
+        found = select_k(put(xp, distances), k, tie_rank=put(xp, rank)).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+
+    @pytest.mark.parametrize("rising", [False, True])
+    def test_columns_in_order_of_distance_are_no_harder(self, xp: Any, rising: bool) -> None:
+        distances = np.arange(6000, dtype=np.float32)[None, :: 1 if rising else -1]
+        wanted = select_k_reference(distances, 40)
+        found = select_k(put(xp, np.ascontiguousarray(distances)), 40).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
 
     def test_infinite_distances_and_signed_zeros_come_in_order(self, xp: Any) -> None:
         distances = np.array([[np.inf, 0.0, -0.0, -np.inf, np.inf]], np.float32)
@@ -179,6 +196,33 @@ class MergeKTests:
         wanted = select_k_reference(distances, k)
         np.testing.assert_array_equal(merged.rows, wanted.rows)
         np.testing.assert_array_equal(merged.distances, wanted.distances)
+
+    @pytest.mark.parametrize("k", [3, 40, 200])
+    @pytest.mark.parametrize("ranked", [False, True])
+    def test_many_parts_with_padding_give_the_answer_of_the_whole(
+        self, xp: Any, k: int, ranked: bool
+    ) -> None:
+        rng = np.random.default_rng(k)
+        shape = (4, 30 * 60)
+        rows = np.tile(rng.permutation(shape[1]), (4, 1))
+        rows[rng.random(shape) < 0.3] = -1
+        distances = np.where(rows < 0, np.inf, rng.integers(0, 20, shape)).astype(np.float32)
+        distances[:, 5] = np.inf  # of a row, which comes before padding
+        rows[:, 5] = 5000
+        rank = rng.integers(-9, 9, shape) * (1 << 40) + np.arange(shape[1])
+        edges = range(0, shape[1], 60)
+        parts = [
+            Neighbors(put(xp, rows[:, at : at + 60]), put(xp, distances[:, at : at + 60]))
+            for at in edges
+        ]
+        ranks = [put(xp, rank[:, at : at + 60]) for at in edges] if ranked else None
+        found = merge_k(parts, k, ranks=ranks).to_host()
+        for i in range(4):
+            real = np.flatnonzero(rows[i] >= 0)
+            keys = rank[i, real] if ranked else real
+            order = real[np.lexsort((keys, distances[i, real]))][:k]
+            np.testing.assert_array_equal(found.rows[i], rows[i, order])
+            np.testing.assert_array_equal(found.distances[i], distances[i, order])
 
     def test_ranks_decide_ties_between_parts(self, xp: Any) -> None:
         same = np.zeros((1, 2), np.float32)

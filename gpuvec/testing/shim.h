@@ -65,6 +65,7 @@ static unsigned char* dynamic;
 static char error[256];
 static const std::function<void()>* body;
 const size_t STACK = 1 << 16;
+const size_t GUARD = 256;  // bytes behind dynamic shared memory that nobody may write
 
 #ifdef SHIM_UCONTEXT
 static void change(Fiber* from, Fiber* to) { swapcontext(&from->context, &to->context); }
@@ -173,7 +174,7 @@ extern "C" char __stop_shim_shared[] __attribute__((weak));
 static void run_block(uint64_t& random, size_t dynamic_bytes) {
     static std::vector<unsigned> order;
     if (__start_shim_shared) memset(__start_shim_shared, 0xAB, __stop_shim_shared - __start_shim_shared);
-    if (dynamic_bytes) memset(dynamic, 0xAB, dynamic_bytes);
+    if (dynamic_bytes) memset(dynamic, 0xAB, dynamic_bytes + GUARD);
     order.resize(count);
     for (unsigned f = 0; f < count; f++) {
         order[f] = f;
@@ -199,6 +200,12 @@ static void run_block(uint64_t& random, size_t dynamic_bytes) {
         if (error[0]) return;
         moved |= open_barrier();
         if (moved) continue;
+        for (size_t at = 0; dynamic_bytes && at < GUARD; at++)
+            if (dynamic[dynamic_bytes + at] != 0xAB) {
+                snprintf(error, sizeof error, "block (%u, %u, %u) writes behind its dynamic shared memory",
+                         blockIdx.x, blockIdx.y, blockIdx.z);
+                return;
+            }
         for (unsigned f = 0; f < count; f++)
             if (fibers[f].state != ENDED) {
                 snprintf(error, sizeof error, "block (%u, %u, %u) hangs: threads wait for each other",
@@ -225,7 +232,7 @@ static const char* launch(const unsigned* sizes, unsigned seed, size_t dynamic_b
         stacks = (char*)malloc(count * STACK);
         made = count;
     }
-    dynamic = dynamic_bytes ? (unsigned char*)aligned_alloc(128, (dynamic_bytes + 127) / 128 * 128) : 0;
+    dynamic = dynamic_bytes ? (unsigned char*)aligned_alloc(128, (dynamic_bytes + GUARD + 127) / 128 * 128) : 0;
     for (unsigned z = 0; z < gridDim.z && !error[0]; z++)
         for (unsigned y = 0; y < gridDim.y && !error[0]; y++)
             for (unsigned x = 0; x < gridDim.x && !error[0]; x++) {
