@@ -37,6 +37,7 @@ _C = {
     np.uint32: ctypes.c_uint32, np.float32: ctypes.c_float, np.float64: ctypes.c_double,
     np.bool_: ctypes.c_bool,
 }  # fmt: skip
+_ONE_AT_A_TIME = threading.Lock()  # libraries share what the shim defines: g++ makes it unique
 
 
 class ShimError(AssertionError):
@@ -135,7 +136,7 @@ class ShimModule:
         self._library = ctypes.CDLL(str(build(source, checked=checked)))
         self._signatures = signatures(source)
         self._order = order
-        self._lock = threading.Lock()  # a library's fibers are its own, once
+        self._lock = _ONE_AT_A_TIME
 
     def get_function(self, name: str) -> "ShimFunction":
         """Return a kernel; see `cupy.RawModule.get_function`."""
