@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from gpuvec import __version__
 from gpuvec.cluster_commands import app as cluster_app
@@ -37,7 +38,7 @@ config_app = typer.Typer(help="Settings and where they come from.", no_args_is_h
 app.add_typer(config_app, name="config")
 app.add_typer(job_app, name="job")
 app.add_typer(cluster_app, name="cluster")
-out = Console()
+out = Console(markup=False)  # data may hold brackets
 
 Target = Annotated[str, typer.Argument(help="database path and collection: ./shop/items")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -97,8 +98,8 @@ def doctor(
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:
         for finding in findings:
-            line = f"{finding.mark} [bold]{finding.part:6}[/]  {finding.text}"
-            out.print(line, highlight=False)
+            line = f"{finding.mark} [bold]{finding.part:6}[/]  {escape(finding.text)}"
+            out.print(line, highlight=False, markup=True)
             if finding.remedy:
                 out.print(f"             {finding.remedy}", highlight=False)
     if any(finding.is_failure for finding in findings):

@@ -10,7 +10,7 @@ from rich.console import Console
 from gpuvec.show import print_rows
 
 app = typer.Typer(help="Clusters on Dask: start, ask, secure.", no_args_is_help=True)
-out = Console()
+out = Console(markup=False)  # data may hold brackets
 
 _TABLES = {"nodes": "node_lines", "collections": "collection_lines", "jobs": "job_lines"}
 
@@ -76,7 +76,7 @@ def _tell_started(cluster: Any) -> None:
     address = cluster.scheduler_address
     pages = str(cluster.dashboard_link).removesuffix("/status")
     out.print(f"{len(cluster.workers)} workers at {address}", highlight=False)
-    out.print(f'  gv.connect(path, cluster="{address}")', highlight=False, markup=False)
+    out.print(f'  gv.connect(path, cluster="{address}")', highlight=False)
     out.print(f"  dashboard {pages}/gpuvec", highlight=False)
 
 
@@ -97,7 +97,7 @@ def status(
         out.print(view.summary(state), highlight=False)
         for title, lines in _TABLES.items():
             if found := getattr(view, lines)(state):
-                out.print(f"\n[bold]{title}[/]")
+                out.print(f"\n[bold]{title}[/]", markup=True)
                 print_rows(out, found)
     if not state.get("ready"):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import gpuvec as gv
@@ -79,7 +80,8 @@ def _store(db: Any, packages: pa.Table, console: Console) -> Any:
     mb = packages.nbytes / 1e6
     console.print(
         f"[bold]Stored[/] {len(packages):,} Debian packages ({mb:.0f} MB, {len(packages.schema)} "
-        f"columns) durably in {seconds:.2f} s"
+        f"columns) durably in {seconds:.2f} s",
+        markup=True,
     )
     return items
 
@@ -92,7 +94,7 @@ def _show_hits(
         items.select("name", "synopsis").search(vectors[at], k=3).collect().to_arrow().to_pylist()
     )
     asked = " ".join(queries["text"][at].as_py().split())
-    console.print(f'\n[bold]Nearest to[/] "{asked}"', highlight=False)
+    console.print(f'\n[bold]Nearest to[/] "{escape(asked)}"', highlight=False, markup=True)
     for hit in hits:
         score = -hit["distance"]
         console.print(f"  {hit['rank']}. {hit['name']}: {hit['synopsis']} (cosine {score:.3f})")
@@ -104,7 +106,8 @@ def _show_index(items: Any, queries: pa.Table, console: Console) -> None:
     report = items.create_index("vector", gv.index.IVFInt8(), recall=0.95)
     console.print(
         f"\n[bold]Indexed[/] as {report.chosen}: built and measured in "
-        f"{time.perf_counter() - start:.1f} s, {report.size_bytes / 1e6:.1f} MB"
+        f"{time.perf_counter() - start:.1f} s, {report.size_bytes / 1e6:.1f} MB",
+        markup=True,
     )
     found = run_bench(items, k=K, targets=TARGETS, queries=gv.frame(queries.select(["vector"])))
     console.print(f"{found.title()}, by the recall that was asked for")

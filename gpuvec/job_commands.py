@@ -12,7 +12,7 @@ from rich.console import Console
 from gpuvec.show import print_facts, print_rows
 
 app = typer.Typer(help="Batch jobs: searches that outlive their process.", no_args_is_help=True)
-out = Console()
+out = Console(markup=False)  # data may hold brackets
 
 Place = Annotated[str, typer.Argument(help="the database: ./shop, s3://bucket/shop")]
 Name = Annotated[str, typer.Argument(help="the job; `gpuvec job list` names them")]

@@ -190,6 +190,16 @@ def test_doctor_looks_at_every_part(shop):
     assert "disk" in run("doctor", shop)
 
 
+def test_brackets_in_data_are_printed(tmp_path):
+    vectors = pa.array([[1.0, 0.0], [0.0, 1.0]], pa.list_(pa.float32(), 2))
+    rows = pa.table({"id": [1, 2], "name": ["[red]apple", "pear [1]"], "v": vectors})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    run("import rows.parquet --to ./shop/items --primary-key id", tmp_path)
+    found = run("search ./shop/items --queries rows.parquet -k 1", tmp_path)
+    assert "[red]apple" in found
+    assert "pear [1]" in found
+
+
 def test_bench_measures_every_target_beside_the_exact_search(shop):
     told = json.loads(run("bench ./shop/items --sample 40 --recall 0.9,1 --json", shop))
     assert (told["queries"], told["rows"]) == (40, 300)
