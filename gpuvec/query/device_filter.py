@@ -5,29 +5,24 @@ the bits of a condition. What the card cannot say, or hold, runs on the host; of
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
-
-import pyarrow as pa
 
 from gpuvec.device.columns import ColumnEngine, column_engine
 from gpuvec.device.fallback import fall_back
 from gpuvec.device.program import Op, columns_of, walk
-from gpuvec.device.residency import DeviceStore, Key
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.expr.bound import Bound
 from gpuvec.expr.on_device import Split, split
 from gpuvec.index.keep import as_bits
 from gpuvec.kernels.bitset import WORD, BitSet, both
-from gpuvec.query.part import Origin, chunks_of
+from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns
+from gpuvec.query.part import Origin
 from gpuvec.query.row_set import Name, RowSet
 from gpuvec.query.session import Session
 from gpuvec.types import RowMask
 
 _ROW_BYTES = 9  # of a temporary column: 8 bytes and its null bit, rounded up
-_SLACK_BYTES = 4096  # of a column's buffers, each rounded up
 
 _splits: WeakKeyDictionary[Bound, Split] = WeakKeyDictionary()
 
@@ -66,12 +61,13 @@ def filtered(
     found = _split(bound, origin, engine, said=not reads_on)
     if engine is None or found.program is None:
         return None
-    filters = _Filter(origin, session, store, engine, owner)
-    if not reads_on and not filters.has(found.program):
+    program = found.program
+    columns = DeviceColumns(origin, session, engine, owner)
+    if not reads_on and not all(map(columns.has, columns_of(program))):
         return None
 
     def make() -> BitSet:
-        sets = [filters.bits(found.program)]
+        sets = [_bits(program, columns)]
         if found.rest is not None:
             sets.append(as_bits(host(found.rest)))
         if origin.rows is not None:
@@ -90,7 +86,7 @@ def filtered(
     except DeviceMemoryError as error:
         fall_back("a filter", f"its columns do not fit into device memory ({error.code})")
         return None
-    except _TooLong:
+    except ColumnTooLongError:
         fall_back("a filter", "a text column of a segment is longer than 2 GiB")
         return None
 
@@ -119,85 +115,11 @@ def _split(bound: Bound, origin: Origin, engine: ColumnEngine | None, *, said: b
     return found
 
 
-class _TooLong(Exception):
-    """A column that no device column can hold."""
-
-
-class _Filter:
-    """Runs programs over the columns of one segment."""
-
-    def __init__(
-        self,
-        origin: Origin,
-        session: Session,
-        store: DeviceStore,
-        engine: ColumnEngine,
-        owner: str,
-    ) -> None:
-        self._origin = origin
-        self._session = session
-        self._store = store
-        self._engine = engine
-        self._owner = owner
-        self._rows = origin.base.num_rows
-
-    def has(self, program: Op) -> bool:
-        """Return whether all columns of a program lie on the card."""
-        return all(self._store.has(self._key(name)) for name in columns_of(program))
-
-    def bits(self, program: Op | None) -> BitSet:
-        """Return the rows for which a condition is true."""
-        assert program is not None
-        kinds = {str(op.value): op.kind for op in walk(program) if op.name == "column"}
-        steps = sum(op.name not in ("column", "constant") for op in walk(program))
-        scratch = self._rows * _ROW_BYTES * max(1, steps)
-        with ExitStack() as stack:
-            columns = {
-                name: stack.enter_context(
-                    self._store.use(
-                        self._key(name), self._size(name), partial(self._put, name, kind),
-                        part="frames", owner=self._owner,
-                    )
-                )
-                for name, kind in kinds.items()
-            }  # fmt: skip
-            stack.enter_context(self._store.budget.scratch(scratch, scratch, what="a filter"))
-            return BitSet(self._engine.words(program, columns, self._rows), self._rows)
-
-    def _put(self, name: str, kind: pa.DataType) -> Any:
-        return self._engine.put(one_array(self._origin.base.column(name), kind))
-
-    def _size(self, name: str) -> int:
-        """Return the bytes of a column on the card; read once from the host."""
-
-        def make() -> int:
-            column = self._origin.base.column(name)
-            wide = self._rows if pa.types.is_boolean(column.type) else 0  # a byte each, not a bit
-            return int(column.nbytes) + wide + _SLACK_BYTES
-
-        size: int = self._session.cache.get(
-            (*self._segment, "bytes", name), make, lambda _: _SLACK_BYTES // 8
-        )
-        return size
-
-    @property
-    def _segment(self) -> Key:
-        return self._origin.view.segment_id, self._origin.view.generation
-
-    def _key(self, name: str) -> Key:
-        return (*self._segment, "frame", name)
-
-
-def one_array(column: Any, kind: pa.DataType) -> pa.Array:
-    """Return a column as one Arrow array of a type.
-
-    Raises:
-        _TooLong: its texts do not fit into one.
-    """
-    chunks = [chunk if chunk.type == kind else chunk.cast(kind) for chunk in chunks_of(column)]
-    if len(chunks) == 1:
-        return chunks[0]
-    try:
-        return pa.concat_arrays(chunks or [pa.array([], kind)])
-    except pa.ArrowInvalid as error:
-        raise _TooLong from error
+def _bits(program: Op, columns: DeviceColumns) -> BitSet:
+    """Return the rows of a segment for which a condition is true."""
+    kinds = {str(op.value): op.kind for op in walk(program) if op.name == "column"}
+    steps = sum(op.name not in ("column", "constant") for op in walk(program))
+    scratch = columns.rows * _ROW_BYTES * max(1, steps)
+    budget = columns.store.budget
+    with columns.held(kinds) as held, budget.scratch(scratch, scratch, what="a filter"):
+        return BitSet(columns.engine.words(program, held, columns.rows), columns.rows)

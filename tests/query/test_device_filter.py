@@ -210,7 +210,7 @@ def test_columns_that_do_not_fit_are_filtered_on_the_host(rehearsed, tmp_path, a
 
 
 def test_columns_of_any_chunks_come_as_one_array():
-    from gpuvec.query.device_filter import one_array
+    from gpuvec.query.device_columns import one_array
 
     parts = pa.chunked_array([[1, 2], [3]], pa.int32())
     assert one_array(parts, pa.int64()).to_pylist() == [1, 2, 3]
