@@ -161,15 +161,14 @@ def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> i
     Cost: rows * queries * width products, one read of the codes for every 128 queries; the scan
     writes nothing but what it keeps.
     """
-    step = stride(table.tiles)
     per_tile = TILE_ROWS * table.passing / max(1, table.rows)
     size = max(1, int(pairs.room / 2 / max(per_tile, 1e-9)))
     growth = min(_GROWTH, max(2, pairs.room // (4 * k)))
     done = 0
     while done < table.tiles:
         size = min(size, table.tiles - done)
-        _scan(table, kind, asked, pairs, step, done, size)
-        _tighten(pairs, k)
+        scan_tiles(table, kind, asked, pairs, done, size)
+        tighten(pairs, k)
         done += size
         size = done * (growth - 1)
     return table.tiles * TILE_ROWS * len(pairs.floors) * int(asked.codes.shape[1])
@@ -183,22 +182,34 @@ def stride(tiles: int) -> int:
     return step
 
 
-def _scan(
-    table: Table, kind: str, asked: QueryCodes, pairs: Pairs, step: int, first: int, count: int
+def scan_tiles(
+    table: Table, kind: str, asked: QueryCodes, pairs: Pairs, first: int, count: int
 ) -> None:
+    """Append the pairs of some tiles that reach their queries' floors.
+
+    Args:
+        table: of all rows.
+        kind: of their codes.
+        asked: the queries.
+        pairs: written.
+        first: of the tiles, in the order of `stride`.
+        count: of tiles.
+    """
     m, width = asked.codes.shape
     size = next((size for size in _TILES if m <= size), max(_TILES))
     cores = int(cupy_module().cuda.Device().attributes["MultiProcessorCount"])
     grid = min(count * -(-m // size), cores * _TILES[size])
     kernel_of(f"scan_{kind}.cu", f"scan_{kind}_{size}").launch(
         (grid,), (TILE_ROWS,),
-        table.array, whole(len(table)), whole(table.tiles), whole(step), whole(first), whole(count),
+        table.array, whole(len(table)), whole(table.tiles), whole(stride(table.tiles)),
+        whole(first), whole(count),
         asked.codes, asked.values, pairs.floors, whole(m), whole(width),
         pairs.counts, pairs.places, pairs.uppers, pairs.lowers, pairs.dropped, whole(pairs.room),
     )  # fmt: skip
 
 
-def _tighten(pairs: Pairs, k: int) -> None:
+def tighten(pairs: Pairs, k: int) -> None:
+    """Raise floors to the k-th greatest lower bounds, and drop pairs below them."""
     kernel_of("scan_tighten.cu", "scan_tighten").launch(
         (len(pairs.floors),), (THREADS,),
         pairs.counts, pairs.places, pairs.uppers, pairs.lowers, pairs.floors,
