@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from gpuvec.query.target import Target
 from gpuvec.rows import DenseVectors
 
 SMALL_ROWS = 8192
+SMALL_ON_DEVICE = 1 << 16  # there starting costs as much as scanning more rows
 FEWEST = 4  # segments that are worth joining
 _SHARE = 4  # of the cache, that joined vectors may take at most
 
@@ -48,6 +50,55 @@ class Bundle:
         return Neighbors(inside, found.distances), np.asarray(self.numbers)[place]
 
 
+class JoinedVectors(DenseVectors):
+    """Columns of one width and dtype, one after the other; joined anew each time they are read."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, columns: Sequence[DenseVectors]) -> None:
+        object.__setattr__(self, "_columns", tuple(columns))
+
+    _columns: tuple[DenseVectors, ...]
+
+    @property
+    def values(self) -> Any:
+        """See `DenseVectors.values`."""
+        return np.concatenate([column.loaded().values for column in self._columns])
+
+    @property
+    def valid(self) -> Any:
+        """See `DenseVectors.valid`."""
+        masks = [column.valid for column in self._columns]
+        if all(mask is None for mask in masks):
+            return None
+        return np.concatenate(
+            [np.ones(len(column), bool) if mask is None else mask
+             for column, mask in zip(self._columns, masks, strict=True)]
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return sum(map(len, self._columns))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See `DenseVectors.shape`."""
+        return len(self), self._columns[0].shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `DenseVectors.dtype`."""
+        return self._columns[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """See `DenseVectors.nbytes`."""
+        return sum(column.nbytes for column in self._columns)
+
+    def loaded(self) -> DenseVectors:
+        """See `DenseVectors.loaded`."""
+        return DenseVectors(self.values, self.valid)
+
+
 def bundles(targets: Sequence[Target]) -> list[Bundle]:
     """Return all targets, small ones together when they were asked for together before.
 
@@ -63,8 +114,9 @@ def bundles(targets: Sequence[Target]) -> list[Bundle]:
 
 def _is_small(target: Target) -> bool:
     """Return whether a target is scanned, small, and never changes."""
-    origin = target.base.num_rows <= SMALL_ROWS and target.indexed is None
-    return origin and target.cache_key is not None and target.cache_key[1] == 0
+    most = SMALL_ROWS if target.session.device_store is None else SMALL_ON_DEVICE
+    scanned = target.base.num_rows <= most and target.indexed is None
+    return scanned and target.cache_key is not None and target.cache_key[1] == 0
 
 
 def _single(target: Target, number: int) -> Bundle:
@@ -84,12 +136,17 @@ def _join(targets: Sequence[Target], numbers: Sequence[int]) -> Bundle | None:
     if not all(isinstance(column, DenseVectors) for column in columns):
         return None
     size = sum(column.nbytes for column in columns)
-    if first.session.device != "cpu" or size > cache.budget_bytes // _SHARE:
+    store = first.session.device_store
+    most = cache.budget_bytes if store is None else store.budget.resident_limit
+    if size > most // _SHARE:
         return None
     base = concat_parts([target.base for target in own])
+    if store is not None:  # the card alone holds them side by side
+        joined = JoinedVectors(columns)
+        base = base.derive([first.field], lambda *_: joined)
     whole = replace(
         first, base=base, rows=None, count=sum(target.count for target in own),
-        cache_key=key, copied_bytes=size,
+        cache_key=key, copied_bytes=size if store is None else 0,
     )  # fmt: skip
     offsets = np.cumsum([0, *(target.base.num_rows for target in own)])
     return Bundle(whole, tuple(numbers), offsets)

@@ -143,7 +143,7 @@ class Searcher:
                 None if node.low is None else np.float32(node.low),
                 np.float32(np.inf if node.high is None else node.high),
                 keep=target.selection,
-                tie_rank=target.tie_rank,
+                tie_rank=target.ties,
                 threads=self.session.threads,
                 memory_limit=self._scratch_bytes,
             )

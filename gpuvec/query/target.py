@@ -1,6 +1,6 @@
 """What a search goes through: the rows of one segment, with what is derived from them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gpuvec.device.arrays import to_device
+from gpuvec.device.residency import DeviceStore
+from gpuvec.device.rows import DeviceRows
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.keep import Keep, as_mask
@@ -22,7 +23,7 @@ from gpuvec.query.reduce import IntArray
 from gpuvec.query.row_set import RowSet
 from gpuvec.query.session import Session
 from gpuvec.query.strategy import IndexInfo
-from gpuvec.rows import DenseVectors, SparseVectors
+from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
 from gpuvec.segment.view import SegmentIndex
 from gpuvec.types import Metric, RowMask
 
@@ -55,6 +56,7 @@ class Target:
         cache_key: segment id and generation; None when nothing outlives the query.
         indexed: the index of the field, when the search may use it.
         copied_bytes: of vectors that only this target holds.
+        owner: the collection's name, by which it is pinned on a card.
     """
 
     base: Part
@@ -68,6 +70,7 @@ class Target:
     cache_key: tuple[Any, ...] | None
     indexed: SegmentIndex | None = None
     copied_bytes: int = 0
+    owner: str = ""
 
     def _cached(self, what: tuple[Any, ...], make: Any, size: Any) -> Any:
         if self.cache_key is None:
@@ -85,7 +88,7 @@ class Target:
         if self.rows is None:
             return None
         dense = self.session.device == "gpu" and not self._is_sparse
-        return self.rows.bits(self.session) if dense else self.rows.mask
+        return self.rows.bits(self.session, self.owner) if dense else self.rows.mask
 
     @property
     def _is_sparse(self) -> bool:
@@ -99,19 +102,44 @@ class Target:
     @cached_property
     def _exact(self) -> "_Opened[VectorIndex]":
         def make() -> _Opened[VectorIndex]:
-            stored = self.base.column(self.field)
-            column = stored.loaded()
-            resident = stored.resident_bytes
+            column, resident = self._column()
             copied = self.copied_bytes + resident
-            if self.session.device == "gpu" and not isinstance(column, SparseVectors):
-                column = DenseVectors(to_device(column.values), column.valid)
-                copied = column.values.nbytes
             return _Opened(registry.exact(column, self.metric), copied, resident > 0)
 
         found: _Opened[VectorIndex] = self._cached(
             ("exact", self.field, self.metric), make, _opened_bytes
         )
         return found
+
+    def _column(self) -> tuple[VectorColumn, int]:
+        """Return the vectors for the device that searches them; and bytes held for them here."""
+        stored: VectorColumn = self.base.column(self.field)
+        if self._store is None or isinstance(stored, SparseVectors):
+            column = stored.loaded()
+            return column, stored.resident_bytes
+        rows = self._on_device(
+            stored.shape, stored.dtype, lambda: stored.loaded().values, self.field
+        )
+        return DenseVectors(rows, stored.valid), 0
+
+    @cached_property
+    def _store(self) -> DeviceStore | None:
+        """Where what the part has on the card is kept; None on the CPU."""
+        store = self.session.device_store
+        return store if store is None or self.cache_key is not None else store.scope()
+
+    def _on_device(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        read: Callable[[], NDArray[Any]],
+        name: str,
+        part: str = "vectors",
+    ) -> DeviceRows:
+        """Return a column of the part for the device; `read` gives it in host memory."""
+        assert self._store is not None
+        key = (*(self.cache_key or (id(self), 0)), part, name)
+        return DeviceRows(shape, dtype, read, self._store, key, part=part, owner=self.owner)
 
     @property
     def approximate(self) -> ApproximateIndex:
@@ -124,9 +152,9 @@ class Target:
         assert found is not None
 
         def make() -> _Opened[ApproximateIndex]:
-            stored = self.base.column(self.field)
-            index = registry.load(found.spec, stored.loaded(), self.metric, found.files())
-            resident = stored.resident_bytes
+            column, resident = self._column()
+            assert isinstance(column, DenseVectors)  # no other kind has such an index
+            index = registry.load(found.spec, column, self.metric, found.files())
             return _Opened(index, resident, resident > 0)
 
         opened: _Opened[ApproximateIndex] = self._cached(
@@ -181,6 +209,16 @@ class Target:
         return found
 
     @cached_property
+    def ties(self) -> IntArray | DeviceRows | None:
+        """`tie_rank`, where the part's vectors are searched."""
+        ranks = self.tie_rank
+        if ranks is None or self._store is None or self._is_sparse:
+            return ranks
+        return self._on_device(
+            ranks.shape, ranks.dtype, lambda: ranks, str(self.primary_key), "frames"
+        )
+
+    @cached_property
     def tie_rank(self) -> IntArray | None:
         """(rows,) order of the rows by primary key; None when that is row order."""
         if self.primary_key is None:
@@ -223,6 +261,7 @@ def _make_target(part: Part, node: Search, session: Session, start: int, usable:
         origin.base, origin.rows, origin.start, part.num_rows,
         node.field, node.metric, pk, session, key,
         origin.view.index(node.field) if usable else None,
+        owner=node.input.columns.name,
     )  # fmt: skip
 
 

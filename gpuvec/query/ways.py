@@ -123,7 +123,7 @@ class Ways:
             k,
             params=params,
             keep=question.keep,
-            tie_rank=target.tie_rank,
+            tie_rank=target.ties,
             threads=self._threads,
             memory_limit=self._scratch_bytes,
         ).to_host()
@@ -145,7 +145,7 @@ class Ways:
             queries,
             k,
             keep=question.keep,
-            tie_rank=target.tie_rank,
+            tie_rank=target.ties,
             bound=bound,
             threads=self._threads,
             memory_limit=self._scratch_bytes,
