@@ -112,6 +112,10 @@ class DeviceRows:
         """No rows, as an array of the same width and dtype on the device."""
         return cupy_module().empty((0, *self.shape[1:]), self.dtype)
 
+    def on_host(self) -> NDArray[Any]:
+        """Return all rows in host memory: mapped, or read anew."""
+        return self._read()
+
     @property
     def is_resident(self) -> bool:
         """Whether they are on the card now."""
@@ -182,6 +186,10 @@ class ArrayRows(DeviceRows):
         self._array = array
         self._derived: dict[str, Any] = {}
         self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
+
+    def on_host(self) -> NDArray[Any]:
+        """See `DeviceRows.on_host`."""
+        return transfer.download(self._array, "vectors")
 
     @property
     def is_resident(self) -> bool:

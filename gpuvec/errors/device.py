@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gpuvec.errors.base import DeviceMemoryError, QueryError
+from gpuvec.errors.base import DeviceMemoryError, QueryError, UnsupportedError
 from gpuvec.errors.memory import _size
 
 _REMEDIES = (
@@ -62,4 +62,27 @@ def not_on_this_device(wanted: str, *, session: str) -> QueryError:
         f'collection onto "{wanted}"',
         hint=f'open it with gv.connect(path, device="{wanted}"), or leave out device',
         details={"wanted": wanted, "session": session},
+    )
+
+
+def too_many_list_values(name: str, *, rows: int, width: int, most: int) -> UnsupportedError:
+    """Return the error for a vector column that cuDF cannot hold as lists."""
+    return UnsupportedError(
+        "GV-910",
+        f'column "{name}" has {rows:,} vectors of {width} values; a list column of cuDF holds '
+        f"{most:,} values",
+        hint=f"take {most // width:,} rows at a time with to_batches(), or the vectors as an array "
+        "with to_numpy() or to_torch()",
+        details={"column": name, "rows": rows, "width": width, "most": most},
+    )
+
+
+def no_engine_for_index(kind: str, why: str) -> UnsupportedError:
+    """Return the error for an index that nothing installed can search on a GPU."""
+    return UnsupportedError(
+        "GV-915",
+        f"{kind} cannot be searched on the GPU: {why}",
+        hint='"gpuvec doctor" tells what is missing; without an index every row is measured, and '
+        'a database opened with device="cpu" searches this one on the CPU',
+        details={"kind": kind, "why": why},
     )

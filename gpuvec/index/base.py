@@ -11,7 +11,7 @@ from gpuvec.index.keep import Keep
 from gpuvec.index.spec import IndexSpec
 from gpuvec.kernels.neighbors import Neighbors, RangeNeighbors
 from gpuvec.storage.object_store import Buffer
-from gpuvec.types import Array, Metric, RowMask
+from gpuvec.types import Array, Metric
 
 __all__ = [
     "ApproximateIndex",
@@ -169,7 +169,7 @@ class ApproximateIndex(Protocol):
         k: int,
         *,
         params: Params | None = None,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         bound: Array | None = None,
         threads: int = 0,

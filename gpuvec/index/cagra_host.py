@@ -87,11 +87,7 @@ class CagraOnHost(FaissIndex):
 
     def settings(self, k: int) -> Sequence[Params]:
         """See `ApproximateIndex.settings`."""
-        highest = int(CAGRA.SEARCH["itopk_size"][1])
-        start, end = max(k, _LEAST_WIDE), min(max(16 * k, _MOST_WIDE), max(self._size, 1))
-        return [
-            {"itopk_size": min(wide, highest)} for wide in rising(min(start, highest), end, _STEP)
-        ]
+        return graph_settings(self._size, k)
 
     def complete(self) -> None:
         """See `ApproximateIndex.complete`."""
@@ -107,7 +103,7 @@ class CagraOnHost(FaissIndex):
         return self._graph.files()
 
     def _plan(self, k: int, params: Params) -> tuple[dict[str, float], int]:
-        return {"itopk_size": max(2 * k, 64), **params}, k + _BESIDE
+        return graph_plan(k, params)
 
     def _selection(self, knobs: Mapping[str, float], keep: RowMask | None) -> Any:
         faiss = faiss_library()
@@ -141,6 +137,23 @@ class CagraOnHost(FaissIndex):
         if self._graph.rows is None:
             return nodes
         return np.where(nodes < 0, -1, self._graph.rows[nodes])
+
+
+def graph_settings(nodes: int, k: int) -> Sequence[Params]:
+    """Return settings of a graph to measure: see `ApproximateIndex.settings`."""
+    highest = int(CAGRA.SEARCH["itopk_size"][1])
+    start, end = max(k, _LEAST_WIDE), min(max(16 * k, _MOST_WIDE), max(nodes, 1))
+    return [{"itopk_size": min(wide, highest)} for wide in rising(min(start, highest), end, _STEP)]
+
+
+def graph_plan(k: int, params: Params) -> tuple[dict[str, float], int]:
+    """Return all knobs of a search of a graph, and how many candidates it wants."""
+    return {"itopk_size": max(2 * k, 64), **params}, k + _BESIDE
+
+
+def graph_of(spec: CAGRA, vectors: DenseVectors, metric: Metric) -> CagraGraph:
+    """Return the graph of rows in host memory."""
+    return _Build(spec, vectors, metric, None, 0).graph()
 
 
 def _walkable(vectors: DenseVectors, graph: CagraGraph, space: Space) -> Any:

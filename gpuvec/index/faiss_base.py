@@ -13,6 +13,7 @@ from gpuvec.device.memory import tiles
 from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.faiss_library import openmp_threads
+from gpuvec.index.keep import Keep, as_mask
 from gpuvec.index.spec import IndexSpec, check_params
 from gpuvec.kernels.nearest_of import NearestOf
 from gpuvec.kernels.pairwise import check_pair
@@ -91,7 +92,7 @@ class FaissIndex(ABC):
         k: int,
         *,
         params: Params | None = None,
-        keep: RowMask | None = None,
+        keep: Keep | None = None,
         tie_rank: Array | None = None,
         bound: Array | None = None,
         threads: int = 0,
@@ -103,14 +104,15 @@ class FaissIndex(ABC):
         check_pair(queries, self._values, self.metric)
         knobs, count = self._plan(k, check_params(self.spec, params or {}))
         check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
-        keep = None if keep is None or keep.all() else np.asarray(keep, bool)
+        mask = as_mask(keep)
+        mask = None if mask is None or mask.all() else mask
         tie_rank = None if tie_rank is None else np.asarray(tie_rank, np.int64)
-        hidden = self._size == 0 or (keep is not None and not keep.any())
+        hidden = self._size == 0 or (mask is not None and not mask.any())
         count = 0 if hidden else min(count, self._size)
         if count == 0 or len(queries) == 0:
             found = Neighbors.empty(len(queries), k)
         else:
-            selection = self._selection(knobs, keep)
+            selection = self._selection(knobs, mask)
 
             def work(part: tuple[int, int]) -> Neighbors:
                 return self._answer(queries[slice(*part)], k, count, selection, tie_rank)

@@ -87,22 +87,14 @@ class IvfIndex(FaissIndex):
     def settings(self, k: int) -> Sequence[Params]:
         """See `ApproximateIndex.settings`."""
         del k
-        probes = rising(1, self._n_lists, _STEP)
-        if isinstance(self.spec, IVFFlat):
-            return [{"n_probes": n} for n in probes]
-        if isinstance(self.spec, IVFSQ8):
-            return [{"n_probes": n, "refine": _REFINE} for n in probes]
-        return [
-            {"n_probes": n, "refine": _COARSE[len(_COARSE) * at // len(probes)]}
-            for at, n in enumerate(probes)
-        ] + [{"n_probes": self._n_lists, "refine": 4 * _COARSE[-1]}]
+        return list_settings(self.spec)
 
     def complete(self) -> None:
         """See `ApproximateIndex.complete`."""
         if self._pending is not None:
             build, self._pending = self._pending, None
             self._data = build.finish()
-            self._lists = _opened(self._data, self._codec)
+            self._lists = opened_lists(self._data, self._codec)
             give_back()
 
     def files(self) -> Mapping[str, Sequence[Buffer]]:
@@ -112,11 +104,7 @@ class IvfIndex(FaissIndex):
         return {LISTS_FILE: [self._data], **self._codec.files()}
 
     def _plan(self, k: int, params: Params) -> tuple[dict[str, float], int]:
-        refine = _COARSE[2] if isinstance(self.spec, IVFPQ | IVFRaBitQ) else _REFINE
-        knobs = {"n_probes": max(1, round(self._n_lists**0.5)), "refine": refine, **params}
-        if "refine" in self.spec.SEARCH:
-            return knobs, max(k, int(np.ceil(knobs["refine"] * k)))
-        return knobs, k + _BESIDE
+        return list_plan(self.spec, k, params)
 
     def _query_bytes(self, knobs: Mapping[str, float]) -> int:
         return self._codec.query_bytes(min(int(knobs["n_probes"]), self._n_lists))
@@ -146,7 +134,30 @@ def _look(probes: int) -> Any:
     return faiss_library().SearchParametersIVF(nprobe=probes)
 
 
-def _opened(data: NDArray[np.uint8], codec: Codec) -> Any:
+def list_settings(spec: Any) -> Sequence[Params]:
+    """Return settings of lists to measure: see `ApproximateIndex.settings`."""
+    probes = rising(1, int(spec.n_lists), _STEP)
+    if isinstance(spec, IVFFlat):
+        return [{"n_probes": n} for n in probes]
+    if isinstance(spec, IVFSQ8):
+        return [{"n_probes": n, "refine": _REFINE} for n in probes]
+    return [
+        {"n_probes": n, "refine": _COARSE[len(_COARSE) * at // len(probes)]}
+        for at, n in enumerate(probes)
+    ] + [{"n_probes": probes[-1], "refine": 4 * _COARSE[-1]}]
+
+
+def list_plan(spec: Any, k: int, params: Params) -> tuple[dict[str, float], int]:
+    """Return all knobs of a search of lists, and how many candidates it wants."""
+    refine = _COARSE[2] if isinstance(spec, IVFPQ | IVFRaBitQ) else _REFINE
+    knobs = {"n_probes": max(1, round(int(spec.n_lists) ** 0.5)), "refine": refine, **params}
+    if "refine" in spec.SEARCH:
+        return knobs, max(k, int(np.ceil(knobs["refine"] * k)))
+    return knobs, k + _BESIDE
+
+
+def opened_lists(data: NDArray[np.uint8], codec: Codec) -> Any:
+    """Return FAISS's index of a file of lists, read in place, ready to be searched."""
     lists = opened(data, flags=faiss_library().IO_FLAG_SKIP_PRECOMPUTE_TABLE)
     codec.prepare(lists)
     return lists
@@ -212,7 +223,7 @@ def load(
     if TURN_FILE in files:
         turn = files[TURN_FILE].data.view(np.float32).reshape(width, width)
     codec = codec_of(spec, space, width, turn)
-    return IvfIndex(spec, vectors, metric, lists=_opened(data, codec), codec=codec, data=data)
+    return IvfIndex(spec, vectors, metric, lists=opened_lists(data, codec), codec=codec, data=data)
 
 
 def build_bytes(spec: Spec, rows: int, vectors: DenseVectors) -> dict[str, int]:

@@ -5,7 +5,7 @@ product: rows of great length would otherwise all lie in a few lists.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,39 @@ from gpuvec.rows import DenseVectors
 TILE = 1 << 14  # rows that are converted, assigned and added together
 
 
+class Centers(Protocol):
+    """Finds centers of rows as lists see them; rows and centers are in host memory."""
+
+    def train(
+        self, sample: NDArray[np.float32], n_lists: int, *, unit: bool
+    ) -> NDArray[np.float32]:
+        """See `faiss_centers.train_centers`."""
+
+    def assign(self, rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
+        """See `faiss_centers.nearest_centers`."""
+
+
+class HostCenters:
+    """Finds centers by FAISS, on threads of our own.
+
+    Args:
+        threads: 0: all cores.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def train(
+        self, sample: NDArray[np.float32], n_lists: int, *, unit: bool
+    ) -> NDArray[np.float32]:
+        """See `Centers.train`."""
+        return train_centers(sample, n_lists, unit=unit, threads=self._threads)
+
+    def assign(self, rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
+        """See `Centers.assign`."""
+        return nearest_centers(rows, centers, threads=self._threads)
+
+
 class ListsBuild:
     """Lists while rows are added.
 
@@ -28,7 +61,7 @@ class ListsBuild:
         codec: how lists hold rows.
         held_out: rows that `finish` adds.
         threads: 0: all cores.
-        centers: (n, width) that were found elsewhere, in the form of `Codec.rows`; None: k-means.
+        centers: finds them; None: on the host.
     """
 
     def __init__(
@@ -39,15 +72,16 @@ class ListsBuild:
         held_out: NDArray[np.int64] | None,
         threads: int,
         *,
-        centers: NDArray[np.float32] | None = None,
+        centers: Centers | None = None,
     ) -> None:
         self.vectors = vectors
         self.threads = threads
         self.codec = codec
+        self._finds = centers or HostCenters(threads)
         self.early, self.late = insertion_order(vectors, held_out)
-        n_lists = list_count(spec.n_lists, len(self.early)) if centers is None else len(centers)
+        n_lists = list_count(spec.n_lists, len(self.early))
         self.spec: Any = codec.decided(replace(spec, n_lists=n_lists))
-        self._empty = self._trained(self.early, n_lists, centers)
+        self._empty = self._trained(self.early, n_lists)
         self.owner = self._owners(self.early)
         self.lists = self._filled(self.early, self.owner)
 
@@ -56,9 +90,7 @@ class ListsBuild:
         """Lists, empty ones too."""
         return int(self._empty.nlist)
 
-    def _trained(
-        self, rows: NDArray[np.int64], n_lists: int, centers: NDArray[np.float32] | None
-    ) -> Any:
+    def _trained(self, rows: NDArray[np.int64], n_lists: int) -> Any:
         """Return empty lists around centers."""
         some = np.random.default_rng(0).choice(
             rows, self.codec.sample_size(n_lists, len(rows)), replace=False
@@ -66,10 +98,8 @@ class ListsBuild:
         sample = np.empty((len(some), self.codec.seen_width), np.float32)
         for start in range(0, len(some), TILE):
             sample[start : start + TILE] = self._tile(some[start : start + TILE])
-        if centers is None:
-            unit = self.codec.space.factor is None
-            centers = train_centers(sample, n_lists, unit=unit, threads=self.threads)
-        self.centers = centers
+        unit = self.codec.space.factor is None
+        self.centers = self._finds.train(sample, n_lists, unit=unit)
         quantizer = faiss_library().IndexFlat(self.codec.seen_width, self.codec.space.faiss_metric)
         quantizer.add(self.centers)
         lists = self.codec.lists(quantizer, n_lists, sample, self.centers, self.threads)
@@ -84,7 +114,7 @@ class ListsBuild:
         found = np.empty(len(rows), np.int64)
         for start in range(0, len(rows), TILE):
             at = slice(start, start + TILE)
-            found[at] = nearest_centers(self._tile(rows[at]), self.centers, threads=self.threads)
+            found[at] = self._finds.assign(self._tile(rows[at]), self.centers)
         return found
 
     def _filled(self, rows: NDArray[np.int64], owner: NDArray[np.int64]) -> Any:

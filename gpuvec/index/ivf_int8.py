@@ -21,6 +21,8 @@ from gpuvec.errors import (
 from gpuvec.index.admission import check_build_memory, scratch_limit
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
+from gpuvec.index.keep import Keep as KeptRows
+from gpuvec.index.keep import as_mask
 from gpuvec.index.spec import IVFInt8, check_params
 from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.ivf_form import Effort, IvfArrays, IvfPack, Keep
@@ -98,7 +100,7 @@ class IVFInt8Index:
         k: int,
         *,
         params: Params | None = None,
-        keep: RowMask | None = None,
+        keep: KeptRows | None = None,
         tie_rank: Array | None = None,
         bound: Array | None = None,
         threads: int = 0,
@@ -110,9 +112,9 @@ class IVFInt8Index:
         check_pair(queries, self._vectors.values, self.metric)
         effort = effort_of(check_params(self.spec, params or {}).get("effort", _DEFAULT))
         check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
-        mask = self._found
-        if keep is not None and not keep.all():
-            mask = keep if mask is None else mask & keep
+        mask, kept = self._found, as_mask(keep)
+        if kept is not None and not kept.all():
+            mask = kept if mask is None else mask & kept
         loaded = is_loaded(_NAME)
         if self._pack is None or (not loaded and len(queries) <= _FEW):
             found, candidates, rescanned = self._scan(queries, k, mask, tie_rank, bound, threads)

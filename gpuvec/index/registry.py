@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.device.library import is_device_array
+from gpuvec.device.rows import DeviceRows
 from gpuvec.errors import unknown_index
 from gpuvec.index.base import ApproximateIndex, IndexFile, VectorIndex
 from gpuvec.index.spec import IndexSpec
@@ -51,7 +53,8 @@ def build(
     Args:
         spec: what to build; parameters left at None are decided by the number of rows.
         vectors: (rows, width), host memory, possibly mapped; held, not copied. Null ones are never
-            found.
+            found. Where `values` are `DeviceRows` or an array on a GPU, the index is built and
+            searched there.
         metric: one that measures such vectors.
         held_out: rising rows that the index must not see until `complete` is called, so that
             recall measured with them as queries is honest. None: there are none.
@@ -63,7 +66,7 @@ def build(
         UnsupportedError: `GV-320` the index's library is missing, or it cannot serve the metric.
         DeviceMemoryError: `GV-401` the build does not fit `memory_limit`; names the parts.
     """
-    found: ApproximateIndex = _adapter(spec).build(
+    found: ApproximateIndex = _adapter(spec, vectors).build(
         spec, vectors, Metric(metric), held_out=held_out, threads=threads, memory_limit=memory_limit
     )
     return found
@@ -79,11 +82,11 @@ def load(
 
     Args:
         spec: as `ApproximateIndex.spec` of the index that was built.
-        vectors: the same that it was built over.
+        vectors: the same that it was built over; they say too where it shall be searched.
         metric: the same.
         files: by the names of `ApproximateIndex.files`.
     """
-    found: ApproximateIndex = _adapter(spec).load(spec, vectors, Metric(metric), files)
+    found: ApproximateIndex = _adapter(spec, vectors).load(spec, vectors, Metric(metric), files)
     return found
 
 
@@ -98,11 +101,22 @@ def build_bytes(spec: IndexSpec, rows: int, vectors: DenseVectors) -> dict[str, 
     Returns:
         part to bytes; the part "index" stays in memory for searches, the others are temporary.
     """
-    found: dict[str, int] = _adapter(spec).build_bytes(spec, rows, vectors)
+    found: dict[str, int] = _adapter(spec, vectors).build_bytes(spec, rows, vectors)
     return found
 
 
-def _adapter(spec: IndexSpec) -> Any:
+def why_not_on(device: str, spec: IndexSpec) -> str:
+    """Return why an index cannot be searched on a device, "cpu" or "gpu"; nothing if it can."""
+    if device != "gpu":
+        return ""
+    from gpuvec.index.devices import why_not_on_device
+
+    return why_not_on_device(spec)
+
+
+def _adapter(spec: IndexSpec, vectors: DenseVectors) -> Any:
+    if isinstance(vectors.values, DeviceRows) or is_device_array(vectors.values):
+        return importlib.import_module("gpuvec.index.device_build")
     if spec.KIND not in ADAPTERS:
         raise unknown_index(spec.KIND, ADAPTERS)
     return importlib.import_module(ADAPTERS[spec.KIND])

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gpuvec.device.arrays import to_device
 from gpuvec.errors import DeviceMemoryError, QueryError
-from gpuvec.index import registry
+from gpuvec.index import device_build, registry
 from gpuvec.index.base import ApproximateIndex, IndexFile, Neighbors
+from gpuvec.index.devices import installed_engines
 from gpuvec.index.spec import IndexSpec, check_params, spec_from_json
 from gpuvec.kernels.pairwise import is_binary, paired_distances, pairwise_distances
 from gpuvec.rows import DenseVectors
@@ -66,6 +68,7 @@ class ApproximateIndexTests(VectorIndexTests):
     """Rules of `ApproximateIndex`, besides those of every index."""
 
     spec: IndexSpec
+    many = 700  # rows of tests whose answers an index, not a scan, should give
     cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()  # (metric, dtype) that the index serves
     more_cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()
 
@@ -124,16 +127,16 @@ class ApproximateIndexTests(VectorIndexTests):
     def test_a_mask_holds_for_every_setting(
         self, build: Any, metric: Metric, dtype: Any, mask: str
     ) -> None:
-        queries, rows = made_up(metric, dtype, 700, 24)
+        queries, rows = made_up(metric, dtype, self.many, 24)
         distances = pairwise_distances(queries, rows, metric)[0]
         middle = np.median(distances)
         keep = {
-            "random": np.random.default_rng(0).random(700) < 0.3,
+            "random": np.random.default_rng(0).random(self.many) < 0.3,
             "near": distances <= middle,
             "far": distances >= middle,
-            "none": np.zeros(700, bool),
-            "one": np.arange(700) == 699,
-            "all": np.ones(700, bool),
+            "none": np.zeros(self.many, bool),
+            "one": np.arange(self.many) == self.many - 1,
+            "all": np.ones(self.many, bool),
         }[mask]
         index = build(rows, metric)
         for params in [None, *index.settings(K)]:
@@ -145,12 +148,12 @@ class ApproximateIndexTests(VectorIndexTests):
                 np.testing.assert_array_equal(found.rows, plain.rows)
 
     def test_null_vectors_shift_nobody(self, build: Any, metric: Metric, dtype: Any) -> None:
-        queries, rows = made_up(metric, dtype, 500, 24)
-        valid = np.random.default_rng(3).random(500) < 0.6
+        queries, rows = made_up(metric, dtype, self.many, 24)
+        valid = np.random.default_rng(3).random(self.many) < 0.6
         rows[~valid] = 0
-        keep = np.arange(500) % 2 == 0
+        keep = np.arange(self.many) % 2 == 0
         index = build(rows, metric, valid)
-        assert index.num_rows == 500
+        assert index.num_rows == self.many
         distances = pairwise_distances(queries, rows, metric)
         for mask in (None, keep):
             wanted = valid if mask is None else valid & mask
@@ -325,3 +328,102 @@ class ApproximateIndexTests(VectorIndexTests):
         with pytest.raises(QueryError) as caught:
             build(rows.astype(np.float32), Metric.HAMMING)
         assert caught.value.code == "GV-312"
+
+
+class OnHost:
+    """An index on a device, asked with arrays of the host and answering in them.
+
+    Args:
+        index: to be asked.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    def search(self, queries: Any, k: int, **options: Any) -> Neighbors:
+        """See `ApproximateIndex.search`."""
+        for name in ("tie_rank", "bound"):
+            if options.get(name) is not None:
+                options[name] = to_device(options[name])
+        found: Neighbors = self._index.search(to_device(queries), k, **options)
+        return found.to_host()
+
+
+class DeviceIndexTests(ApproximateIndexTests):
+    """The same rules on a device, which may add up in another order each time.
+
+    Rows are many enough for an engine to be asked. Files are those of the host.
+
+    Attributes:
+        engine: by its name; without it, tests are skipped.
+    """
+
+    many = 3000
+    engine = ""
+
+    @pytest.fixture
+    def build(self) -> Any:
+        def make(vectors: NDArray[Any], metric: Metric, valid: Any = None, **options: Any) -> Any:
+            if self.engine not in installed_engines(self.spec):
+                pytest.skip(f"{self.engine} cannot search {self.spec} here")
+            rows = DenseVectors(to_device(vectors, "vectors"), valid)
+            options = {"threads": 1, "engine": self.engine, **options}
+            return OnHost(device_build.build(self.spec, rows, metric, **options))
+
+        return make
+
+    def test_an_engine_answers_and_says_so(self, build: Any, metric: Metric, dtype: Any) -> None:
+        queries, rows = made_up_kind("gaussian", metric, dtype)
+        index = build(rows, metric)
+        index.search(queries, K)
+        assert index.last_stats.strategy == f"{self.spec.KIND} by {index.engine.name}"
+
+    @pytest.mark.parametrize("opened", [file_on_disk, file_in_memory])
+    def test_files_make_an_equal_index(
+        self, build: Any, metric: Metric, dtype: Any, opened: Any, tmp_path: Path
+    ) -> None:
+        queries, rows = made_up_kind("gaussian", metric, dtype)
+        valid = np.arange(ROWS) % 11 > 0
+        index = build(rows, metric, valid, held_out=np.array([4, 17, 300]))
+        index.complete()
+        for name, parts in index.files().items():
+            (tmp_path / name).write_bytes(b"".join(bytes(part) for part in parts))
+        files = {path.name: opened(path) for path in tmp_path.iterdir()}
+        spec = spec_from_json(index.spec.to_json())
+        distances = np.where(valid, pairwise_distances(queries, rows, metric), np.inf)
+        loaded: Any
+        for values in (rows, to_device(rows, "vectors")):
+            loaded = registry.load(spec, DenseVectors(values, valid), metric, files)
+            face = loaded if values is rows else OnHost(loaded)
+            found = face.search(queries, K, params=self.most(index))
+            assert recall_of(found, distances.astype(np.float32), K) >= 0.9
+            assert (loaded.spec, loaded.num_rows) == (index.spec, ROWS)
+
+    def test_the_same_call_gets_the_same_answer(
+        self, build: Any, metric: Metric, dtype: Any
+    ) -> None:
+        queries, rows = made_up_kind("clustered", metric, dtype)
+        index = build(rows, metric)
+        wanted = index.search(queries, K, params=self.most(index)).rows
+        np.testing.assert_array_equal(
+            index.search(queries, K, params=self.most(index)).rows, wanted
+        )
+
+    def test_threads_do_not_disturb_one_another(
+        self, build: Any, metric: Metric, dtype: Any
+    ) -> None:
+        queries, rows = made_up_kind("gaussian", metric, dtype)
+        index = build(rows, metric)
+        masks = [None, *(np.random.default_rng(n).random(ROWS) < 0.5 for n in range(3))]
+        distances = pairwise_distances(queries, rows, metric)
+
+        def ask(mask: Any) -> float:
+            found = index.search(queries, K, keep=mask, params=self.most(index))
+            left = distances if mask is None else np.where(mask, distances, np.inf)
+            return recall_of(found, left.astype(np.float32), K)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert min(pool.map(ask, masks * 3)) >= 0.9

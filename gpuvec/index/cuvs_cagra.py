@@ -1,0 +1,192 @@
+"""CAGRA and the exact scan by cuVS, over float16 rows.
+
+cuVS looks at the rows that it is given and at the graph where they lie: finders keep both. With
+one random start per query, recall falls on clustered data, so there are eight.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpuvec.device.arrays import array_namespace, to_device
+from gpuvec.index.cagra_file import CagraGraph
+from gpuvec.index.cuvs_library import neighbors_module, prefilter, waiting, without_gaps
+from gpuvec.index.device_engine import Finder, Nodes
+from gpuvec.index.device_space import TILE, DeviceSpace
+from gpuvec.index.spec import CAGRA
+from gpuvec.kernels.bitset import BitSet
+from gpuvec.types import Array
+
+_SAMPLINGS = 8  # random starts of a walk
+_MOST = 512  # candidates; beyond, cuVS searches with many blocks for each query
+_ALIGNED = 16  # bytes that rows end at in cuVS's memory
+_HASH = 2654435761  # a multiplier that scatters whole numbers
+
+
+class CuvsCagra:
+    """See `Engine`.
+
+    Args:
+        spec: every parameter decided.
+        graph: that was built before; None: it is built of the nodes.
+    """
+
+    name = "cuvs"
+    by_rows = False
+    sees_masks = True
+    most = _MOST
+
+    def __init__(self, spec: CAGRA, graph: CagraGraph | None = None) -> None:
+        self._spec = spec
+        self._graph = graph
+        self.least_nodes = max(1024, 4 * spec.intermediate_graph_degree)
+
+    def size_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.size_bytes`: the graph, rows, and another copy where they are not aligned."""
+        row = -(-2 * width // _ALIGNED) * _ALIGNED
+        copies = 1 if row == 2 * width else 2
+        return nodes * (4 * self._spec.graph_degree + copies * row)
+
+    def build_bytes(self, nodes: int, width: int) -> int:
+        """Return the bytes on the device while a graph is built: the one before it is wider."""
+        wide = max(self._spec.intermediate_graph_degree, self._spec.graph_degree)
+        return self.size_bytes(nodes, width) + 2 * nodes * 8 * wide
+
+    def make(self, nodes: Nodes) -> "CagraFinder":
+        """See `Engine.make`."""
+        cagra, xp = neighbors_module("cagra"), array_namespace(nodes.space.center)
+        rows = _all_rows(nodes)
+        with waiting() as handle:
+            if self._graph is None:
+                params = cagra.IndexParams(
+                    metric=nodes.space.metric_name,
+                    intermediate_graph_degree=self._spec.intermediate_graph_degree,
+                    graph_degree=self._spec.graph_degree,
+                    build_algo="nn_descent",
+                )
+                index, edges = cagra.build(params, rows, resources=handle), None
+            else:
+                edges = whole_graph(to_device(self._graph.edges, "index"))
+                index = cagra.from_graph(
+                    edges, rows, metric=nodes.space.metric_name, resources=handle
+                )
+        return CagraFinder(cagra, index, (edges, rows), nodes.space, nodes.count, xp)
+
+
+class CagraFinder:
+    """See `Finder`."""
+
+    def __init__(
+        self, library: Any, index: Any, kept: Any, space: DeviceSpace, count: int, xp: Any
+    ) -> None:
+        self._library = library
+        self._index = index
+        self._kept = kept  # the index looks at these
+        self._space = space
+        self._count = count
+        self._xp = xp
+
+    def edges(self) -> Array:
+        """Return the graph, (nodes, degree) uint32 on the device, copied."""
+        return self._xp.asarray(self._index.graph).copy()
+
+    def find(
+        self, queries: Array, count: int, knobs: Mapping[str, float], keep: BitSet | None
+    ) -> Array:
+        """See `Finder.find`."""
+        xp = self._xp
+        seen = self._space.queries(queries)
+        nodes = xp.empty((len(seen), count), xp.uint32)
+        distances = xp.empty((len(seen), count), xp.float32)
+        params = self._library.SearchParams(
+            itopk_size=max(int(knobs["itopk_size"]), count), num_random_samplings=_SAMPLINGS
+        )
+        with waiting() as handle:
+            self._library.search(
+                params,
+                self._index,
+                seen,
+                count,
+                neighbors=nodes,
+                distances=distances,
+                resources=handle,
+                filter=prefilter(keep),
+            )
+        return without_gaps(nodes, distances, self._count)
+
+
+class CuvsScan:
+    """See `Engine`: every row is measured, at half precision."""
+
+    name = "cuvs"
+    by_rows = False
+    sees_masks = True
+    most = 2048
+    least_nodes = 1
+
+    def size_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.size_bytes`: rows and their lengths."""
+        return nodes * (2 * width + 4)
+
+    def make(self, nodes: Nodes) -> Finder:
+        """See `Engine.make`."""
+        library, rows = neighbors_module("brute_force"), _all_rows(nodes)
+        with waiting() as handle:
+            index = library.build(rows, metric=nodes.space.metric_name, resources=handle)
+        return _Scan(library, index, rows, nodes.space)
+
+
+class _Scan:
+    """See `Finder`."""
+
+    def __init__(self, library: Any, index: Any, rows: Array, space: DeviceSpace) -> None:
+        self._library = library
+        self._index = index
+        self._rows = rows  # the index looks at them
+        self._space = space
+
+    def find(
+        self, queries: Array, count: int, knobs: Mapping[str, float], keep: BitSet | None
+    ) -> Array:
+        """See `Finder.find`."""
+        del knobs
+        xp = array_namespace(queries)
+        seen = self._space.queries(queries)
+        nodes = xp.empty((len(seen), count), xp.int64)
+        distances = xp.empty((len(seen), count), xp.float32)
+        with waiting() as handle:
+            self._library.search(
+                self._index,
+                seen,
+                count,
+                neighbors=nodes,
+                distances=distances,
+                resources=handle,
+                prefilter=prefilter(keep),
+            )
+        return without_gaps(nodes, distances, len(self._rows))
+
+
+def whole_graph(edges: Array) -> Array:
+    """Return a graph whose rows have no gaps, as cuVS wants it: (nodes, degree) uint32.
+
+    Args:
+        edges: (nodes, degree) int32 on the device, -1 for none. These become edges to rows that are
+            scattered over all of them, the same every time.
+    """
+    xp = array_namespace(edges)
+    nodes, degree = edges.shape
+    at = xp.arange(nodes * degree, dtype=xp.uint64).reshape(nodes, degree)
+    other = ((at * xp.uint64(_HASH)) >> xp.uint64(16)) % xp.uint64(max(1, nodes))
+    return xp.ascontiguousarray(
+        xp.where(edges < 0, other.astype(xp.int64), edges).astype(xp.uint32)
+    )
+
+
+def _all_rows(nodes: Nodes) -> Array:
+    """Return all nodes as the index sees them, (count, dim) float16."""
+    xp = array_namespace(nodes.space.center)
+    rows = xp.empty((nodes.count, int(nodes.space.center.shape[0])), xp.float16)
+    for start in range(0, nodes.count, TILE):
+        stop = min(nodes.count, start + TILE)
+        rows[start:stop] = nodes.seen(start, stop)
+    return rows
