@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpuvec.errors import no_tensor, package_missing
+from gpuvec.errors import no_tensor, package_missing, too_many_list_values
 from gpuvec.rows import DenseVectors, Rows, VectorColumn
 from gpuvec.schema import RESERVED_PREFIX
 from gpuvec.sparse import sparse_to_arrow
 from gpuvec.vectors import dense_to_arrow
 
+MOST_LIST_VALUES = 2**31 - 1  # of one list column of cuDF, and of Arrow
 _DASK_PARTITION_ROWS = 1 << 18
 _FEW_ROWS = 10_000  # that one thread converts in less time than others need to start
 
@@ -115,9 +116,39 @@ def to_cudf(rows: Rows) -> Any:
     """Return a cuDF DataFrame; vectors are list columns.
 
     Raises:
-        UnsupportedError: `GV-930`, cuDF is not installed.
+        UnsupportedError: `GV-930`, cuDF is not installed; `GV-910`, a vector column is larger than
+            cuDF can hold.
     """
-    return _library("cudf", "to_cudf()").DataFrame.from_arrow(to_arrow(rows))
+    library = _library("cudf", "to_cudf()")
+    return library.DataFrame.from_arrow(as_lists(to_arrow(rows)))
+
+
+def as_lists(table: pa.Table) -> pa.Table:
+    """Return fixed-size lists as lists of any size, which is what cuDF has; values not copied.
+
+    Raises:
+        UnsupportedError: `GV-910`, more values in a column than 32 bits count.
+    """
+    for place, field in enumerate(table.schema):
+        if not pa.types.is_fixed_size_list(field.type):
+            continue
+        width, column = field.type.list_size, table.column(place)
+        if width * len(column) > MOST_LIST_VALUES:
+            raise too_many_list_values(
+                field.name, rows=len(column), width=width, most=MOST_LIST_VALUES
+            )
+        lists = [_list(chunk, width) for chunk in column.chunks]
+        table = table.set_column(
+            place, field.name, pa.chunked_array(lists, pa.list_(field.type.value_type))
+        )
+    return table
+
+
+def _list(fixed: pa.Array, width: int) -> pa.Array:
+    offsets = pa.array(np.arange(len(fixed) + 1, dtype=np.int32) * np.int32(width))
+    values = fixed.values.slice(fixed.offset * width, len(fixed) * width)
+    mask = fixed.is_null() if fixed.null_count else None
+    return pa.ListArray.from_arrays(offsets, values, mask=mask)
 
 
 def _library(name: str, purpose: str) -> Any:

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvec import errors
 from gpuvec.api.display import frame_html, frame_text
+from gpuvec.api.frame_output import Outputs
 from gpuvec.api.inputs import checked_names, query_set, source_of
 from gpuvec.api.result import Result
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, lit
 from gpuvec.query import build, build_search
 from gpuvec.query.collect import collect_rows, count_rows, stream_rows
-from gpuvec.query.plan import Columns, Plan
+from gpuvec.query.plan import Columns, Plan, Project
 from gpuvec.query.session import Session, default_session
 from gpuvec.rows import Rows
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
     import pyarrow as pa
 
     from gpuvec.api.grouping import GroupBy
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "local")
 
 
-class Frame:
+class Frame(Outputs):
     """A query that has not run: methods return new frames, only `collect` and its like run it.
 
     The order of the chain is its meaning: `filter` before `search` chooses the candidates, after it
@@ -289,25 +288,21 @@ class Frame:
         """Run, and return the number of rows."""
         return count_rows(self.plan, self._session)
 
-    def to_arrow(self) -> "pa.Table":
-        """Run, and return an Arrow table; vectors are fixed-size lists."""
-        return self.collect().to_arrow()
+    def to_cudf(self) -> Any:
+        """Run, and return a cuDF DataFrame; vectors, as lists, only where `select` names them.
 
-    def to_pandas(self) -> "pd.DataFrame":
-        """Run, and return a pandas frame."""
-        return self.collect().to_pandas()
+        On a device, rows of a collection that filters chose do not leave it.
 
-    def to_polars(self) -> "pl.DataFrame":
-        """Run, and return a polars frame."""
-        return self.collect().to_polars()
+        Raises:
+            UnsupportedError: `GV-930`, cuDF is not installed; `GV-910`, a vector column is larger
+                than cuDF can hold.
+        """
+        from gpuvec.query.device_frame import frame_on_device
 
-    def to_numpy(self) -> dict[str, Any]:
-        """Run, and return one array per column."""
-        return self.collect().to_numpy()
-
-    def to_torch(self) -> dict[str, Any]:
-        """Run, and return one tensor per column; texts have none."""
-        return self.collect().to_torch()
+        vectors = [] if isinstance(self.plan, Project) else list(self.plan.columns.vectors)
+        slim = self.drop(*vectors) if vectors else self
+        found = frame_on_device(slim.plan, self._session)
+        return slim.collect().to_cudf() if found is None else found.frame
 
     def to_batches(self, n: int | None = None) -> Iterator["pa.RecordBatch"]:
         """Yield the rows in order, as Arrow batches of `n` rows, computed as they are read.

@@ -81,10 +81,11 @@ class Result:
         return interop.to_dask(self.rows)
 
     def to_cudf(self) -> Any:
-        """Return a cuDF DataFrame.
+        """Return a cuDF DataFrame; vectors are lists.
 
         Raises:
-            UnsupportedError: cuDF is not installed.
+            UnsupportedError: `GV-930`, cuDF is not installed; `GV-910`, a vector column is larger
+                than cuDF can hold.
         """
         return interop.to_cudf(self.rows)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from gpuvec.device import transfer
+from gpuvec.device.frames import CudfFrame, ScalarFrame
 from gpuvec.device.program import Op
 from gpuvec.types import Array
 
@@ -21,6 +22,9 @@ class ColumnEngine(Protocol):
 
     def words(self, program: Op, columns: Mapping[str, Any], rows: int) -> Array:
         """Return where a condition is true, (ceil(rows / 32),) uint32, bits behind the last 0."""
+
+    def frame(self, columns: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> ScalarFrame:
+        """Return columns of one length side by side, not copied; `kinds` are their Arrow types."""
 
 
 class CudfColumns:
@@ -38,6 +42,10 @@ class CudfColumns:
         from gpuvec.device.cudf_program import words
 
         return words(program, columns, rows)
+
+    def frame(self, columns: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> ScalarFrame:
+        """See `ColumnEngine.frame`."""
+        return CudfFrame.of_columns(columns, kinds)
 
 
 _chosen: list[ColumnEngine | None] = []  # what `using` put first

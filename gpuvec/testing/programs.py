@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuvec.device import transfer
+from gpuvec.device.frames import ArrowFrame
 from gpuvec.device.library import cupy_module
 from gpuvec.device.program import Op, walk
 from gpuvec.types import Array
@@ -44,6 +45,11 @@ class MeaningColumns:
         words = np.zeros(-(-rows // 32) * 4, np.uint8)
         words[: len(bits)] = bits
         return cupy_module().asarray(words.view(np.uint32))
+
+    def frame(self, columns: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> ArrowFrame:
+        """See `ColumnEngine.frame`."""
+        assert all(column.type == kinds[name] for name, column in columns.items())
+        return ArrowFrame(pa.table(dict(columns)))
 
 
 def check(op: Op) -> None:
