@@ -8,14 +8,17 @@ import asyncio
 import pickle
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from distributed.batched import BatchedSend
 from distributed.comm import registry
 from distributed.comm.addressing import parse_address
 from distributed.comm.core import Comm, connect
 from distributed.core import Status, send_recv
 from distributed.protocol.serialize import ToPickle
+from distributed.worker_state_machine import FreeKeysEvent
 from tornado.iostream import IOStream, SSLIOStream
 
 Rpc = Callable[..., Awaitable[Any]]
@@ -212,6 +215,23 @@ def stop_heartbeats(worker: Any) -> None:
     """Have a worker say nothing to its scheduler on its own."""
     for name in ("heartbeat", "keep-alive"):
         worker.periodic_callbacks[name].stop()
+
+
+async def register_again(worker: Any) -> bool:
+    """Let a worker that outlived its scheduler join the next one, as it is.
+
+    Tasks of the former scheduler are forgotten. False: some still run, so it did not join.
+
+    Raises:
+        ValueError: the scheduler does not take it.
+    """
+    tasks = list(worker.state.tasks)
+    worker.handle_stimulus(FreeKeysEvent(keys=tasks, stimulus_id=f"gpuvec-again-{time.time()}"))
+    if worker.data or worker.state.tasks:
+        return False
+    worker.batched_stream = BatchedSend(interval="2ms", loop=worker.loop)
+    await worker._register_with_scheduler()
+    return True
 
 
 async def can_connect(worker: Any) -> bool:

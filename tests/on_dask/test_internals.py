@@ -7,10 +7,12 @@ import os
 import pickle
 import select
 import socket
+import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from distributed import Nanny, Scheduler, Worker
+from distributed import Client, Nanny, Scheduler, Worker
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
@@ -249,17 +251,67 @@ def test_heartbeats_end_and_a_scheduler_is_found_again():
     run(work)
 
 
-def test_a_grace_worker_outlives_its_scheduler_until_the_next_one_is_there():
-    async def work(scheduler, worker):
-        async def answer(**_):
-            return {"alive": True}
+class Counting(WorkerPlugin):
+    """Counts how often it is started and ended."""
 
-        internals.install_handler(worker, "alive", answer)
-        scheduler.stop()  # listens no more, and tells nobody
-        scheduler.stream_comms[worker.address].abort()
-        await asyncio.sleep(1)
-        assert worker.status == Status.running
-        assert await call(worker.address, "alive") == {"alive": True}
+    name = "counting"
+    calls: ClassVar[list[str]] = []
+
+    def setup(self, worker):
+        self.calls.append("setup")
+
+    def teardown(self, worker):
+        self.calls.append("teardown")
+
+
+async def answer_alive(**_):
+    return {"alive": True}
+
+
+async def lose(scheduler, worker):
+    """Let a scheduler listen no more, and tell nobody."""
+    scheduler.stop()
+    scheduler.stream_comms[worker.address].abort()
+    await asyncio.sleep(1)
+    assert worker.status == Status.running
+    assert await call(worker.address, "alive") == {"alive": True}
+
+
+def test_a_grace_worker_outlives_its_scheduler_and_joins_the_next_one_as_it_is():
+    async def work(scheduler, worker):
+        internals.install_handler(worker, "alive", answer_alive)
+        await internals.register_on_workers(scheduler, Counting(), "counting")
+        async with Client(scheduler.address, asynchronous=True) as client:
+            kept = client.submit(sum, [1, 2], key="kept")
+            assert await kept == 3
+            await lose(scheduler, worker)
+            assert worker.data
+        async with Scheduler(port=scheduler.port, host="127.0.0.1", **QUIET) as later:
+            await internals.register_on_workers(later, Counting(), "counting")
+            while worker.address not in later.workers:
+                await asyncio.sleep(0.05)
+            assert await call(worker.address, "alive") == {"alive": True}
+            assert later.workers[worker.address].server_id == worker.id
+            assert not worker.data
+            async with Client(later.address, asynchronous=True) as client:
+                assert await client.submit(sum, [1, 2], key="kept") == 3
+
+    Counting.calls.clear()
+    run(work, worker_class=GraceWorker)
+    assert Counting.calls == ["setup", "teardown"]
+
+
+def test_a_grace_worker_whose_tasks_do_not_end_starts_anew(monkeypatch):
+    monkeypatch.setattr("gpuvec.cluster.grace_worker._TASKS_S", 0.2)
+    monkeypatch.setattr("gpuvec.cluster.grace_worker._SPREAD_S", 0.0)
+
+    async def work(scheduler, worker):
+        internals.install_handler(worker, "alive", answer_alive)
+        async with Client(scheduler.address, asynchronous=True) as client:
+            client.submit(time.sleep, 3)
+            while not worker.state.executing:
+                await asyncio.sleep(0.01)
+            await lose(scheduler, worker)
         async with Scheduler(port=scheduler.port, host="127.0.0.1", **QUIET):
             await asyncio.wait_for(worker.finished(), 20)
         return worker.status
