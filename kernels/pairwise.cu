@@ -147,8 +147,15 @@ DENSE(u8, uint8)
 // ---- packed bits ----------------------------------------------------------------------------
 
 __device__ inline float bit_distance(const u8* a, const u8* b, i64 width, int metric) {
-    i64 differ = 0, united = 0;
-    for (i64 c = 0; c < width; c++) {
+    i64 differ = 0, united = 0, c = 0;
+    if (width % 8 == 0) {
+        for (; c < width; c += 8) {
+            u64 x = *(const u64*)(a + c), y = *(const u64*)(b + c);
+            differ += __popcll(x ^ y);
+            united += __popcll(x | y);
+        }
+    }
+    for (; c < width; c++) {
         differ += __popc((u32)(a[c] ^ b[c]));
         united += __popc((u32)(a[c] | b[c]));
     }

@@ -42,7 +42,7 @@ def check_lengths(
     for what, given, wanted in (
         ("keep", keep, rows), ("tie_rank", tie_rank, rows), ("bound", bound, queries)
     ):  # fmt: skip
-        if given is not None and getattr(given, "ndim", 0) and len(given) != wanted:
+        if given is not None and getattr(given, "ndim", False) and len(given) != wanted:
             raise wrong_length(what, wanted=wanted, got=len(given))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpuvec.device.arrays import to_device, to_host
 from gpuvec.errors import QueryError
 from gpuvec.kernels import bitset
+from gpuvec.kernels.bits_topk import bits_topk
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import (
@@ -235,6 +236,48 @@ class MergeKTests:
         far = np.full((1, 1), np.inf, np.float32)
         parts = [Neighbors(put(xp, np.array([[row]])), put(xp, far)) for row in (-1, 8)]
         np.testing.assert_array_equal(merge_k(parts, 3).to_host().rows, [[8, -1, -1]])
+
+
+class BitsTopKTests:
+    """Rules of `bits_topk`."""
+
+    @pytest.mark.parametrize("metric", [Metric.HAMMING, Metric.JACCARD])
+    @pytest.mark.parametrize("width", [1, 4, 16, 33, 96])
+    @pytest.mark.parametrize("k", [1, 30, 100, 200])
+    def test_is_the_reference(self, xp: Any, metric: Metric, width: int, k: int) -> None:
+        queries, rows = made_up(metric, np.uint8, 500, width)
+        distances = pairwise_distances(queries, rows, metric)
+        wanted = select_k_reference(distances, k)
+        found = bits_topk(put(xp, queries), put(xp, rows), k, metric).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.distances, wanted.distances)
+
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.6])
+    @pytest.mark.parametrize("count", [1, 31, 9000])
+    def test_masks_ranks_and_bounds_hold(self, xp: Any, share: float, count: int) -> None:
+        rng = np.random.default_rng(count)
+        queries, rows = made_up(Metric.HAMMING, np.uint8, count, 8)
+        mask, rank = rng.random(count) < share, rng.permutation(count) - 50
+        distances = pairwise_distances(queries, rows, Metric.HAMMING)
+        bound = np.sort(distances, axis=1)[:, min(count - 1, 20)]
+        found = bits_topk(
+            put(xp, queries), put(xp, rows), 25, Metric.HAMMING,
+            bits=bitset.pack(put(xp, mask)), tie_rank=put(xp, rank), bound=put(xp, bound),
+        ).to_host()  # fmt: skip
+        for i in range(len(queries)):
+            own = np.flatnonzero(mask & (distances[i] <= bound[i]))
+            own = own[np.lexsort((rank[own], distances[i, own]))][:25]
+            np.testing.assert_array_equal(found.rows[i, : len(own)], own)
+            np.testing.assert_array_equal(found.distances[i, : len(own)], distances[i, own])
+            assert (found.rows[i, len(own) :] == -1).all()
+            assert np.isposinf(found.distances[i, len(own) :]).all()
+
+    def test_nothing_against_nothing_is_an_empty_answer(self, xp: Any) -> None:
+        queries, rows = made_up(Metric.HAMMING, np.uint8, 4, 8)
+        none = bits_topk(put(xp, queries), put(xp, rows[:0]), 3, Metric.HAMMING).to_host()
+        assert (none.rows == -1).all()
+        few = bits_topk(put(xp, queries[:0]), put(xp, rows), 3, Metric.HAMMING)
+        assert few.rows.shape == (0, 3)
 
 
 class BitSetTests:

@@ -1,7 +1,7 @@
 // Runs CUDA sources on a CPU: a block's threads are fibers that switch at barriers and shuffles.
 //
 // A barrier opens when every fiber that has not ended waits at it; fibers then go on in a shuffled
-// order, so a missing barrier shows. Shuffles and votes join the lanes of their mask; a mask that
+// order, all together or (odd orders) each warp as far as it can, so a missing barrier shows. Shuffles and votes join the lanes of their mask; a mask that
 // names a lane which has ended, or lacks the caller's own, is an error, as is a block in which no
 // fiber can go on. Shared memory, static and dynamic, holds 0xAB bytes when a block starts.
 // An error ends the launch; its text goes to the caller.
@@ -171,7 +171,32 @@ static bool join_lanes(unsigned first) {
 extern "C" char __start_shim_shared[] __attribute__((weak));
 extern "C" char __stop_shim_shared[] __attribute__((weak));
 
-static void run_block(uint64_t& random, size_t dynamic_bytes) {
+static void shuffle(std::vector<unsigned>& order, unsigned first, unsigned last, uint64_t& random) {
+    for (unsigned f = last - 1; f > first; f--) {
+        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+        std::swap(order[f], order[first + (random >> 32) % (f - first + 1)]);
+    }
+}
+
+static bool run(unsigned f) {
+    if (fibers[f].state != READY || error[0]) return false;
+    current = f;
+    threadIdx = fibers[f].place;
+    change(&scheduler, &fibers[f]);
+    return true;
+}
+
+static bool run_warp(unsigned first, unsigned last, uint64_t& random) {
+    static std::vector<unsigned> lanes;
+    lanes.resize(last - first);
+    for (unsigned lane = 0; lane < last - first; lane++) lanes[lane] = first + lane;
+    shuffle(lanes, 0, last - first, random);
+    bool moved = false;
+    for (unsigned f : lanes) moved |= run(f);
+    return moved | join_lanes(first);
+}
+
+static void run_block(uint64_t& random, bool run_ahead, size_t dynamic_bytes) {
     static std::vector<unsigned> order;
     if (__start_shim_shared) memset(__start_shim_shared, 0xAB, __stop_shim_shared - __start_shim_shared);
     if (dynamic_bytes) memset(dynamic, 0xAB, dynamic_bytes + GUARD);
@@ -183,20 +208,19 @@ static void run_block(uint64_t& random, size_t dynamic_bytes) {
         prepare(fibers[f], stacks + f * STACK);
     }
     for (;;) {
-        for (unsigned f = count - 1; f > 0; f--) {
-            random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-            std::swap(order[f], order[(random >> 32) % (f + 1)]);
-        }
         bool moved = false;
-        for (unsigned f : order) {
-            if (fibers[f].state != READY) continue;
-            current = f;
-            threadIdx = fibers[f].place;
-            change(&scheduler, &fibers[f]);
-            if (error[0]) return;
-            moved = true;
+        if (run_ahead) {  // a warp goes as far as it can before another goes on
+            shuffle(order, 0, count, random);
+            for (unsigned f : order) {
+                if (f % 32) continue;
+                while (run_warp(f, std::min(count, f + 32), random)) moved = true;
+                if (error[0]) return;
+            }
+        } else {  // all go on together, in any order
+            shuffle(order, 0, count, random);
+            for (unsigned f : order) moved |= run(f);
+            for (unsigned warp = 0; warp < count; warp += 32) moved |= join_lanes(warp);
         }
-        for (unsigned warp = 0; warp < count; warp += 32) moved |= join_lanes(warp);
         if (error[0]) return;
         moved |= open_barrier();
         if (moved) continue;
@@ -237,7 +261,7 @@ static const char* launch(const unsigned* sizes, unsigned seed, size_t dynamic_b
         for (unsigned y = 0; y < gridDim.y && !error[0]; y++)
             for (unsigned x = 0; x < gridDim.x && !error[0]; x++) {
                 blockIdx = {x, y, z};
-                run_block(random, dynamic_bytes);
+                run_block(random, seed % 2, dynamic_bytes);
             }
     free(dynamic);
     return error[0] ? error : 0;

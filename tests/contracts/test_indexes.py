@@ -5,7 +5,13 @@ import pytest
 
 from gpuvec.index.flat import FlatIndex
 from gpuvec.testing.indexes import ExactIndexTests
-from gpuvec.testing.kernels import BitSetTests, MergeKTests, PairwiseTests, SelectKTests
+from gpuvec.testing.kernels import (
+    BitSetTests,
+    BitsTopKTests,
+    MergeKTests,
+    PairwiseTests,
+    SelectKTests,
+)
 
 
 class OnHost:
@@ -53,6 +59,14 @@ class TestMergeKOnHost(OnHost, MergeKTests):
 
 
 class TestMergeKOnDevice(OnDevice, MergeKTests):
+    pass
+
+
+class TestBitsTopKOnHost(OnHost, BitsTopKTests):
+    pass
+
+
+class TestBitsTopKOnDevice(OnDevice, BitsTopKTests):
     pass
 
 

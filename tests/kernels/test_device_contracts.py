@@ -4,7 +4,13 @@ import pytest
 
 from gpuvec.index.flat import FlatIndex
 from gpuvec.testing.indexes import ExactIndexTests
-from gpuvec.testing.kernels import BitSetTests, MergeKTests, PairwiseTests, SelectKTests
+from gpuvec.testing.kernels import (
+    BitSetTests,
+    BitsTopKTests,
+    MergeKTests,
+    PairwiseTests,
+    SelectKTests,
+)
 
 
 class TestPairwise(PairwiseTests):
@@ -16,6 +22,10 @@ class TestSelectK(SelectKTests):
 
 
 class TestMergeK(MergeKTests):
+    pass
+
+
+class TestBitsTopK(BitsTopKTests):
     pass
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from gpuvec.device.arrays import to_device, to_host
+from gpuvec.kernels.bits_topk import bits_topk
+from gpuvec.kernels.bitset import pack
 from gpuvec.kernels.launch import source_of
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
@@ -74,6 +76,26 @@ def merges_are_right(rng) -> bool:
     return True
 
 
+def bits_are_right() -> bool:
+    rng = np.random.default_rng(2)
+    for metric, width in ((Metric.HAMMING, 8), (Metric.JACCARD, 12), (Metric.JACCARD, 5)):
+        queries, rows = made_up(metric, np.uint8, 5000, width)
+        mask, rank = rng.random(5000) < 0.4, rng.permutation(5000)
+        mask[640:800] = False
+        distances = np.where(mask, pairwise_distances(queries, rows, metric), np.inf)
+        bound = np.sort(distances, axis=1)[:, 9].astype(np.float32)
+        found = bits_topk(
+            to_device(queries), to_device(rows), 20, metric, bits=pack(to_device(mask)),
+            tie_rank=to_device(rank), bound=to_device(bound),
+        )  # fmt: skip
+        for i in range(5):
+            near = np.flatnonzero(distances[i] <= bound[i])
+            near = near[np.lexsort((rank[near], distances[i, near]))][:20]
+            if not np.array_equal(to_host(found.rows)[i, : len(near)], near):
+                return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """One kernel, broken.
@@ -130,6 +152,21 @@ MUTANTS = [
         ("at < size; at += LANES) entries[at] = nothing();", "at < size; at += LANES) {}"),
     ),
     *broken(
+        "bits_topk.cu", bits_are_right,
+        ("    __syncthreads();\n", ""),
+        ("word >> lane & 1", "word >> (31 - lane) & 1"),
+        ("mask[base / LANES]", "mask[start / LANES]"),
+        ("if (!word) continue;", "if (!word) break;"),
+        ("row + at)", "row)"),
+        ("j < stop &&", "j <= stop &&"),
+        ("at / stride, column", "at / width, column"),
+        ("x | y", "x & y"),
+        ("key <= last[q] &&", "key < last[q] &&"),
+        ("start + entry.place : -1", "entry.place : -1"),
+        ("(warp * OWN + q) * room", "warp * room"),
+        ("width % 8 == 0", "width % 4 == 0"),
+    ),
+    *broken(
         "select_k.cu", selections_are_right,
         (BARRIER + "        u64 known", "        u64 known"),
         (BARRIER + "        if (threadIdx.x == 0) {\n            int", "if (!threadIdx.x) { int"),
@@ -165,7 +202,7 @@ def right_in_every_order(right, change):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("right", [pairs_are_right, selections_are_right])
+@pytest.mark.parametrize("right", [pairs_are_right, selections_are_right, bits_are_right])
 def test_the_sources_as_they_are_work(rehearsed, right):
     assert still_right(right)
 

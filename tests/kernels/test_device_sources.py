@@ -14,6 +14,7 @@ ARCHITECTURES = [pytest.param("sm_80", marks=pytest.mark.slow), QUICK]
 REGISTERS = 64  # four blocks of 256 threads at once, on any card that is meant
 SHARED_BYTES = 48 << 10  # static, which needs no asking
 MORE_REGISTERS = {  # where a kernel keeps its tile in registers
+    "bits_topk.cu": 96,
     "pairwise.cu": 128,
     "scan_bfloat16.cu": 255,
     "scan_float16.cu": 255,
