@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from gpuvec.device.columns import ColumnEngine, column_engine
-from gpuvec.device.fallback import fall_back
+from gpuvec.device.fallback import NO_ENGINE, fall_back
 from gpuvec.device.program import Op, columns_of, walk
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.expr.bound import Bound
@@ -99,7 +99,7 @@ def _split(bound: Bound, origin: Origin, engine: ColumnEngine | None, *, said: b
     """Return what of a condition the card does; warn of what it does not, unless it was said."""
     why = ""
     if engine is None:
-        why = "cuDF is not installed; gpuvec doctor tells what to install"
+        why = NO_ENGINE
     elif not origin.computed.isdisjoint(bound.columns):
         why = "it reads columns that are computed"
     elif getattr(origin.view, "transient", False):

@@ -1,6 +1,9 @@
 """The scalar columns of a plan's rows as one frame on the card, where they lie already."""
 
+from functools import partial
+
 from gpuvec.device.columns import ColumnEngine, CudfColumns, column_engine
+from gpuvec.device.fallback import NO_ENGINE, fall_back
 from gpuvec.device.frames import CudfFrame, ScalarFrame
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.kernels.bitset import unpack
@@ -25,6 +28,33 @@ def frame_on_device(plan: Plan, session: Session) -> CudfFrame | None:
     found = rows_on_device(plan, session, engine)
     assert found is None or isinstance(found, CudfFrame)
     return found
+
+
+def load_scalars(plan: Plan, session: Session) -> None:
+    """Copy the scalar columns of a plan's segments, and which rows are visible, to the card.
+
+    They stay as `DeviceStore.pin` says. Without cuDF they stay on the host, which is said once.
+
+    Raises:
+        DeviceMemoryError: `GV-903`, there is no room for them.
+    """
+    engine, fields = column_engine(), plan.columns.fields
+    kinds = {name: k.arrow_type() for name, k in fields.items() if not k.is_vector}
+    assert session.device_store is not None
+    if engine is None:
+        fall_back("a filter", NO_ENGINE)
+        return
+
+    def load(part: Part) -> None:
+        assert part.origin is not None
+        columns = DeviceColumns(part.origin, session, engine, plan.columns.name)
+        with columns.held(kinds):
+            if part.origin.rows is not None:
+                part.origin.rows.bits(session, plan.columns.name)
+
+    with Run(session, for_search=True) as run:
+        for part in run.parts(plan):
+            session.device_store.run(partial(load, part), what="loading columns")
 
 
 def rows_on_device(plan: Plan, session: Session, engine: ColumnEngine) -> ScalarFrame | None:

@@ -7,7 +7,7 @@ import pytest
 import gpuvec as gv
 from gpuvec.device import columns, fallback, transfer
 from gpuvec.device.arrays import is_device_array
-from gpuvec.query.device_frame import frame_on_device, rows_on_device
+from gpuvec.query.device_frame import frame_on_device, load_scalars, rows_on_device
 from gpuvec.testing.programs import MeaningColumns
 
 SCHEMA = gv.Schema(
@@ -103,6 +103,19 @@ def test_a_frame_that_lies_there_crosses_nothing(items):
 )
 def test_what_is_not_rows_of_segments_is_made_on_the_host(items, make):
     assert on_device(make(items)) is None
+
+
+def test_loaded_columns_lie_there_and_stay(items):
+    load_scalars(items.plan, items._session)
+    before = transfer.copied()
+    on_device(items.drop("v"))
+    on_device(items.filter('brand == "brand 1"').select("id", "tags", "extra", "at"))
+    assert transfer.copied() == before
+
+
+def test_loading_without_cudf_is_said(items):
+    with columns.using(None), pytest.warns(gv.FallbackWarning, match="cuDF is not installed"):
+        load_scalars(items.plan, items._session)
 
 
 def test_without_cudf_there_is_no_frame(items):
