@@ -60,6 +60,11 @@ def waiting() -> Iterator[Any]:
         handle.sync()
 
 
+def forget_handles() -> None:
+    """Let go of this thread's handles."""
+    _local.__dict__.pop("handles", None)
+
+
 def prefilter(keep: BitSet | None) -> Any:
     """Return cuVS's form of a mask over nodes; None: it stays None."""
     return None if keep is None else neighbors_module("filters").from_bitset(keep.words)
