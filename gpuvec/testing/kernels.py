@@ -24,6 +24,7 @@ from gpuvec.kernels.pairwise import (
     paired_in_numpy,
     pairwise_distances,
 )
+from gpuvec.kernels.range_pairs import Doubt, range_pairs
 from gpuvec.kernels.select_k import select_k, select_k_reference
 from gpuvec.types import Metric
 
@@ -278,6 +279,54 @@ class BitsTopKTests:
         assert (none.rows == -1).all()
         few = bits_topk(put(xp, queries[:0]), put(xp, rows), 3, Metric.HAMMING)
         assert few.rows.shape == (0, 3)
+
+
+class RangePairsTests:
+    """Rules of `range_pairs`."""
+
+    @pytest.mark.parametrize("ring", [False, True])
+    @pytest.mark.parametrize("shape", [(1, 5), (3, 70), (5, 4000)])
+    def test_every_pair_in_doubt_is_named_in_order(
+        self, xp: Any, ring: bool, shape: tuple[int, int]
+    ) -> None:
+        rng = np.random.default_rng(shape[1])
+        distances = rng.normal(size=shape).astype(np.float32) ** 2
+        distances[0, 0] = np.inf
+        low = np.quantile(distances, 0.2, axis=1).astype(np.float32) if ring else None
+        high = np.quantile(distances, 0.4, axis=1).astype(np.float32)
+        sizes = [rng.random(count).astype(np.float32) for count in shape]
+        for doubt in (
+            {}, {"base": 0.01}, {"share": 0.1}, {"base": 0.01, "share": 0.1, "queries": sizes[0],
+                                               "rows": sizes[1]},
+        ):  # fmt: skip
+            with np.errstate(invalid="ignore"):
+                share = np.float32(doubt.get("share", 0)) * distances
+                slack = np.float32(doubt.get("base", 0)) + share
+                if "rows" in doubt:
+                    slack = slack + sizes[0][:, None] * sizes[1][None, :]
+                inside = ~(distances - slack > high[:, None])
+                if low is not None:
+                    inside &= ~(distances + slack <= low[:, None])
+            moved = {
+                name: value if isinstance(value, float) else put(xp, value)
+                for name, value in doubt.items()
+            }
+            lows = None if low is None else put(xp, low)
+            found = range_pairs(put(xp, distances), lows, put(xp, high), Doubt(**moved))
+            for axis, wanted in zip(found, np.nonzero(inside), strict=True):
+                np.testing.assert_array_equal(to_host(axis), wanted)
+
+    def test_a_limit_is_open_below_and_closed_above(self, xp: Any) -> None:
+        distances = np.array([[1, 2, 3, 4, 5]], np.float32)
+        low, high = (put(xp, np.array([edge], np.float32)) for edge in (2, 4))
+        _, column = range_pairs(put(xp, distances), low, high, Doubt())
+        np.testing.assert_array_equal(to_host(column), [2, 3])
+
+    def test_nothing_in_range_is_an_empty_answer(self, xp: Any) -> None:
+        for count in (0, 40):
+            distances = put(xp, np.ones((2, count), np.float32))
+            found = range_pairs(distances, None, put(xp, np.zeros(2, np.float32)), Doubt())
+            assert [len(axis) for axis in found] == [0, 0]
 
 
 class BitSetTests:

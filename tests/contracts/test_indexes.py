@@ -10,6 +10,7 @@ from gpuvec.testing.kernels import (
     BitsTopKTests,
     MergeKTests,
     PairwiseTests,
+    RangePairsTests,
     SelectKTests,
 )
 
@@ -67,6 +68,14 @@ class TestBitsTopKOnHost(OnHost, BitsTopKTests):
 
 
 class TestBitsTopKOnDevice(OnDevice, BitsTopKTests):
+    pass
+
+
+class TestRangePairsOnHost(OnHost, RangePairsTests):
+    pass
+
+
+class TestRangePairsOnDevice(OnDevice, RangePairsTests):
     pass
 
 

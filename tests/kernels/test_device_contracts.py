@@ -9,6 +9,7 @@ from gpuvec.testing.kernels import (
     BitsTopKTests,
     MergeKTests,
     PairwiseTests,
+    RangePairsTests,
     SelectKTests,
 )
 
@@ -26,6 +27,10 @@ class TestMergeK(MergeKTests):
 
 
 class TestBitsTopK(BitsTopKTests):
+    pass
+
+
+class TestRangePairs(RangePairsTests):
     pass
 
 

@@ -16,6 +16,7 @@ from gpuvec.kernels.launch import source_of
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import paired_distances, paired_in_numpy, pairwise_distances
+from gpuvec.kernels.range_pairs import Doubt, range_pairs
 from gpuvec.kernels.select_k import select_k, select_k_reference
 from gpuvec.testing import rehearsal
 from gpuvec.testing.kernels import made_up
@@ -96,6 +97,23 @@ def bits_are_right() -> bool:
     return True
 
 
+def ranges_are_right() -> bool:
+    rng = np.random.default_rng(4)
+    distances = rng.integers(0, 30, (3, 3001)).astype(np.float32)
+    low, high = np.array([3, 5, 7], np.float32), np.array([9, 8, 20], np.float32)
+    sizes = [rng.random(count).astype(np.float32) * 3 for count in distances.shape]
+    for doubt in ({}, {"queries": sizes[0], "rows": sizes[1]}):
+        slack = sizes[0][:, None] * sizes[1] if doubt else np.float32(0)
+        inside = (distances - slack <= high[:, None]) & (distances + slack > low[:, None])
+        moved = Doubt(**{name: to_device(value) for name, value in doubt.items()})
+        found = range_pairs(to_device(distances), to_device(low), to_device(high), moved)
+        if not all(
+            np.array_equal(to_host(x), y) for x, y in zip(found, np.nonzero(inside), strict=True)
+        ):
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """One kernel, broken.
@@ -167,6 +185,16 @@ MUTANTS = [
         ("width % 8 == 0", "width % 4 == 0"),
     ),
     *broken(
+        "range_pairs.cu", ranges_are_right,
+        ("(1u << lane) - 1", "(2u << lane) - 1"),
+        ("at += __popc(votes);", "at += 1;"),
+        ("distance + doubt <= low[i]", "distance + doubt < low[i]"),
+        ("distance - doubt > high[i]", "distance - doubt >= high[i]"),
+        ("task % parts * part_size", "task % parts"),
+        ("j < stop && question", "question"),
+        ("query_doubt[i]", "query_doubt[0]"),
+    ),
+    *broken(
         "select_k.cu", selections_are_right,
         (BARRIER + "        u64 known", "        u64 known"),
         (BARRIER + "        if (threadIdx.x == 0) {\n            int", "if (!threadIdx.x) { int"),
@@ -202,7 +230,9 @@ def right_in_every_order(right, change):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("right", [pairs_are_right, selections_are_right, bits_are_right])
+@pytest.mark.parametrize(
+    "right", [pairs_are_right, selections_are_right, bits_are_right, ranges_are_right]
+)
 def test_the_sources_as_they_are_work(rehearsed, right):
     assert still_right(right)
 
