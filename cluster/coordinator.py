@@ -19,6 +19,7 @@ from gpuvec.api.batch_job import Runner
 from gpuvec.clock import SystemClock
 from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.hosted import Hosted
+from gpuvec.cluster.maintenance import Workshop
 from gpuvec.cluster.members import Members
 from gpuvec.cluster.service import Lane, Service
 from gpuvec.cluster.transport import DaskTransport
@@ -32,6 +33,7 @@ from gpuvec.cluster_messages import (
     FindDatabase,
     FindOwner,
     GetRoutes,
+    HeavyWork,
     Hello,
     Leaving,
     NodeReport,
@@ -42,6 +44,7 @@ from gpuvec.cluster_messages import (
     ReportReply,
     RouteDelta,
     Welcome,
+    WorkShare,
 )
 from gpuvec.coord.adaptive import WorkerTarget
 from gpuvec.coord.cluster_coord import Ledger
@@ -66,6 +69,7 @@ class Coordinator:
         databases: held open whether or not a client asks.
         replicas: nodes that shall hold each segment.
         runner: makes what makes the parts of a database's batch jobs; None: this process does.
+        workshop: has heavy work done; None: owners do it themselves.
         end: called when an error escaped, so that nothing is decided any more.
     """
 
@@ -77,9 +81,11 @@ class Coordinator:
         databases: Iterable[DatabaseRef] = (),
         replicas: int = 1,
         runner: Callable[[str], Runner] | None = None,
+        workshop: Workshop | None = None,
         end: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
+        self._workshop = workshop
         self._transport = transport
         self._push = push
         self._replicas = replicas
@@ -116,6 +122,9 @@ class Coordinator:
         )
         service.serve({FindOwner: self._find_owner}, lane=Lane.WRITE)
         service.serve({Commit: self._commit}, lane=Lane.PLAN)
+        if (workshop := self._workshop) is not None:
+            service.serve({HeavyWork: lambda message, _: workshop.ask(message)}, lane=Lane.READ)
+            service.serve({WorkShare: lambda message, _: workshop.share(message)})
         service.serve(
             {
                 OpenDatabase: self._open,
@@ -362,6 +371,8 @@ class Coordinator:
         databases = {identity: hosted.state() for identity, hosted in self._open_now().items()}
         for identity, database in databases.items():
             database["clients"] = clients.get(identity, 0)
+            if self._workshop is not None:
+                database["jobs"] += self._workshop.lines(identity)
             for name, figures in database.pop("nodes").items():
                 known = nodes.setdefault(str(name), {})
                 draining = known.get("draining", False) or figures.get("draining", False)

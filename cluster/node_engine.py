@@ -6,6 +6,7 @@ granted. Names are the coordinator's: a node only reads them.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from gpuvec.clock import Clock
 from gpuvec.cluster.at_owner import AtOwner
 from gpuvec.cluster.commits import COMMIT_S, OwnersLog, Standing
 from gpuvec.cluster.grants import Grants
+from gpuvec.cluster.maintenance import Elsewhere
 from gpuvec.cluster.warmth import Warmth
 from gpuvec.cluster_messages import (
     COORDINATOR,
@@ -61,6 +63,7 @@ class NodeEngine(Engine):
     Attributes:
         MESSAGES: the classes that `handle` takes.
         grants: what it owns.
+        bench: held by heavy work of others that is done here.
     """
 
     MESSAGES = (
@@ -91,6 +94,8 @@ class NodeEngine(Engine):
         )
         self.node = node
         self._transport = transport
+        self.workplace = Elsewhere(self)
+        self.bench = threading.Lock()
         self.committer_name = f"{self.committer_name}:{node}"
         self.grants = Grants(node, self._clock.monotonic_s)
         self._named: set[str] = set()  # collections that had a name, so without one are dropped
@@ -217,10 +222,11 @@ class NodeEngine(Engine):
 
     def run(self, procedure: Procedure[T]) -> T:
         """See `Engine.run`; the coordinator answers what is asked of it."""
-        return super().run(answered(procedure, self._ask))
+        return super().run(answered(procedure, self.ask))
 
-    def _ask(self, message: Any) -> Any:
-        return self._transport.call(COORDINATOR, message, deadline_s=COMMIT_S)
+    def ask(self, message: Any, *, deadline_s: float = COMMIT_S) -> Any:
+        """Return the coordinator's answer."""
+        return self._transport.call(COORDINATOR, message, deadline_s=deadline_s)
 
     # What the embedded engine decides by its generation
 

@@ -22,6 +22,7 @@ from gpuvec.cluster.opening import reference
 from gpuvec.cluster.segment_host import NAME, SegmentHost
 from gpuvec.cluster.service import Service
 from gpuvec.cluster.transport import DaskTransport
+from gpuvec.cluster.work_tasks import workshop
 from gpuvec.cluster_messages import COORDINATOR, RouteDelta
 
 TOPIC = "gpuvec-route"
@@ -59,6 +60,7 @@ class CoordinatorPlugin(SchedulerPlugin):
             databases=databases,
             replicas=int(dask.config.get("gpuvec.replicas", 1)),
             runner=lambda identity: TaskRunner(self._tasks, identity),
+            workshop=workshop(self._tasks),
             end=lambda: scheduler.loop.add_callback(scheduler.close),
         )
         self.coordinator.serve(self._service)

@@ -288,6 +288,54 @@ class Behind:
     entry_id: int
 
 
+# Heavy work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeavyWork:
+    """Owner to coordinator: have a worker do this, unless one does, and tell how it stands.
+
+    Attributes:
+        job_id: a name that follows from what is read and wanted.
+        what: the work, for people.
+        work: see `gpuvec.api.heavy`; None: only tell.
+        wanted: False: it need not be done any more, or what came of it is known.
+    """
+
+    identity: str
+    job_id: str
+    what: str
+    work: Any = None
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkState:
+    """How a work stands: `unknown`, `running`, `done` or `failed`.
+
+    Attributes:
+        share: that is done.
+        width: how many works the cluster does at once.
+        result: what was written.
+        error: why it failed.
+    """
+
+    status: str
+    share: float = 0.0
+    width: int = 1
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkShare:
+    """Worker to coordinator: how far a work is; `GV-793` where nobody wants it any more."""
+
+    identity: str
+    job_id: str
+    share: float
+
+
 # Segments
 
 

@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "cluster.ping_s": 1.0,  # a node that is late has so long to say that it lives
     "cluster.hedge_share": 0.05,  # of calls, that are made twice when one is late; 0: none
     "cluster.result_cache_bytes": 0,  # for answers of this client's reads; 0: none
+    "cluster.task_bytes": 4 << 20,  # builds and compactions of so much are done by any worker
 }
 
 
@@ -191,6 +192,7 @@ def _settings_class() -> "type[BaseSettings]":
         ping_s: float = Field(default=DEFAULTS["cluster.ping_s"], gt=0)
         hedge_share: float = Field(default=DEFAULTS["cluster.hedge_share"], ge=0, le=1)
         result_cache_bytes: int = Field(default=DEFAULTS["cluster.result_cache_bytes"], ge=0)
+        task_bytes: int = Field(default=DEFAULTS["cluster.task_bytes"], ge=0)
 
     class Settings(BaseSettings):
         model_config = SettingsConfigDict(

@@ -1,21 +1,25 @@
-"""The builder of an embedded database: one thread, while there are heavy jobs.
+"""The builder of a database: threads, while there are heavy jobs.
 
 What to build or to compact is the data coordinator's decision, how is `gpuvec.node.build` and
-`gpuvec.node.compact`. One job runs at a time; those who wait for indexes, or want to know how far
-they are, are told here.
+`gpuvec.node.compact`. One job runs at a time in this process; where others do them (`api.heavy`),
+as many as there are, each waited for by a thread. Those who wait for indexes, or want to know how
+far they are, are told here.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from gpuvec import telemetry
+from gpuvec.api.heavy import Building, Stopped, Workplace
 from gpuvec.clock import Clock
 from gpuvec.coord.data_coord import BuildIndex, CompactSegments, DataCoord, HeavyJob
 from gpuvec.errors import index_not_built
-from gpuvec.node.build import BuildHost, build_index
+from gpuvec.meta.catalog import IndexRecord
+from gpuvec.node.build import BuildHost, BuildPlan, build_index
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import Session, new_session
 from gpuvec.types import SegmentId
@@ -27,14 +31,16 @@ _log = logging.getLogger("gpuvec")
 
 
 class Host(BuildHost, Protocol):
-    """What builds need of the engine."""
+    """What builds need of the engine.
+
+    Attributes:
+        workplace: where other processes do heavy work; None: nowhere.
+    """
+
+    workplace: Workplace | None
 
     def writable(self) -> Sequence[Channels]:
         """Return the open channels of a database that this process writes to; else none."""
-
-
-class Stopped(Exception):
-    """A job that nobody wants any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +85,9 @@ class Builds:
         self._compact = compact
         self.stop_s = STOP_S
         self.memory_limit: float | None = None
-        self._thread: threading.Thread | None = None
-        self._current: HeavyJob | None = None
-        self._share = 0.0  # of the current build
+        self._threads: set[threading.Thread] = set()
+        self._shares: dict[HeavyJob, float] = {}  # of jobs under way
+        self._here = threading.Lock()  # one job at a time in this process
         self._stopping = False
         self._asked: set[tuple[str, str]] = set()  # collection and field of jobs
         self._changed = threading.Condition()
@@ -96,11 +102,12 @@ class Builds:
             self._note()
             if retry is not None:
                 self._coord.retry(retry)
-            if self._thread is None and not self._stopping and self._next() is not None:
-                self._thread = threading.Thread(
-                    target=self._build_all, name="gpuvec-builder", daemon=True
+            while (job := self._take()) is not None:
+                thread = threading.Thread(
+                    target=self._build_all, args=(job,), name="gpuvec-builder", daemon=True
                 )
-                self._thread.start()
+                self._threads.add(thread)
+                thread.start()
 
     def waiting(self, collection_id: str, field: str) -> frozenset[SegmentId]:
         """Return the segments that lack the index of a field; whoever asks is told of failures."""
@@ -120,7 +127,7 @@ class Builds:
             for build, failure in self._coord.waiting(collection_id).items():
                 if build.field == field and (segments is None or build.segment_id in segments):
                     waiting += build.rows
-                    done += self._share * build.rows if build == self._current else 0.0
+                    done += self._shares.get(build, 0.0) * build.rows
                     failed = failure.error if failure is not None else failed
             return Progress(waiting=waiting, done=done, error=failed)
 
@@ -143,9 +150,10 @@ class Builds:
         """
         with self._changed:
             self._stopping = True
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(self.stop_s)
+            threads = self._threads - {threading.current_thread()}
+        until_s = time.monotonic() + self.stop_s
+        for thread in threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def _note(self) -> None:
         for channel in self._host.writable():
@@ -160,21 +168,20 @@ class Builds:
         """Whether jobs shall come to their end."""
         return self._stopping
 
-    def _next(self) -> HeavyJob | None:
-        commands = self._coord.reconcile(self._clock.monotonic_s())
-        return next((c for c in commands if isinstance(c, BuildIndex | CompactSegments)), None)
+    def _take(self) -> HeavyJob | None:
+        """Return a job that is begun now, None where nothing is due or there is no room."""
+        if self._stopping:
+            return None
+        room = 1 if self._host.workplace is None else self._host.workplace.width
+        commands = self._coord.reconcile(self._clock.monotonic_s(), room=room)
+        job = next((c for c in commands if isinstance(c, BuildIndex | CompactSegments)), None)
+        if job is not None:
+            self._shares[job] = 0.0
+            self._coord.note_begun(job)
+        return job
 
-    def _build_all(self) -> None:
-        while True:
-            with self._changed:
-                self._note()
-                job = None if self._stopping else self._next()
-                self._current, self._share = job, 0.0
-                if job is None:
-                    self._thread = None
-                    self._changed.notify_all()
-                    return
-                self._coord.note_begun(job)
+    def _build_all(self, job: HeavyJob | None) -> None:
+        while job is not None:
             error = self._attempt(job) if isinstance(job, BuildIndex) else self._compacted(job)
             with self._changed:
                 self._note()
@@ -182,6 +189,11 @@ class Builds:
                 if error is None and isinstance(job, BuildIndex) and job in left:
                     error = index_not_built(job.field, job.segment_id)
                 self._coord.note_ended(job, error, self._clock.monotonic_s())
+                del self._shares[job]
+                self._note()
+                job = self._take()
+                if job is None:
+                    self._threads.discard(threading.current_thread())
                 self._changed.notify_all()
 
     def _compacted(self, job: CompactSegments) -> Exception | None:
@@ -219,18 +231,9 @@ class Builds:
         channel = self._channel(build.collection_id)
         if channel is None:
             raise Stopped
-        session, began_s = self.session(), self._clock.monotonic_s()
+        began_s = self._clock.monotonic_s()
         with telemetry.span("build", collection=build.collection_id, field=build.field):
-            done = build_index(
-                channel,
-                build.segment_id,
-                build.field,
-                build.definition_id,
-                host=self._host,
-                threads=session.threads,
-                memory_limit=session.memory_limit,
-                progress=lambda share: self._tell(build, share),
-            )
+            done = self._make(channel, build)
         if done:
             seconds = self._clock.monotonic_s() - began_s
             telemetry.BUILD_SECONDS.observe(seconds)
@@ -242,10 +245,39 @@ class Builds:
                 seconds=seconds,
             )
 
+    def _make(self, channel: Channels, build: BuildIndex) -> bool:
+        """Have the index made, elsewhere or here, and put it in its place; return whether."""
+        session, workplace = self.session(), self._host.workplace
+
+        def progress(share: float) -> None:
+            self._tell(build, share)
+
+        def elsewhere(plan: BuildPlan) -> IndexRecord | None:
+            if workplace is None:
+                return None
+            work = Building(plan=plan, key=channel.state.schema.primary_key)
+            if not workplace.takes(work):
+                return None
+            found: IndexRecord = workplace.do(work, progress)
+            return found
+
+        return build_index(
+            channel,
+            build.segment_id,
+            build.field,
+            build.definition_id,
+            host=self._host,
+            threads=session.threads,
+            memory_limit=session.memory_limit,
+            progress=progress,
+            elsewhere=elsewhere,
+            here=self._here,
+        )
+
     def _tell(self, build: BuildIndex, share: float) -> None:
         """Note how far a build is; end it when nobody wants it any more."""
         with self._changed:
-            self._share = share
+            self._shares[build] = share
             self._changed.notify_all()
         if not self._wanted(build):
             raise Stopped

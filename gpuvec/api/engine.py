@@ -19,6 +19,7 @@ from gpuvec.api.collections import Collections
 from gpuvec.api.committer import Committer, beside
 from gpuvec.api.dropped import DroppedFiles, delete_collection, unnamed_collections
 from gpuvec.api.figures import events_of
+from gpuvec.api.heavy import Workplace
 from gpuvec.api.job_host import JobHost, LocalJobs
 from gpuvec.api.leases import Leases
 from gpuvec.api.location import Place, check_location
@@ -72,6 +73,7 @@ class Engine(Reading):
         leases: versions that are read here.
         maintenance: flushes, builds, compacts and collects.
         jobs: where batch jobs run.
+        workplace: where other processes do heavy work; None: nowhere.
         access: changes users, roles and quotas.
     """
 
@@ -109,6 +111,7 @@ class Engine(Reading):
         self.collections = Collections(self)
         self.access = AccessControl(self)
         self._committer: Committer | None = None
+        self.workplace: Workplace | None = None
         self.leases = Leases(self, self._clock)
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
         self.builds = self.maintenance.builds

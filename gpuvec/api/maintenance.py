@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from gpuvec import telemetry
-from gpuvec.api.builds import Builds, Host, Stopped
+from gpuvec.api.builds import Builds, Host
+from gpuvec.api.heavy import Compacting, Stopped, indexing
 from gpuvec.api.leases import Leases
 from gpuvec.clock import Clock
 from gpuvec.coord.compaction import Rewrite, Wanted, plan_compaction
@@ -22,18 +23,16 @@ from gpuvec.coord.data_coord import (
     CompactSegments,
     DataCoord,
     FlushChannel,
-    wants_index,
 )
 from gpuvec.errors import ConflictError, database_closed
 from gpuvec.messages import SegmentWeight
 from gpuvec.meta.catalog import CollectionState
-from gpuvec.meta.changes import Change, SegmentRecord
+from gpuvec.meta.changes import Change
 from gpuvec.meta.collect import Collected, Limits
 from gpuvec.meta.retention import Needed, needed
 from gpuvec.node.compact import Compacted, compact
-from gpuvec.node.loader import Loader
-from gpuvec.node.reindex import with_indexes
 from gpuvec.node.rewrite import Room
+from gpuvec.node.rewriting import Rewriting, Written
 from gpuvec.node.shards import Channels
 from gpuvec.node.weigh import weigh
 from gpuvec.settings import config
@@ -182,17 +181,14 @@ class Maintenance:
     ) -> Compacted:
         session, wanted = self.builds.session(), self._data.wanted
         failed = self._data.compaction_failure(channel.collection_id) is not None
+        index = None if failed else indexing(self._host, session, progress)  # which may be why
 
-        def index(
-            state: CollectionState,
-            old: Sequence[SegmentRecord],
-            new: SegmentRecord,
-            loader: Loader,
-        ) -> SegmentRecord:
-            names = [name for name in state.indexes if wants_index(state, new, name)]
-            return with_indexes(
-                state, old, new, loader, names, host=self._host, session=session, progress=progress
-            )
+        def elsewhere(order: Rewriting) -> Written | None:
+            work, workplace = Compacting(order=order, indexed=not failed), self._host.workplace
+            if workplace is None or not workplace.takes(work):
+                return None
+            found: Written = workplace.do(work, progress)
+            return found
 
         since = self._need(channel.state, retention_s).since
         if self._leases.holds_before(channel.collection_id, since):
@@ -210,8 +206,9 @@ class Maintenance:
                 ),
                 host=self._host,
                 generation=self._host.generation_of(channel.collection_id),
-                index=None if failed else index,  # which may be why
+                index=index,
                 progress=progress,
+                elsewhere=elsewhere,
             )
         self.note(channel)
         if done is None:

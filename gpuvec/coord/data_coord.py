@@ -62,7 +62,7 @@ class CollectFiles:
     collection_id: str
 
 
-HeavyJob = BuildIndex | CompactSegments  # one runs at a time
+HeavyJob = BuildIndex | CompactSegments
 Command = FlushChannel | CollectFiles | HeavyJob
 
 
@@ -107,7 +107,7 @@ class DataCoord:
         self._weights: dict[str, tuple[SegmentWeight, ...]] = {}
         self._uncompacted: dict[str, Failure] = {}
         self._files: dict[str, _Files] = {}
-        self._job: HeavyJob | None = None
+        self._jobs: set[HeavyJob] = set()  # under way
         self._compacted_last = False
 
     def note(self, status: ChannelStatus, now_s: float) -> None:
@@ -133,13 +133,13 @@ class DataCoord:
         self._weights[collection_id] = tuple(weights)
 
     def note_begun(self, job: HeavyJob) -> None:
-        """Note that a job is under way; one at a time."""
-        self._job = job
+        """Note that a job is under way."""
+        self._jobs.add(job)
         self._compacted_last = isinstance(job, CompactSegments)
 
     def note_ended(self, job: HeavyJob, error: Exception | None, now_s: float) -> None:
         """Note that a job is no longer under way, and why it failed if it did."""
-        self._job = None
+        self._jobs.discard(job)
         name = job.collection_id
         if isinstance(job, CompactSegments):
             gone = set(job.segments)
@@ -197,11 +197,12 @@ class DataCoord:
         """Return why compaction of a collection failed last, None if it did not."""
         return self._uncompacted.get(collection_id)
 
-    def reconcile(self, now_s: float) -> list[Command]:
+    def reconcile(self, now_s: float, *, room: int = 1) -> list[Command]:
         """Return the flushes and collections that are due, then at most one heavy job.
 
         Args:
             now_s: monotonic seconds.
+            room: for so many heavy jobs at once, of which one is a compaction.
         """
         flushes = [
             FlushChannel(name)
@@ -210,7 +211,7 @@ class DataCoord:
             or (now_s - since_s >= self._age_s and is_worth_a_segment(status))
         ]
         collections = [CollectFiles(name) for name in self._uncollected(now_s)]
-        return [*flushes, *collections, *self._next_job(now_s)]
+        return [*flushes, *collections, *self._next_job(now_s, room)]
 
     def _uncollected(self, now_s: float) -> Iterator[str]:
         for name, state in sorted(self._states.items()):
@@ -220,13 +221,16 @@ class DataCoord:
             if now_s >= due_s and (files.waiting or files.state is not state):
                 yield name
 
-    def _next_job(self, now_s: float) -> list[HeavyJob]:
-        """Return what to begin, unless a job is under way: compactions and builds take turns."""
-        if self._job is not None:
+    def _next_job(self, now_s: float, room: int) -> list[HeavyJob]:
+        """Return what to begin, if there is room: compactions and builds take turns."""
+        if len(self._jobs) >= room:
             return []
-        compactions = self._compactions(now_s)
-        leaving = {name for job in compactions for name in job.segments}
-        builds = self._builds(leaving, now_s)
+        compacting = [job for job in self._jobs if isinstance(job, CompactSegments)]
+        building = {job.segment_id for job in self._jobs if isinstance(job, BuildIndex)}
+        due = [] if compacting else self._compactions(now_s)
+        compactions = [job for job in due if not building.intersection(job.segments)]
+        leaving = {name for job in (*due, *compacting) for name in job.segments}
+        builds = [job for job in self._builds(leaving, now_s) if job not in self._jobs]
         jobs: list[HeavyJob] = [*compactions, *builds]
         if self._compacted_last:
             jobs = [*builds, *compactions]

@@ -21,7 +21,7 @@ need the store alone, so any process can do them (`carry_out`).
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -67,7 +67,8 @@ def build_index(
     threads: int = 0,
     memory_limit: int | None = None,
     progress: Progress | None = None,
-    elsewhere: "Callable[[BuildPlan], IndexRecord] | None" = None,
+    elsewhere: "Callable[[BuildPlan], IndexRecord | None]" = lambda plan: None,
+    here: AbstractContextManager[object] | None = None,
 ) -> bool:
     """Give a segment the index that a definition wants, if it still does; return whether.
 
@@ -80,7 +81,8 @@ def build_index(
         threads: see `make`.
         memory_limit: see `make`.
         progress: see `make`.
-        elsewhere: has another process do steps 2 and 3; None: this one does.
+        elsewhere: has another process do steps 2 and 3, or returns None: this one shall.
+        here: held while this process does them.
 
     Raises:
         What `make` raises; StorageError, UnavailableError: the store cannot be written.
@@ -91,22 +93,22 @@ def build_index(
     changes: list[AddIndex] = []
 
     def decide(state: CollectionState, ts: Timestamp) -> Sequence[AddIndex]:
+        assert record is not None
         changes[:] = adding(segment_id, record)(state, ts)
         return changes
 
     with host.at_work():
-        if elsewhere is None:
-            loader = channel.holding(segment_id).loader
-            record = carry_out(
-                plan,
-                loader,
-                host=host,
-                threads=threads,
-                memory_limit=memory_limit,
-                progress=progress,
-            )
-        else:
-            record = elsewhere(plan)
+        record = elsewhere(plan)
+        if record is None:
+            with here or nullcontext():
+                record = carry_out(
+                    plan,
+                    channel.holding(segment_id).loader,
+                    host=host,
+                    threads=threads,
+                    memory_limit=memory_limit,
+                    progress=progress,
+                )
         host.change(channel.collection_id, decide)  # 4, 5
     if not changes:
         host.run(forget(record))

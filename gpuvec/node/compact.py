@@ -134,7 +134,7 @@ def compact(
     generation: int,
     index: Indexing | None = None,
     progress: Progress | None = None,
-    elsewhere: Callable[[Rewriting], Written] | None = None,
+    elsewhere: Callable[[Rewriting], Written | None] = lambda order: None,
 ) -> Compacted | None:
     """Put new segments in the place of some; None when they, or what is needed, changed meanwhile.
 
@@ -147,7 +147,7 @@ def compact(
         generation: of this process as the coordinator.
         index: from old records and a new one to the new one with its indexes.
         progress: told the share that is done; may raise, to stop the work.
-        elsewhere: has another process do step 2; None: this one does.
+        elsewhere: has another process do step 2, or returns None: this one shall.
 
     Raises:
         DeviceMemoryError: `GV-400`, see `divide`.
@@ -157,14 +157,16 @@ def compact(
     if taken is None:
         return None
     order = taken.order(room)
-    if elsewhere is None:
-        memory_bytes = room.memory_bytes
-        written = rewrite(  # 2
-            order, channel.loader, host=host, memory_bytes=memory_bytes, index=index,
+    written = elsewhere(order)  # 2
+    if written is None:
+        written = rewrite(
+            order,
+            channel.loader,
+            host=host,
+            memory_bytes=room.memory_bytes,
+            index=index,
             progress=progress,
-        )  # fmt: skip
-    else:
-        written = elsewhere(order)
+        )
     return _install(channel, taken, written, host, generation, progress)
 
 

@@ -1,6 +1,7 @@
 """Coordinator and nodes of one database in this process: a cluster without a network."""
 
 import functools
+import itertools
 import os
 import threading
 import time
@@ -14,9 +15,11 @@ import gpuvec.connecting
 from gpuvec import errors, telemetry
 from gpuvec.api.collection import Collection
 from gpuvec.api.database import Database
+from gpuvec.api.heavy import Work
 from gpuvec.api.opening import checked_limit
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.client_engine import ClusterEngine
+from gpuvec.cluster.maintenance import Workshop, perform
 from gpuvec.cluster.node_engine import NodeEngine, report_of
 from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
 from gpuvec.cluster_messages import (
@@ -30,11 +33,13 @@ from gpuvec.cluster_messages import (
     Done,
     FindOwner,
     GetRoutes,
+    HeavyWork,
     Hello,
     OpenDatabase,
     Opened,
     Owner,
     RouteDelta,
+    WorkShare,
 )
 from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
 from gpuvec.rpc import InProcessTransport
@@ -110,6 +115,7 @@ class Roles:
         nodes: by name.
         coordinator: the engine that rules.
         listeners: told of each change of routes.
+        worked: who did which heavy work.
     """
 
     def __init__(self, ref: DatabaseRef, *, nodes: int = 2, lease_s: float = LEASE_S) -> None:
@@ -122,9 +128,13 @@ class Roles:
             ref.identity, self.generation, now_s=time.monotonic(), lease_s=lease_s, quarantine_s=0.0
         )
         self._desk = self.coordinator.desk(self._owns)
+        self._workers = ThreadPoolExecutor(2, thread_name_prefix="gpuvec-worker")
+        self.workshop = Workshop(self._work, lambda: len(self.nodes), (errors.UnavailableError,))
+        self._turn = itertools.count()
         self.transport.serve(COORDINATOR, self._answer)
         self.nodes: dict[NodeId, NodeEngine] = {}
         self.listeners: list[Callable[[RouteDelta], None]] = []
+        self.worked: list[tuple[NodeId, str]] = []
         for number in range(nodes):
             self.add_node(NodeId(f"node-{number}"))
         self._stop = threading.Event()
@@ -218,6 +228,10 @@ class Roles:
             return self._find(message.collection_id)
         if isinstance(message, Commit):
             return self._desk.commit(message)
+        if isinstance(message, HeavyWork):
+            return self.workshop.ask(message)
+        if isinstance(message, WorkShare):
+            return self.workshop.share(message)
         if isinstance(message, CallCoordinator):
             called = self.coordinator.call(message, deadline_s)
             if message.method in ("create", "begin"):
@@ -243,6 +257,18 @@ class Roles:
                 return found
             time.sleep(0.005)
         raise errors.no_such_node(f"owner of {collection_id}")
+
+    def _work(self, identity: str, job_id: str, work: Work) -> "Future[Any]":
+        """Have a node do a work, each in turn."""
+        names = sorted(self.nodes)
+        name = names[next(self._turn) % len(names)]
+        self.worked.append((name, job_id))
+        return self._workers.submit(self._perform, name, job_id, work)
+
+    def _perform(self, name: NodeId, job_id: str, work: Work) -> Any:
+        if name in self.transport.cut:
+            raise errors.no_such_node(name)
+        return perform(self.nodes[name], job_id, work, 1 << 30)
 
     def _owns(self, collection_id: str, term: int) -> bool:
         with self._lock:
@@ -273,12 +299,14 @@ class Roles:
     def close(self) -> None:
         """End nodes and coordinator."""
         self.pause()
+        self.workshop.close()
         for engine in self.nodes.values():
             engine.close()
         with self._lock:
             self._coord.close()
         self.coordinator.close()
         self.transport.close()
+        self._workers.shutdown()
 
 
 class RolesInProcess:

@@ -6,8 +6,9 @@ leave and come; coordinators die, or live on beside the next one; messages are l
 What must hold: a strong read sees every write that was acknowledged, and all that any read saw,
 before it began; none twice; none that failed with outcome `none`. Changes of the schema are in
 the manifest once if they were acknowledged, at most once otherwise, and none of an owner whose term
-was over when it asked. At most one node at a time has a lease of a collection. When faults end, all reads agree with the store, every
-collection has an owner, every segment is served by its replicas, and all clients know the routes.
+was over when it asked. At most one node at a time has a lease of a collection. When faults end, all
+reads agree with the store, every collection has an owner, every segment is served by its replicas,
+and all clients know the routes.
 """
 
 from collections.abc import Callable, Sequence
