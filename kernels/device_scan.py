@@ -44,9 +44,9 @@ class DeviceFound:
     products: int
 
 
-def scratch_of(k: int, dim: int) -> int:
-    """Return the bytes of temporary data that one query takes."""
-    return _PAIR_BYTES * room_of(k) + 32 * dim + 256
+def scratch_of(k: int, dim: int, queries: int) -> int:
+    """Return the bytes of temporary data that one query of so many takes."""
+    return _PAIR_BYTES * room_of(k, queries) + 8 * dim + 512
 
 
 def device_scan_topk(
@@ -71,7 +71,7 @@ def device_scan_topk(
 
     Cost: see `sweep`; a final distance for each candidate.
     """
-    job = _Job(parts, queries, k, rank_of)
+    job = _Job(parts, queries, k, room_of(k, len(queries)), rank_of)
     done = []
     for start in range(0, len(queries), wave):
         at = slice(start, start + wave)
@@ -99,12 +99,18 @@ class _Job:
     """One call of `device_scan_topk`."""
 
     def __init__(
-        self, parts: Sequence[ScanPart], queries: Array, k: int, rank_of: RankOf | None
+        self,
+        parts: Sequence[ScanPart],
+        queries: Array,
+        k: int,
+        room: int,
+        rank_of: RankOf | None,
     ) -> None:
         codes = parts[0].codes
         self._table = Table(parts)
         self._parts = parts
         self._k = k
+        self._room = room
         self._rank_of = rank_of
         self._kind, self._metric, self._origin = codes.kind, codes.metric, codes.origin
         self._largest = max(part.codes.largest for part in parts)
@@ -147,7 +153,7 @@ class _Job:
     ) -> tuple[DeviceFound, Pairs]:
         """Scan, measure, choose, and say which queries are proven complete."""
         xp = self._xp
-        pairs = Pairs.make(floors.copy(), room_of(self._k))
+        pairs = Pairs.make(floors.copy(), self._room)
         products = sweep(self._table, self._kind, asked, pairs, self._k)
         wide, measured = self._sizes(pairs)
         nearest = self._measure(queries, pairs, wide, bound)

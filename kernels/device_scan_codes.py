@@ -16,15 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace, as_float32
+from gpuvec.kernels.device_pairwise import stored_as
+from gpuvec.kernels.launch import THREADS, kernel_of, whole
 from gpuvec.kernels.scan_bounds import L2_SLACK, LARGEST, SMALLEST
 from gpuvec.types import Array, Metric
 
 PIECE = 16  # bytes: codes of a row are padded to it, as in scan_tile.cuh
-_UP = 1 + 2.0**-20  # more than a norm may be short of
-_TINY = 2.0**-100  # peaks that need no step of their own
+_UP = 1 + 2.0**-20  # of norms in float32: they are no less than the true ones
 _ROUNDING = 2.0**-19  # of |q| |x|: float32 arithmetic of a score and its bound
 _SAMPLE = 2048  # rows whose mean is the origin
-_VALUE_BYTES = 56  # of temporary data for each value that is being encoded
+CODES = ("none", "int8", "float16", "bfloat16")  # `Code` in scan_encode.cu
+SCRATCH_BYTES = 256  # of temporary data for each row that is being encoded
+_VECTORS = 8  # of a block of scan_encode.cu
+_UNIT, _PEAK, _SQUARE, _LOST, _SIZE = range(5)  # `Stats` in scan_encode.cu
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,11 +83,6 @@ def code_bytes(rows: Array, kind: str) -> int:
     return int(len(rows) * (held + 16))
 
 
-def scratch_bytes(rows: Array) -> int:
-    """Return the bytes of temporary data that encoding one row takes."""
-    return _VALUE_BYTES * int(rows.shape[1]) + 64
-
-
 def origin_of(rows: Array, metric: Metric) -> Array | None:
     """Return what is best subtracted from such rows, (dim,) float32; None: nothing."""
     xp = array_namespace(rows)
@@ -109,34 +108,24 @@ def encode_rows(
         metric: a dense one.
         kind: one of `kinds_of`.
         origin: of `origin_of`; None for ip and cosine.
-        tile_rows: to encode at a time, each with `scratch_bytes`.
+        tile_rows: to encode at a time, each with `SCRATCH_BYTES`.
 
     Returns:
         None: their magnitudes are beyond those that float32 can bound.
 
-    Cost: some ten reads of the rows; rows that are their own codes are read for their norms.
+    Cost: one read of the rows from memory, two more from the cache; one write of the codes.
     """
     xp = array_namespace(rows, origin)
     count, dim = rows.shape
-    width = _width(dim, kind)
     direct = _is_direct(rows, kind) and origin is None
-    codes = rows.view(xp.uint8) if direct else xp.zeros((count, width), xp.uint8)
-    values = xp.empty((count, 4), xp.float32)
-    tops = []
+    codes = rows.view(xp.uint8) if direct else xp.zeros((count, _width(dim, kind)), xp.uint8)
+    values, tops = xp.empty((count, 4), xp.float32), []
     for start in range(0, count, tile_rows):
         at = slice(start, start + tile_rows)
-        vectors = as_float32(rows[at])
-        if origin is not None:
-            vectors = vectors - origin
-        peaks = xp.abs(vectors).max(axis=1)
-        if direct:
-            units, lost = xp.ones(len(vectors), xp.float32), xp.zeros(len(vectors), xp.float64)
-        else:
-            units, near = _encode(vectors, peaks, kind, codes[at])
-            lost = xp.sqrt(_squares(vectors - near)) * _UP
-        squares = _squares(vectors)
-        values[at] = _row_values(metric, units, lost, squares, _sum_slack(kind, dim))
-        tops.append(xp.stack([peaks.max().astype(xp.float64), squares.max()]))
+        code = "none" if direct else kind
+        told = _encode(rows[at], origin, code, codes[at], to_length_1=False)
+        values[at] = _row_values(metric, told, _sum_slack(kind, dim))
+        tops.append(xp.stack([told[:, _PEAK].max(), told[:, _SQUARE].max()]))
     peak, square = xp.stack(tops).max(axis=0).tolist()
     if not SMALLEST <= peak <= LARGEST:
         return None
@@ -150,23 +139,31 @@ def encode_queries(queries: Array, metric: Metric, kind: str, origin: Array | No
     xp = array_namespace(queries, origin)
     count, dim = queries.shape
     flat = metric in (Metric.IP, Metric.COSINE)
-    peaks = xp.abs(queries).max(axis=1) if count else xp.zeros(0, xp.float32)
-    refused = ~(peaks <= LARGEST)
-    asked = xp.where(refused[:, None], xp.float32(0), queries)
-    if origin is not None:
-        asked = asked - origin
-    sizes = xp.sqrt(_squares(asked))
-    if flat:
-        refused |= ~(sizes > 0)
-        asked = (asked / xp.where(refused, 1, sizes)[:, None]).astype(xp.float32)
     codes = xp.zeros((count, _width(dim, kind)), xp.uint8)
-    peaks = xp.abs(asked).max(axis=1) if count else peaks
-    units, near = _encode(asked, peaks, kind, codes)
-    lost, norms = xp.sqrt(_squares(asked - near)) * _UP, xp.sqrt(_squares(asked)) * _UP
+    told = _encode(queries, origin, kind, codes, to_length_1=flat)
+    sizes = told[:, _SIZE]
+    refused = ~(sizes <= LARGEST) | (~(sizes > 0) if flat else False)
+    norms, lost = xp.sqrt(told[:, _SQUARE]) * _UP, xp.sqrt(told[:, _LOST]) * _UP
     room = xp.zeros(count, xp.float64) if flat else L2_SLACK * norms**2
     # The unit query that was asked and the one in float32 differ by 2^-24 of its length.
-    values = xp.stack([units, norms + lost, lost + _ROUNDING * norms, room], axis=1)
-    return QueryCodes(codes, values.astype(xp.float32), sizes, refused)
+    values = xp.stack([told[:, _UNIT], norms + lost, lost + _ROUNDING * norms, room], axis=1)
+    values = xp.where(refused[:, None], 0.0, values).astype(xp.float32)
+    return QueryCodes(codes, values, sizes, refused)
+
+
+def _encode(
+    vectors: Array, origin: Array | None, code: str, codes: Array, *, to_length_1: bool
+) -> Array:
+    """Write the codes of vectors; return what is told of each, (n, 5) float64."""
+    xp, (count, dim) = array_namespace(vectors), vectors.shape
+    told = xp.empty((count, 5), xp.float64)
+    kernel_of("scan_encode.cu", f"encode_{stored_as(vectors)}").launch(
+        (-(-count // _VECTORS),), (THREADS,),
+        xp.ascontiguousarray(vectors), np.uintp(0) if origin is None else origin,
+        whole(count), whole(dim), np.int32(CODES.index(code)), np.int32(to_length_1),
+        codes, whole(codes.shape[1]), told,
+    )  # fmt: skip
+    return told
 
 
 def _width(dim: int, kind: str) -> int:
@@ -187,49 +184,16 @@ def _sum_slack(kind: str, dim: int) -> float:
     return 0.0 if kind == "int8" else (dim + 64) * 2.0**-22
 
 
-def _squares(vectors: Array) -> Array:
-    """Return squared norms of (n, dim) vectors, (n,) float64."""
-    wide = vectors.astype(array_namespace(vectors).float64)
-    return (wide * wide).sum(axis=1)
-
-
-def _encode(vectors: Array, peaks: Array, kind: str, codes: Array) -> tuple[Array, Array]:
-    """Write the bytes of codes; return units (n,) float32 and what the codes say (n, dim)."""
-    xp = array_namespace(vectors)
-    size = vectors.shape[1] * (1 if kind == "int8" else 2)
-    if kind == "int8":
-        # Small whole numbers, as of stored int8 or uint8, lose nothing in steps of 1.
-        whole = (xp.rint(vectors) == vectors).all(axis=1)
-        whole &= (vectors.max(axis=1) <= 127) & (vectors.min(axis=1) >= -128)
-        units = xp.where(whole | ~(peaks > _TINY), xp.float32(1), peaks / xp.float32(127))
-        levels = xp.clip(xp.rint(vectors / units[:, None]), -128, 127)
-        codes[:, :size] = levels.astype(xp.int8).view(xp.uint8)
-        return units, levels * units[:, None]
-    _, exponents = xp.frexp(xp.where(peaks > _TINY, peaks, xp.float32(1)))
-    units = xp.ldexp(xp.ones(len(vectors), xp.float32), exponents)
-    scaled = vectors / units[:, None]  # by a power of 2: exact, below 1
-    if kind == "float16":
-        halves = scaled.astype(xp.float16)
-        near = halves.astype(xp.float32)
-    else:
-        bits = scaled.view(xp.uint32)
-        even = (bits >> xp.uint32(16)) & xp.uint32(1)
-        halves = ((bits + xp.uint32(0x7FFF) + even) >> xp.uint32(16)).astype(xp.uint16)
-        near = (halves.astype(xp.uint32) << xp.uint32(16)).view(xp.float32)
-    codes[:, :size] = halves.view(xp.uint8)
-    return units, near * units[:, None]
-
-
-def _row_values(metric: Metric, units: Array, lost: Array, squares: Array, sums: float) -> Array:
+def _row_values(metric: Metric, told: Array, sums: float) -> Array:
     """Return scale, bias, lost and norm of rows."""
-    xp = array_namespace(units)
-    bias = xp.zeros(len(units), xp.float64)
-    scale, norms = units.astype(xp.float64), xp.sqrt(squares)
+    xp = array_namespace(told)
+    scale, norms, lost = told[:, _UNIT], xp.sqrt(told[:, _SQUARE]), xp.sqrt(told[:, _LOST]) * _UP
+    bias = xp.zeros(len(told), xp.float64)
     if metric is Metric.COSINE:
         inverse = xp.where(norms > 0, 1 / xp.where(norms > 0, norms, 1), 0)
         scale, lost, norms = scale * inverse, lost * inverse * _UP, norms * inverse
     elif metric is not Metric.IP:
-        bias = squares / 2 * (1 - 2 * L2_SLACK)
+        bias = told[:, _SQUARE] / 2 * (1 - 2 * L2_SLACK)
     norms = norms * _UP
     lost = lost + (_ROUNDING + sums) * (norms + lost)
     return xp.stack([scale, bias, lost, norms], axis=1).astype(xp.float32)

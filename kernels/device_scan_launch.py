@@ -17,7 +17,9 @@ LOWEST = float(np.finfo(np.float32).min)  # a floor below every score, above row
 _TILES = {16: 4, 64: 3, 128: 2}  # queries of a tile: blocks on a multiprocessor, as in SCANS
 _GOLDEN = 0.618
 _GATHERED = 8  # rows a block of gather_rows
-_GROWTH = 16  # most rows of a part, for each row before it
+_FEW = 64  # queries with which room costs little
+_ROOM, _ROOM_OF_FEW = 1024, 1 << 14  # pairs of a query, beside so many times k:
+_ROOM_FOR_K = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -144,9 +146,9 @@ class Pairs:
         return xp.where(self.dropped == 0, -xp.inf, scores)
 
 
-def room_of(k: int) -> int:
-    """Return for how many pairs of a query there should be room."""
-    return 1024 + 8 * k
+def room_of(k: int, queries: int) -> int:
+    """Return for how many pairs of a query there should be room; more, and fewer parts are made."""
+    return (_ROOM_OF_FEW if queries <= _FEW else _ROOM) + _ROOM_FOR_K * k
 
 
 def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> int:
@@ -163,7 +165,7 @@ def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> i
     """
     per_tile = TILE_ROWS * table.passing / max(1, table.rows)
     size = max(1, int(pairs.room / 2 / max(per_tile, 1e-9)))
-    growth = min(_GROWTH, max(2, pairs.room // (4 * k)))
+    growth = max(2, pairs.room // (4 * k))
     done = 0
     while done < table.tiles:
         size = min(size, table.tiles - done)

@@ -12,23 +12,24 @@ from gpuvec.index.flat_device_tiles import FloatTiles
 from gpuvec.index.flat_scans import FEW_ROWS, Found, Request
 from gpuvec.kernels.device_scan import DeviceFound, device_scan_topk, scratch_of
 from gpuvec.kernels.device_scan_codes import (
+    SCRATCH_BYTES,
     DeviceCodes,
     code_bytes,
     encode_rows,
     kinds_of,
     origin_of,
-    scratch_bytes,
 )
 from gpuvec.kernels.device_scan_launch import ScanPart
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.types import Array, Metric
 
-_CODES_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
+_CODES_AFTER = 64  # queries that pay for deriving codes
+_LEAST_ASKED = 8  # queries that a scan in float32 costs as much as
 _CODES_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
 _THIN = 0.5  # of the rows: fewer are named one by one, more are told by bits
 _LOOSE = 8  # codes that leave more than such a part of a batch unproven are not asked first again
 _LEAST_BATCH = 64  # queries that tell so
-_ENCODE_VALUES = 1 << 22  # at a time
+_ENCODE_ROWS = 1 << 18  # at a time
 
 
 class DeviceScan:
@@ -71,10 +72,9 @@ class DeviceScan:
         if not self._kinds or request.count < FEW_ROWS or k > _CODES_SHARE * request.count:
             return False
         with self._lock:
-            self._asked += len(request.queries)
+            self._asked += max(_LEAST_ASKED, len(request.queries))
             asked = self._asked
-        derived = self._rows.has_derived(self._name(self._kinds[0]))
-        return derived or asked >= max(_CODES_AFTER, int(self._rows.shape[1]))
+        return asked >= _CODES_AFTER or self._rows.has_derived(self._name(self._kinds[0]))
 
     def _by_codes(
         self, held: HeldRows, request: Request, k: int, bound: Array | None, tiles: FloatTiles
@@ -129,11 +129,10 @@ class DeviceScan:
         """Return a function that derives the codes."""
 
         def make() -> DeviceCodes | None:
-            item = scratch_bytes(rows)
-            most = item * max(1, min(len(rows), _ENCODE_VALUES // int(rows.shape[1])))
-            with self._rows.scratch(item, most, what="codes of vectors") as granted:
+            least = SCRATCH_BYTES * min(len(rows), _ENCODE_ROWS)
+            with self._rows.scratch(least, least, what="codes of vectors"):
                 origin = origin_of(rows, self._metric)
-                return encode_rows(rows, self._metric, kind, origin, granted // item)
+                return encode_rows(rows, self._metric, kind, origin, _ENCODE_ROWS)
 
         return make
 
@@ -150,7 +149,7 @@ class DeviceScan:
         xp, rank = array_namespace(queries), request.tie_rank
         thin = request.bits is not None and request.count < _THIN * len(self._rows)
         fixed = len(self._rows) + 16 * request.count if thin else 0
-        item = scratch_of(k, int(queries.shape[1]))
+        item = scratch_of(k, int(queries.shape[1]), len(queries))
         what = f"a scan for {len(queries)} queries"
         most = fixed + item * len(queries)
         with self._rows.scratch(fixed + item, most, what=what) as granted:
