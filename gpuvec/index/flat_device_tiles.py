@@ -12,10 +12,12 @@ from typing import Any
 from gpuvec.device.arrays import array_namespace
 from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
 from gpuvec.index.base import Neighbors, RangeNeighbors
+from gpuvec.kernels.bits_topk import bits_topk
 from gpuvec.kernels.bitset import WORD, BitSet, unpack
 from gpuvec.kernels.float_scan import float_slack
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.pairwise import is_binary, paired_distances, pairwise_distances
+from gpuvec.kernels.range_pairs import Doubt, range_pairs
 from gpuvec.kernels.select_k import select_k
 from gpuvec.types import Array, Metric
 
@@ -27,17 +29,19 @@ _BEST_BYTES = 160  # for each place of an answer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """Rows that lie on the card and may be found.
+    """Rows that lie on the card.
 
     Attributes:
         at: (t,) int64 positions in the segment, rising.
         vectors: (t, width).
         rank: (t,) int64 order at equal distance; None: the order of positions.
+        bits: those that may be found; None: all.
     """
 
     at: Array
     vectors: Array
     rank: Array | None
+    bits: BitSet | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,11 +101,12 @@ class FloatTiles:
         measured = 0
         if not m:
             return empty, 0
+        nearest = self._nearest_bits if is_binary(self._metric) else self._near
         for tile in self._tiles(m, kept_bytes=_BEST_BYTES * (2 * k + 16)):
             parts = []
             for start in range(0, m, _QUERY_TILE):
                 at = slice(start, start + _QUERY_TILE)
-                near = self._near(queries[at], tile, k, None if bound is None else bound[at])
+                near = nearest(queries[at], tile, k, None if bound is None else bound[at])
                 before = _Best(best.rows[at], best.distances[at], best.ranks[at])
                 parts.append(before.joined(near, k))
                 measured += int(near.rows.size)
@@ -116,7 +121,8 @@ class FloatTiles:
             (xp.zeros(0, xp.int64), xp.zeros(0, xp.int64), xp.zeros(0, xp.int64),
              xp.zeros(0, xp.float32))
         ]  # fmt: skip
-        for tile in self._tiles(len(queries), kept_bytes=0):
+        for whole in self._tiles(len(queries), kept_bytes=0):
+            tile = whole if whole.bits is None else self._narrowed(whole)
             for start in range(0, len(queries), _QUERY_TILE):
                 at = slice(start, start + _QUERY_TILE)
                 lows = None if low is None else low[at]
@@ -148,18 +154,31 @@ class FloatTiles:
             granted = stack.enter_context(rows.scratch(fixed + WORD * item, most, what=what))
             size = max(1, (granted - fixed) // item // WORD) * WORD
             for start, vectors, rank in _side_by_side(held, ranks, size):
-                tile = self._narrowed(start, vectors, rank)
+                stop, bits = start + len(vectors), None
+                if self._bits is not None:
+                    words = self._bits.words[start // WORD : -(-stop // WORD)]
+                    bits = BitSet(words, stop - start)
+                tile = Tile(self._xp.arange(start, stop), vectors, rank, bits)
+                if bits is not None and not is_binary(self._metric):
+                    tile = self._narrowed(tile)
                 if len(tile.at):
                     yield tile
 
-    def _narrowed(self, start: int, vectors: Array, rank: Array | None) -> Tile:
-        """Return the rows of a tile that may be found; `start` is a multiple of a word's bits."""
-        xp, stop = self._xp, start + len(vectors)
-        if self._bits is None:
-            return Tile(xp.arange(start, stop), vectors, rank)
-        words = self._bits.words[start // WORD : -(-stop // WORD)]
-        own = xp.flatnonzero(unpack(BitSet(words, stop - start)))
-        return Tile(own + start, vectors[own], None if rank is None else rank[own])
+    def _narrowed(self, tile: Tile) -> Tile:
+        """Return only the rows that may be found."""
+        own = self._xp.flatnonzero(unpack(tile.bits))
+        return Tile(tile.at[own], tile.vectors[own], None if tile.rank is None else tile.rank[own])
+
+    def _nearest_bits(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> _Best:
+        """Return the k nearest rows of a tile of packed bits, whose distances are final at once."""
+        xp = self._xp
+        found = bits_topk(
+            queries, tile.vectors, min(k, len(tile.at)), self._metric,
+            bits=tile.bits, tie_rank=tile.rank, bound=bound,
+        )  # fmt: skip
+        own = xp.maximum(found.rows, 0)
+        rows = xp.where(found.rows < 0, -1, tile.at[own])
+        return _Best(rows, found.distances, rows if tile.rank is None else tile.rank[own])
 
     def _near(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> _Best:
         """Return at least the k nearest rows of a tile by float32 distances, measured exactly."""
@@ -180,13 +199,8 @@ class FloatTiles:
         self, queries: Array, tile: Tile, low: Array | None, high: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Return owners, rows, ranks and distances of a tile's pairs within a range."""
-        xp = self._xp
         distances = pairwise_distances(queries, tile.vectors, self._metric)
-        doubt = self._doubt(queries, tile.vectors, distances)
-        maybe = ~(distances - doubt > high[:, None])
-        if low is not None:
-            maybe &= ~(distances + doubt <= low[:, None])
-        owner, own = xp.nonzero(maybe)
+        owner, own = range_pairs(distances, low, high, self._doubt(queries, tile.vectors))
         exact = paired_distances(queries, tile.vectors, owner, own, self._metric)
         inside = exact <= high[owner]
         if low is not None:
@@ -195,22 +209,22 @@ class FloatTiles:
         rows = tile.at[own]
         return owner, rows, rows if tile.rank is None else tile.rank[own], exact[inside]
 
-    def _doubt(self, queries: Array, rows: Array, distances: Array) -> Array:
+    def _doubt(self, queries: Array, rows: Array) -> Doubt:
         """Return how far a float32 distance may be from the final one."""
         xp = self._xp
         if is_binary(self._metric):
-            return xp.float32(0)
-        slack = xp.float32(4 * float_slack(2 * rows.shape[1]))
+            return Doubt()
+        slack = 4 * float_slack(2 * rows.shape[1])
         if self._metric is Metric.COSINE:
-            return slack
+            return Doubt(base=slack)
         if self._metric is Metric.IP:
             zero = xp.zeros((1, rows.shape[1]), xp.float32)
             sizes = [
                 xp.sqrt(pairwise_distances(zero, side, Metric.SQEUCLIDEAN)[0])
                 for side in (queries, rows)
             ]
-            return slack * sizes[0][:, None] * sizes[1][None, :]
-        return slack * distances
+            return Doubt(queries=xp.float32(slack) * sizes[0], rows=sizes[1])
+        return Doubt(share=slack)
 
 
 def _side_by_side(
