@@ -5,10 +5,7 @@ Dask-CUDA worker with options of its own) keeps it. Without RMM there is CuPy's 
 none of the others can be there but FAISS, which allocates for itself.
 """
 
-import contextlib
-import gc
 import importlib.util
-from typing import Any
 
 from gpuvec.device.library import cupy_module
 
@@ -26,13 +23,8 @@ def share_pool() -> None:
 
 
 def free_blocks() -> None:
-    """Give blocks that pools keep for later back to the card."""
-    gc.collect()  # arrays in frames of errors that were caught
+    """Give blocks that pools keep for later back to the card; RMM's pool does so by itself."""
     cupy = cupy_module()
     cupy.cuda.runtime.deviceSynchronize()
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.get_default_pinned_memory_pool().free_all_blocks()
-    with contextlib.suppress(AttributeError):  # of CUDA before 11.2
-        runtime: Any = cupy.cuda.runtime
-        pool = runtime.deviceGetDefaultMemPool(runtime.getDevice())
-        runtime.memPoolTrimTo(pool, 0)

@@ -61,8 +61,10 @@ class Budget:
         return self._card
 
     def measure(self) -> None:
-        """Ask the card again, nothing being booked: others may have taken some of it."""
-        self._card = self._ask()
+        """Ask the card again: others may have taken some of it, or given it back."""
+        with self.lock:
+            now = self._ask()
+            self._card = Memory(total=now.total, free=min(now.total, now.free + self.held_bytes))
 
     @property
     def held_bytes(self) -> int:

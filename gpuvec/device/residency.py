@@ -1,5 +1,6 @@
 """What stays on a card between searches: made when wanted, let go when others need the room."""
 
+import gc
 import itertools
 import sys
 import threading
@@ -166,6 +167,8 @@ class Residency:
     def _run_alone(self, work: Callable[[], T], what: str) -> T:
         cause = ""
         for halved in range(_HALVINGS + 1):
+            self._tidy()
+            self.budget.measure()
             try:
                 with self.budget.halved(halved):
                     return work()
@@ -173,9 +176,10 @@ class Residency:
                 if not _lacks_memory(error) or (not halved and isinstance(error, GpuvecError)):
                     raise
                 cause = str(error) or type(error).__name__
+            gc.collect()  # arrays in the frames of the error
             self.clear()
-            self._tidy()
-            self.budget.measure()
+        self._tidy()
+        self.budget.measure()
         card = self.budget.card
         raise device_ran_out(
             what, cause, free=card.free, total=card.total, parts=self.budget.parts()

@@ -19,7 +19,8 @@ MOST_QUERIES = 65_536
 LEAST_QUERIES = 256
 HIT_BYTES = 20  # part, row, distance
 HIT_COPIES = 4  # two answers while they are merged, and their sorted copy
-DEVICE_HIT_BYTES = 24  # row and distance, twice while they are joined
+DEVICE_HIT_BYTES = 320  # of a place in an answer while tiles of rows are joined there
+DEVICE_MORE = 8  # places more than an answer has
 OUTPUT_BYTES = 128 << 20  # of one piece of a streamed answer
 
 
@@ -82,7 +83,7 @@ def tile_size(
         size = min(memory_limit // 4, max(OUTPUT_BYTES, LEAST_QUERIES * per_query))
         most = int(min(MOST_QUERIES, max(1, size // per_query)))
     if device_limit is not None:
-        there = query_bytes + DEVICE_HIT_BYTES * min(k or 0, total_rows)
+        there = query_bytes + DEVICE_HIT_BYTES * (min(k or 0, total_rows) + DEVICE_MORE)
         most = min(most, max(1, device_limit // max(1, there)))
     return most
 

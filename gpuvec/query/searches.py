@@ -23,7 +23,7 @@ from gpuvec.query.search import Searcher
 from gpuvec.query.session import Session
 from gpuvec.query.target import make_targets
 
-DEVICE_SHARE = 16  # of device memory, for a tile's queries and hits
+DEVICE_SHARE = 8  # of device memory, for a tile's queries and hits
 FIRST_DEPTH = 4096  # of an endless search; eight times as deep each time more is read
 
 T = TypeVar("T")
