@@ -32,6 +32,8 @@ from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.types import RowMask
 
 BLOCK = 2048  # queries per sweep, at most: each reads all codes once
+LARGE_BLOCK = 8192  # of codes that no cache holds
+CACHED_BYTES = 32 << 20
 LEAST = 8  # queries that are worth a thread
 ROOM = 256  # candidates per query, besides four times k
 SCRATCH_BYTES = 256 << 20
@@ -175,7 +177,8 @@ class IvfSearch:
         """Cut the queries into those that are swept together."""
         threads = thread_count(self._threads)
         most = self._memory // threads // work_bytes(self._pack, room)
-        parts = -(-m // int(min(BLOCK, max(8, most))))
+        block = BLOCK if self._pack.arrays.codes.nbytes <= CACHED_BYTES else LARGE_BLOCK
+        parts = -(-m // int(min(block, max(8, most))))
         return split(m, -(-parts // threads) * threads, least=LEAST)
 
     def _answer(self, start: int, stop: int, size: int, room: int) -> tuple[NDArray[np.bool_], int]:
