@@ -32,6 +32,7 @@ from gpuvec.expr.tree import (
 from gpuvec.schema import List
 
 BOOL, INT64, FLOAT64 = pa.bool_(), pa.int64(), pa.float64()
+NO_COLUMN = "values without a column"  # which is no work for a card
 FEW_VALUES = 8  # compared one by one, in one pass with what is around them
 _COMPARE = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
@@ -84,7 +85,7 @@ def program_of(bound: Bound, tree: Expr | None = None) -> Op:
     for op in walk(found):  # a kernel runs over the rows of columns: each operation needs one
         is_leaf = op.name == "column" or (op.name == "constant" and op is not found)
         if not is_leaf and all(argument.name == "constant" for argument in op.args):
-            _refuse("values without a column")
+            _refuse(NO_COLUMN)
     return found
 
 
@@ -131,12 +132,12 @@ class _Translator:
     def _literal(self, node: Literal) -> Op:
         if isinstance(node.value, bool):
             return constant(node.value, BOOL)
-        _refuse("values without a column")
+        _refuse(NO_COLUMN)
 
     def _compare(self, node: Compare) -> Op:
         match node.left, node.right:
             case Literal(), Literal():
-                _refuse("values without a column")
+                _refuse(NO_COLUMN)
             case Literal(value=value), other:
                 return self._beside(FLIPPED[node.op], self.op(other), value)
             case other, Literal(value=value):

@@ -13,7 +13,7 @@ from gpuvec.device.fallback import NO_ENGINE, fall_back
 from gpuvec.device.program import Op, columns_of, walk
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.expr.bound import Bound
-from gpuvec.expr.on_device import Split, split
+from gpuvec.expr.on_device import NO_COLUMN, Split, split
 from gpuvec.index.keep import as_bits
 from gpuvec.kernels.bitset import WORD, BitSet, both
 from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns
@@ -110,7 +110,7 @@ def _split(bound: Bound, origin: Origin, engine: ColumnEngine | None, *, said: b
     if not said:
         if why:
             fall_back("a filter", why)
-        for reason in found.reasons:
+        for reason in set(found.reasons) - {NO_COLUMN}:
             fall_back(f"a filter with {reason}", "a card cannot say it as exactly")
     return found
 
