@@ -158,6 +158,7 @@ def test_random_budgets_never_give_a_wrong_answer(truth, seed):
 def test_a_card_that_another_process_fills_is_given_up_plainly_and_used_again(truth):
     with opened(16 * VECTOR_BYTES) as (card, items):
         assert asked(items, "nearest", truth)
+        card.free_pool()
         card.others = card.total
         assert not asked(items, "range", truth)
         card.others = card.total - 200_000  # less than there was, and enough for parts
