@@ -110,8 +110,9 @@ def _split(bound: Bound, origin: Origin, engine: ColumnEngine | None, *, said: b
     if not said:
         if why:
             fall_back("a filter", why)
-        for reason in set(found.reasons) - {NO_COLUMN}:
-            fall_back(f"a filter with {reason}", "a card cannot say it as exactly")
+        for reason in found.reasons:
+            if reason != NO_COLUMN:
+                fall_back(f"a filter with {reason}", "a card cannot say it as exactly")
     return found
 
 

@@ -14,7 +14,8 @@ from gpuvec.device.residency import DeviceStore
 from gpuvec.device.rows import DeviceRows
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
-from gpuvec.index.keep import Keep, as_mask
+from gpuvec.index.keep import Keep, passing_rows
+from gpuvec.kernels.bitset import BitSet, both
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
 from gpuvec.query.part import Part, numpy_numbers
@@ -190,8 +191,16 @@ class Target:
         valid = self.base.column(self.field).valid
         if valid is None:
             return passing
-        mask = as_mask(keep)
-        return int(np.count_nonzero(valid if mask is None else valid & mask))
+        if isinstance(keep, BitSet):
+            return passing_rows(both(keep, self._have_vectors.bits(self.session, self.owner)))
+        return int(np.count_nonzero(valid if keep is None else valid & keep))
+
+    @property
+    def _have_vectors(self) -> RowSet:
+        """The rows whose vector is not null; some are."""
+        key = self.cache_key
+        name = None if key is None else (*key, "bits", "valid", self.field)
+        return RowSet(self.base.column(self.field).valid, lambda: name)
 
     @cached_property
     def keys(self) -> IntArray | None:

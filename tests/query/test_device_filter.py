@@ -140,6 +140,21 @@ def test_another_condition_on_columns_that_lie_there_moves_no_scalars_and_no_bit
     assert {purpose for _, purpose in moved} <= {"queries", "results"}
 
 
+@pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
+def test_no_copy_of_a_search_that_was_asked_before_is_larger_than_its_queries_or_answer(
+    items, rehearsed
+):
+    items.insert({"id": [ROWS + 5], "brand": ["a"], "price": [1.0], "extra": [{}],
+                  "v": VECTORS[:1]})  # fmt: skip
+    items.flush()
+    found(items, FILTERS[1])
+    up, down = len(rehearsed.copies.to_device), len(rehearsed.copies.to_host)
+    found(items, FILTERS[1])
+    answer = len(QUERIES) * 6 * (8 + 4)  # row and distance of each neighbour
+    assert max(rehearsed.copies.to_device[up:]) <= QUERIES.nbytes
+    assert max(rehearsed.copies.to_host[down:]) <= answer
+
+
 @pytest.mark.parametrize("engine", ["no column engine"], indirect=True)
 def test_without_cudf_masks_go_up_packed_once_for_a_segment_and_a_condition(items):
     with pytest.warns(gv.FallbackWarning, match="cuDF is not installed"):
