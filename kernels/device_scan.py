@@ -34,14 +34,12 @@ class DeviceFound:
         proven: (m,) bool, queries whose answer is complete.
         refused: (m,) bool, queries that no codes can prove; their answers are empty.
         candidates: pairs measured for their final distance.
-        products: of codes and queries.
     """
 
     neighbors: Neighbors
     proven: Array
     refused: Array
     candidates: int
-    products: int
 
 
 def scratch_of(k: int, dim: int, queries: int) -> int:
@@ -82,7 +80,6 @@ def device_scan_topk(
         xp.concatenate([found.proven for found in done]),
         xp.concatenate([found.refused for found in done]),
         sum(found.candidates for found in done),
-        sum(found.products for found in done),
     )
 
 
@@ -132,7 +129,7 @@ class _Job:
         found.proven[again] = better.proven
         return DeviceFound(
             found.neighbors, found.proven, found.refused,
-            found.candidates + better.candidates, found.products + better.products,
+            found.candidates + better.candidates,
         )  # fmt: skip
 
     def _first_floors(self, asked: QueryCodes, bound: Array | None) -> Array:
@@ -154,7 +151,7 @@ class _Job:
         """Scan, measure, choose, and say which queries are proven complete."""
         xp = self._xp
         pairs = Pairs.make(floors.copy(), self._room)
-        products = sweep(self._table, self._kind, asked, pairs, self._k)
+        sweep(self._table, self._kind, asked, pairs, self._k)
         wide, measured = self._sizes(pairs)
         nearest = self._measure(queries, pairs, wide, bound)
         last = nearest.distances[:, self._k - 1].astype(xp.float64)
@@ -164,7 +161,7 @@ class _Job:
         reached = xp.where(pairs.floors <= LOWEST, -xp.inf, pairs.floors.astype(xp.float64))
         proven = (reached <= safe) & ~asked.refused
         proven &= (pairs.dropped == 0) | (pairs.dropped_scores() < safe)
-        return DeviceFound(nearest, proven, asked.refused, measured, products), pairs
+        return DeviceFound(nearest, proven, asked.refused, measured), pairs
 
     def _sizes(self, pairs: Pairs) -> tuple[int, int]:
         """Return the most pairs of a query, and those of all."""

@@ -151,17 +151,14 @@ def room_of(k: int, queries: int) -> int:
     return (_ROOM_OF_FEW if queries <= _FEW else _ROOM) + _ROOM_FOR_K * k
 
 
-def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> int:
+def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> None:
     """Scan all rows of a table; in `pairs` stays whatever may be among the k best.
 
     The first part of the rows fills half the room, each further one has so many times the rows
     before it that its share of the k best fits, by expectation. Between two parts floors rise.
 
-    Returns:
-        products of codes and queries.
-
-    Cost: rows * queries * width products, one read of the codes for every 128 queries; the scan
-    writes nothing but what it keeps.
+    Cost: `work_of`; large batches read the codes from memory once too, as blocks that work side by
+        side take the same rows. Between parts a read of what was kept.
     """
     per_tile = TILE_ROWS * table.passing / max(1, table.rows)
     size = max(1, int(pairs.room / 2 / max(per_tile, 1e-9)))
@@ -173,7 +170,30 @@ def sweep(table: Table, kind: str, asked: QueryCodes, pairs: Pairs, k: int) -> i
         tighten(pairs, k)
         done += size
         size = done * (growth - 1)
-    return table.tiles * TILE_ROWS * len(pairs.floors) * int(asked.codes.shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one pass of a scan over all rows asks of a card; its roof is the slower of the two.
+
+    Attributes:
+        operations: multiplications and additions on tensor cores.
+        read_bytes: of codes and what goes with them, read once; queries stay in the cache.
+    """
+
+    operations: int
+    read_bytes: int
+
+
+def work_of(rows: int, queries: int, codes: DeviceCodes) -> Work:
+    """Return the work of a scan of so many rows, all with codes of a width, by so many queries.
+
+    2 operations a value and pair, the values that fill the last 16 bytes included; codes and 16
+    bytes a row. Nothing is written but what is kept: 12 bytes a pair.
+    """
+    width = int(codes.codes.shape[1])
+    values = width if codes.kind == "int8" else width // 2
+    return Work(operations=2 * rows * queries * values, read_bytes=rows * (width + 16))
 
 
 def stride(tiles: int) -> int:

@@ -3,12 +3,16 @@
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gpuvec.kernels.device_scan_launch import stride
+from gpuvec.kernels.device_scan_codes import DeviceCodes
+from gpuvec.kernels.device_scan_launch import stride, work_of
 from gpuvec.kernels.launch import source_of
 from gpuvec.testing.device_scans import DeviceScanTests
+from gpuvec.types import Metric
 
 
 class TestDeviceScan(DeviceScanTests):
@@ -53,6 +57,7 @@ TIGHTEN = [
     ("left > bins[bin]", "left >= bins[bin]"),
     ("__syncthreads();  // also", "// also"),
     ("(1u << lane) - 1", "(2u << lane) - 1"),
+    ("__syncthreads();  // before", "// before"),
 ]
 GATHER = [
     ("first_place <= (i64)places[pair]", "first_place < (i64)places[pair]"),
@@ -93,3 +98,22 @@ def test_the_contract_holds_for_the_sources_as_they_are():
 def test_a_broken_scan_is_noticed(file, text, instead):
     assert text in source_of(file)
     assert not still_right(text, instead)
+
+
+@pytest.mark.usefixtures("rehearsed")
+def test_each_row_of_the_benchmark_is_measured_beside_its_roof(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from benchmarks import gpu_kernels
+
+    rows = gpu_kernels.measure(gpu_kernels.SMALL)["rows"]
+    assert {row["row"] for row in rows} >= {
+        "scan", "filtered scan", "segments in one launch", "steps of an exact batch"
+    }  # fmt: skip
+    assert all(0 < row["share of roof"] for row in rows if row["row"] == "scan")
+
+
+def test_the_work_of_a_scan_is_that_of_its_products_and_reads():
+    codes = DeviceCodes("float16", Metric.IP, np.zeros((3, 64), np.uint8), None, None, 1.0, 0)
+    work = work_of(1000, 7, codes)
+    assert work.operations == 2 * 1000 * 7 * 32
+    assert work.read_bytes == 1000 * (64 + 16)
