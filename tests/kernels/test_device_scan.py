@@ -109,7 +109,7 @@ def test_each_row_of_the_benchmark_is_measured_beside_its_roof(monkeypatch):
     assert {row["row"] for row in rows} >= {
         "scan", "filtered scan", "segments in one launch", "steps of an exact batch"
     }  # fmt: skip
-    assert all(0 < row["share of roof"] for row in rows if row["row"] == "scan")
+    assert all(row["share of roof"] > 0 for row in rows if row["row"] == "scan")
 
 
 def test_the_work_of_a_scan_is_that_of_its_products_and_reads():
