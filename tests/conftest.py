@@ -17,7 +17,8 @@ from gpuvec.testing.servers import Server, moto_server, sftp_server
 
 STORES = ("local", "memory", "s3", "sftp")
 CLUSTERS = ("inprocess", "local")
-DEVICES = ("rehearsed", "gpu")
+DEVICES = ("rehearsed", "checked", "gpu")  # checked: rehearsed, under AddressSanitizer
+REHEARSED = ("rehearsed", "checked")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow (make slow)")
     embedded = pytest.mark.skip(reason="embedded: about what one process does for itself")
     one_process = pytest.mark.skip(reason="one_process: looks into the process that serves")
-    why = "" if config.getoption("--device") == "rehearsed" else no_device()
+    why = "" if config.getoption("--device") in REHEARSED else no_device()
     if why and config.getoption("--device") == "gpu":
         raise pytest.UsageError(f"--device=gpu: {why}")
     skip_gpu = pytest.mark.skip(reason=why) if why else None
@@ -77,12 +78,13 @@ def no_events_of_other_tests() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def device_of_the_session(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the whole session believe in a device, with `--device=rehearsed`."""
-    if request.config.getoption("--device") != "rehearsed":
+    device = request.config.getoption("--device")
+    if device not in REHEARSED:
         yield
         return
     if why := rehearsal.why_not():
         pytest.fail(why)
-    with rehearsal.rehearsal():
+    with rehearsal.rehearsal(checked=device == "checked"):
         yield
 
 
@@ -91,7 +93,7 @@ def rehearsed(request: pytest.FixtureRequest) -> Iterator[Card]:
     """Let a test believe in a device of its own; skips where a real one is."""
     if why := rehearsal.why_not():
         pytest.skip(why)
-    if not no_device() and request.config.getoption("--device") != "rehearsed":
+    if not no_device() and request.config.getoption("--device") not in REHEARSED:
         pytest.skip("this machine has a device")
     with rehearsal.rehearsal() as card:
         yield card

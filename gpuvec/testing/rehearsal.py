@@ -47,7 +47,11 @@ def why_not() -> str:
 
 @contextlib.contextmanager
 def rehearsal(
-    *, card_bytes: int = 4 * GIB, order: int = 1, change: Callable[[str], str] | None = None
+    *,
+    card_bytes: int = 4 * GIB,
+    order: int = 1,
+    change: Callable[[str], str] | None = None,
+    checked: bool | None = None,
 ) -> Iterator[Card]:
     """Let this process believe in a GPU, for the block.
 
@@ -55,6 +59,8 @@ def rehearsal(
         card_bytes: memory of the card.
         order: in which a kernel's threads take turns; another number, another order.
         change: what to do to CUDA sources, to see that tests notice it.
+        checked: compile kernels with AddressSanitizer, see `shim.build`; None: as the rehearsal
+            around this one, if any.
 
     Yields:
         The card: its memory in use, its copies, and a way to let others take of it.
@@ -71,7 +77,7 @@ def rehearsal(
         stack.callback(rehearsed_arrays.CARD.remove, found)
         _forget()
         stack.callback(_forget)
-        stack.enter_context(rehearsed_cupy.compiled(order, change))
+        stack.enter_context(rehearsed_cupy.compiled(order, change, checked))
         yield found
 
 

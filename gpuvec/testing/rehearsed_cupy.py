@@ -107,21 +107,25 @@ class RawModule:
                  name_expressions: Any = None, jitify: bool = False) -> None:  # fmt: skip
         if code is None:
             raise NotImplementedError("a rehearsal compiles sources, it cannot run cubins")
-        order, change = _compiled[-1]
-        self._module = ShimModule(code if change is None else change(code), order=order)
+        order, change, checked = _compiled[-1]
+        source = code if change is None else change(code)
+        self._module = ShimModule(source, order=order, checked=checked)
 
     def get_function(self, name: str) -> ShimFunction:
         """Return a kernel."""
         return self._module.get_function(name)
 
 
-_compiled: list[tuple[int, Callable[[str], str] | None]] = []
+_compiled: list[tuple[int, Callable[[str], str] | None, bool]] = []
 
 
 @contextlib.contextmanager
-def compiled(order: int, change: Callable[[str], str] | None) -> Iterator[None]:
-    """Let kernels run in an order, from sources that are changed first."""
-    _compiled.append((order, change))
+def compiled(
+    order: int, change: Callable[[str], str] | None, checked: bool | None
+) -> Iterator[None]:
+    """Let kernels run in an order, from sources that are changed first, checked or as before."""
+    before = _compiled[-1][2] if _compiled else False
+    _compiled.append((order, change, before if checked is None else checked))
     try:
         yield
     finally:
