@@ -1,5 +1,6 @@
 """Rows on their way out: Arrow, pandas, polars, NumPy, torch, Dask, cuDF."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from gpuvec.errors import no_tensor, package_missing, too_many_list_values
 from gpuvec.rows import DenseVectors, Rows, VectorColumn
-from gpuvec.schema import RESERVED_PREFIX
+from gpuvec.schema import RESERVED_PREFIX, FieldType
 from gpuvec.sparse import sparse_to_arrow
+from gpuvec.types import Array
 from gpuvec.vectors import dense_to_arrow
 
 MOST_LIST_VALUES = 2**31 - 1  # of one list column of cuDF, and of Arrow
@@ -95,6 +97,27 @@ def to_torch(rows: Rows) -> dict[str, Any]:
     if unfit:
         raise no_tensor(dict.fromkeys(unfit))
     return {name: _tensor(torch, array) for name, array in arrays.items()}
+
+
+def torch_has_device() -> bool:
+    """Return whether torch is installed, and uses GPUs."""
+    try:
+        torch = import_module("torch")
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def device_tensors(arrays: Mapping[str, Array], fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Return device arrays as torch tensors, by DLPack: nothing is copied."""
+    torch = _library("torch", "to_torch()")
+    found = {}
+    for name, array in arrays.items():
+        if getattr(fields[name], "dtype", "") == "bfloat16":  # comes as its bits
+            found[name] = torch.from_dlpack(array.view("int16")).view(torch.bfloat16)
+        else:
+            found[name] = torch.from_dlpack(array)
+    return found
 
 
 def to_dask(rows: Rows) -> Any:

@@ -3,7 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from gpuvec.api import interop
 from gpuvec.api.result import Result
+from gpuvec.query.plan import Plan
+from gpuvec.query.session import Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +16,13 @@ if TYPE_CHECKING:
 
 class Outputs(ABC):
     """Something that can be run, and its rows in the forms of other libraries."""
+
+    _session: Session
+
+    @property
+    @abstractmethod
+    def plan(self) -> Plan:
+        """See `Frame.plan`."""
 
     @abstractmethod
     def collect(self, *, engine: str = "auto") -> Result:
@@ -35,5 +45,15 @@ class Outputs(ABC):
         return self.collect().to_numpy()
 
     def to_torch(self) -> dict[str, Any]:
-        """Run, and return one tensor per column; texts have none."""
+        """Run, and return one tensor per column; texts have none.
+
+        On a device, rows of a collection that filters chose do not leave it: their tensors are
+        there.
+        """
+        from gpuvec.query.device_arrays import arrays_on_device
+
+        if self._session.device_store is not None and interop.torch_has_device():
+            arrays = arrays_on_device(self.plan, self._session)
+            if arrays is not None:
+                return interop.device_tensors(arrays, self.plan.columns.fields)
         return self.collect().to_torch()

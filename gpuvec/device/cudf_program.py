@@ -202,7 +202,7 @@ def _is_fused(op: Op) -> bool:
 
 
 def _is_long(op: Op) -> bool:
-    return pa.types.is_string(op.kind) or pa.types.is_list(op.kind)
+    return bool(pa.types.is_string(op.kind) or pa.types.is_list(op.kind))
 
 
 def _scalar(value: Any, kind: pa.DataType) -> Any:

@@ -38,6 +38,9 @@ class ScalarFrame(Protocol):
     def followed_by(self, others: Sequence[Self]) -> Self:
         """Return the rows of this frame and of others with the same columns, copied."""
 
+    def null_count(self, name: str) -> int:
+        """Return how many values of a column are null."""
+
     def values(self, name: str) -> Array:
         """Return a column of numbers or bools as an array on the frame's side; no nulls allowed."""
 
@@ -81,6 +84,10 @@ class ArrowFrame:
         """See `ScalarFrame.followed_by`."""
         tables = [self.table, *(other.table for other in others)]
         return type(self)(pa.concat_tables(tables).combine_chunks())
+
+    def null_count(self, name: str) -> int:
+        """See `ScalarFrame.null_count`."""
+        return int(self.table.column(name).null_count)
 
     def values(self, name: str) -> Array:
         """See `ScalarFrame.values`."""
@@ -157,10 +164,14 @@ class CudfFrame:
         frames = [self.frame, *(other.frame for other in others)]
         return type(self)(cudf.concat(frames, ignore_index=True), self.kinds)
 
+    def null_count(self, name: str) -> int:
+        """See `ScalarFrame.null_count`."""
+        return int(self.frame[name].null_count)
+
     def values(self, name: str) -> Array:
         """See `ScalarFrame.values`."""
         column = self.frame[name]
-        if column.has_nulls:
+        if column.null_count:
             raise AssertionError(f"column {name} has nulls; fill them before asking for values")
         return column.values
 

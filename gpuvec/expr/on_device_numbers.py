@@ -64,8 +64,8 @@ def exact_values(kind: pa.DataType, values: pa.Array) -> list[Any]:
 def compute(op: str, left: Op, right: Op) -> Op | None:
     """Return `left op right` as `expr.arithmetic` defines it; None where no program says it."""
     if left.name == right.name == "constant":
-        kinds = (pa.scalar(side.value, side.kind) for side in (left, right))
-        found = arithmetic.compute(op, *kinds, 1)
+        first, second = (pa.scalar(side.value, side.kind) for side in (left, right))
+        found = arithmetic.compute(op, first, second, 1)
         return constant(found[0].as_py(), found.type) if found.null_count == 0 else None
     if op == "**":
         return None

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from gpuvec.device.columns import ColumnEngine
 from gpuvec.device.residency import DeviceStore, Key
+from gpuvec.query import plan as p
 from gpuvec.query.part import Origin, chunks_of
 from gpuvec.query.session import Session
 
@@ -83,6 +84,15 @@ class DeviceColumns:
 
     def _key(self, name: str) -> Key:
         return (*self._segment, "frame", name)
+
+
+def is_of_segments(plan: p.Plan) -> bool:
+    """Return whether the rows of a plan are rows of segments, chosen by filters alone, in order."""
+    if isinstance(plan, p.Filter | p.Project):
+        return is_of_segments(plan.input)
+    if isinstance(plan, p.Concat):
+        return all(map(is_of_segments, plan.parts))
+    return isinstance(plan, p.Scan)
 
 
 def one_array(column: Any, kind: pa.DataType) -> pa.Array:

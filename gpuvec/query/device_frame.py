@@ -7,7 +7,7 @@ from gpuvec.device.fallback import NO_ENGINE, fall_back
 from gpuvec.device.frames import CudfFrame, ScalarFrame
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.kernels.bitset import unpack
-from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns
+from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns, is_of_segments
 from gpuvec.query.execute import Run
 from gpuvec.query.optimize import optimize
 from gpuvec.query.part import Part
@@ -61,7 +61,9 @@ def rows_on_device(plan: Plan, session: Session, engine: ColumnEngine) -> Scalar
     """Return the rows of a plan as a frame of an engine; see `frame_on_device`."""
     store, fields = session.device_store, plan.columns.fields
     names = plan.columns.visible
-    if store is None or not names or any(fields[name].is_vector for name in names):
+    if store is None or not names or not is_of_segments(plan):
+        return None
+    if any(fields[name].is_vector for name in names):
         return None
     kinds = {name: fields[name].arrow_type() for name in names}
 

@@ -85,6 +85,10 @@ class FrameTests:
     def test_numbers_come_as_arrays(self, frame: ScalarFrame) -> None:
         assert to_host(frame.values("a")).tolist() == [3, 1, 2, 7, -5]
 
+    def test_nulls_are_counted(self, frame: ScalarFrame) -> None:
+        wanted = {name: TABLE[name].null_count for name in TABLE.column_names}
+        assert {name: frame.null_count(name) for name in frame.names} == wanted
+
     def test_nulls_have_no_array(self, frame: ScalarFrame) -> None:
         with pytest.raises(AssertionError, match="nulls"):
             frame.values("tiny")

@@ -19,7 +19,7 @@ MODULES = (
 )  # fmt: skip
 CUDF = ("concat", "DataFrame.from_pylibcudf", "DataFrame.take", "DataFrame.reset_index",
         "DataFrame.copy", "DataFrame.to_arrow", "DataFrame.iloc", "DataFrame.columns",
-        "Series.has_nulls", "Series.values")  # fmt: skip
+        "Series.null_count", "Series.values")  # fmt: skip
 
 
 def parameters(arguments):

@@ -132,7 +132,7 @@ def test_methods_of_frames_are_there(stack):
     signature(held["DataFrame.copy"]).bind(deep=True)
     signature(held["DataFrame.to_arrow"]).bind(preserve_index=False)
     signature(held["DataFrame.from_pylibcudf"]).bind("table", {"columns": []})
-    for value in ("DataFrame.iloc", "DataFrame.columns", "Series.has_nulls", "Series.values"):
+    for value in ("DataFrame.iloc", "DataFrame.columns", "Series.null_count", "Series.values"):
         assert held[value] is None, "a property"
 
 
