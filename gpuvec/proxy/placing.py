@@ -37,6 +37,10 @@ def ranked(name: str, nodes: Sequence[NodeId]) -> list[NodeId]:
     return [nodes[at] for at in np.argsort(mixed, kind="stable")]
 
 
+def _is_segment(unit: Unit) -> bool:
+    return unit is not None
+
+
 class Placer:
     """Places the parts of one read.
 
@@ -44,6 +48,8 @@ class Placer:
         plan: of the read; its rows weigh the segments.
         fleet: whose load decides between replicas.
         near: where earlier steps of the read went; taken again while it may be.
+        few: whether nodes that are asked anyway take what they can: a call costs more than the
+            work that it would take off them.
         rng: draws two of several replicas.
     """
 
@@ -54,11 +60,13 @@ class Placer:
         *,
         plan: ReadPlan | None = None,
         near: Mapping[Unit, NodeId] | None = None,
+        few: bool = False,
         rng: random.Random,
     ) -> None:
         self.collection_id = collection_id
         self._fleet = fleet
         self._near = near or {}
+        self._few = few
         self._random = rng
         self._rows: dict[Unit, int] = {None: 0, **dict(plan.segments)} if plan else {None: 0}
 
@@ -86,6 +94,8 @@ class Placer:
         """
         rows = self._rows
         ordered = sorted(units, key=rows.__getitem__, reverse=True)
+        if self._few:
+            ordered.sort(key=_is_segment)  # the owner is asked anyway
         one = len(routes.nodes) / max(1, sum(map(rows.__getitem__, ordered)))  # a row's weight
         standing = [node for node in routes.standing() if not self._fleet.is_open(node)]
         ready = {node for node in standing if node not in busy}
@@ -98,7 +108,9 @@ class Placer:
                 left = [node for node in standing if node not in tried.get(unit, ())]
                 node = self._choose(unit, able, left, ready, loads, warm)
             else:
-                node = able[0] if len(able) == 1 else self._lighter(able, loads)
+                asked = [each for each in able if each in chosen] if self._few else []
+                one_of = asked or able
+                node = one_of[0] if len(one_of) == 1 else self._lighter(one_of, loads)
             if node is not None:
                 chosen.setdefault(node, []).append(unit)
                 seconds, waiting = loads[node]

@@ -16,6 +16,8 @@ from gpuvec.proxy.scatter import Group, Verdict
 from gpuvec.query.spread import Answered, Question, Replan, read_part
 from gpuvec.types import NodeId
 
+SMALL = 100_000  # rows, or rows times queries: some milliseconds of work
+
 
 class Moved(Exception):
     """The guess was wrong.
@@ -39,6 +41,10 @@ class Reading:
         units: the parts.
         cost: rows times queries, for admission.
         planning: what the plan is asked with, if it is a guess; `units` are all that there is then.
+
+    Attributes:
+        is_small: whether one node more costs more than it helps.
+        kind: questions of one kind take about as long as each other.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Reading:
         self._planning = planning
         self._rows: dict[Unit, int] = {**dict(plan.segments), None: plan.growing_rows}
         self._total = max(1, sum(self._rows[unit] for unit in units))
+        self.is_small = max(cost, self._total) <= SMALL
         self.kind = (type(question).__name__, cost.bit_length() // 2, planning is not None)
 
     def message(self, units: Sequence[Unit]) -> ReadPart:

@@ -169,8 +169,9 @@ class Router:
     def _scatter(self, reading: Reading, near: Mapping[Unit, NodeId] | None) -> list[Answered]:
         directory, plan = self.directory, reading.plan
         placer = Placer(
-            plan.collection_id, directory.fleet, plan=plan, near=near, rng=directory.random
-        )
+            plan.collection_id, directory.fleet,
+            plan=plan, near=near, few=reading.is_small, rng=directory.random,
+        )  # fmt: skip
         with telemetry.span("scatter", collection=plan.collection_id, parts=len(reading.units)):
             step = Step(directory, placer, reading.message, reading.judge, kind=reading.kind)
             return reading.answers(step.run(reading.units, directory.limits()))

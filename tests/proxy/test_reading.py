@@ -6,6 +6,7 @@ import pytest
 
 from gpuvec.cluster_messages import PlannedPart, PlanRead, ReadPart, Stale
 from gpuvec.errors import UnavailableError
+from gpuvec.proxy.reading import SMALL
 from gpuvec.proxy.router import MOST_GUESSED
 from gpuvec.settings import config
 from gpuvec.types import NodeId
@@ -129,9 +130,9 @@ def test_a_node_whose_manifest_is_newer_ends_the_guess_and_an_older_one_is_left(
     cluster = steady(replicas=2)
     guess = likely(cluster)
     cluster.nodes[B].stale = Stale(entry_id=2)
-    assert cluster.router.read(guess, Ask()) == (cluster.plan, None)
+    assert cluster.router.read(guess, Ask(), cost=SMALL + 1) == (cluster.plan, None)
     cluster.nodes[B].stale = Stale(entry_id=0)
-    _, answers = cluster.router.read(guess, Ask())
+    _, answers = cluster.router.read(guess, Ask(), cost=SMALL + 1)
     assert covered(answers) == everything(cluster)
     assert {each.node for each in answers} == {A}
 

@@ -7,6 +7,7 @@ import pytest
 from gpuvec.cluster_messages import Ping, PlanRead, ReadPart
 from gpuvec.errors import QueryError, SchemaError, StorageError, UnavailableError
 from gpuvec.proxy.fleet import FAILURES
+from gpuvec.proxy.reading import SMALL
 from gpuvec.query.spread import Replan
 from gpuvec.settings import config
 from gpuvec.types import NodeId
@@ -88,16 +89,34 @@ def test_replicas_share_the_work_and_the_slow_one_gets_less():
     assert taken[B] > 3 * taken[A] > 0
 
 
+def test_a_small_question_goes_to_as_few_nodes_as_have_it_all():
+    cluster = FakeCluster("abcd", replicas=2, segments=8, hedge_share=0)
+    for _ in range(20):
+        answered = cluster.ask()
+        assert covered(answered) == everything(cluster)
+        assert len(answered) <= 3
+    assert {len(cluster.ask(cost=SMALL + 1)) for _ in range(20)} == {4}
+
+
+def test_small_questions_are_shared_out_all_the_same():
+    cluster = FakeCluster("ab", replicas=2, segments=8, hedge_share=0)
+    for name in "ab":
+        cluster.network.slow(NodeId(name), 0.01)
+    asked = [node for _ in range(60) for node in {e.node for e in cluster.ask(growing=False)}]
+    assert len(asked) == 60
+    assert min(asked.count(A), asked.count(B)) > 6
+
+
 def test_a_node_that_was_slow_once_is_tried_again():
     cluster = FakeCluster("ab", replicas=2, segments=8, hedge_share=0)
     cluster.network.slow(A, 20.0)
     cluster.network.slow(B, 0.01)
-    cluster.ask(growing=False)
+    cluster.ask(growing=False, cost=SMALL + 1)
     cluster.network.slow(A, 0.01)
-    cluster.ask(growing=False)
+    cluster.ask(growing=False, cost=SMALL + 1)
     before = cluster.network.calls_to(A, ReadPart)
     cluster.network.sleep(120.0)
-    cluster.ask(growing=False)
+    cluster.ask(growing=False, cost=SMALL + 1)
     assert cluster.network.calls_to(A, ReadPart) == before + 1
 
 
