@@ -135,7 +135,8 @@ class Workshop:
         Raises:
             JobError: `GV-793`, nobody wants it any more.
         """
-        order = self._orders.get(message.job_id)
+        with self._lock:  # a task may be faster than the note that it began
+            order = self._orders.get(message.job_id)
         if order is None or not order.wanted:
             raise errors.work_unwanted(message.job_id)
         order.share = message.share
@@ -192,6 +193,18 @@ class Elsewhere:
         self._engine = engine
         self.width = 1  # as the coordinator said last
 
+    def look(self) -> int:
+        """See `Workplace.look`; what was known before, where the coordinator is away."""
+        identity = str(self._engine.store.identity)
+        try:
+            state = self._engine.ask(
+                HeavyWork(identity=identity, job_id="", what=""), deadline_s=_ASK_S
+            )
+        except (errors.UnavailableError, errors.DeadlineError, errors.QuotaError):
+            return self.width
+        self.width = max(1, state.width)
+        return self.width
+
     def takes(self, work: Work) -> bool:
         """See `Workplace.takes`."""
         return work.size_bytes >= int(config["cluster.task_bytes"])
@@ -219,10 +232,11 @@ class Elsewhere:
                 said = message
                 if state.status == "done":
                     return state.result
-                if state.status == "failed":
-                    assert state.error is not None
+                if isinstance(state.error, Stopped):  # a former owner did not want it any more
+                    self._leave(message)
+                elif state.error is not None:
                     raise state.error
-                if state.status == "unknown":
+                if state.status in ("unknown", "failed"):
                     said = replace(message, work=work)
                     continue
                 time.sleep(wait_s)

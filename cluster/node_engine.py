@@ -37,16 +37,19 @@ from gpuvec.coord.data_coord import is_worth_a_segment
 from gpuvec.messages import WriteReply
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.catalog import CollectionState
+from gpuvec.meta.changes import Change
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory
 from gpuvec.rpc import Transport
 from gpuvec.storage.object_store import Procedure, answered
+from gpuvec.settings import config
 from gpuvec.storage.open import Store
-from gpuvec.types import NodeId
+from gpuvec.types import NodeId, Timestamp
 
 T = TypeVar("T")
 _log = logging.getLogger("gpuvec")
+_AGAIN_S = 0.2  # between attempts to have something committed
 _LOST = ("GV-523", "GV-527", "GV-529")  # what a log says to an owner who was replaced
 
 
@@ -227,6 +230,21 @@ class NodeEngine(Engine):
     def ask(self, message: Any, *, deadline_s: float = COMMIT_S) -> Any:
         """Return the coordinator's answer."""
         return self._transport.call(COORDINATOR, message, deadline_s=deadline_s)
+
+    def change(
+        self,
+        collection_id: str,
+        decide: Callable[[CollectionState, Timestamp], Sequence[Change]],
+    ) -> None:
+        """See `Engine.change`; a coordinator that is away is waited for, `cluster.wait_s`."""
+        until_s = self._clock.monotonic_s() + config["cluster.wait_s"]
+        while True:
+            try:
+                return super().change(collection_id, decide)
+            except errors.UnavailableError as error:
+                if not errors.is_not_committed(error) or self._clock.monotonic_s() >= until_s:
+                    raise
+            self._clock.sleep(_AGAIN_S)
 
     # What the embedded engine decides by its generation
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from gpuvec import errors
 from gpuvec.api.engine import Engine
+from gpuvec.api.import_part import HELD, ImportingPart, Part, Tell, batches, files_at
 from gpuvec.api.import_rows import ImportRows, first_ids
 from gpuvec.api.source import WriteResult
 from gpuvec.api.source_files import Piece, SourceFiles, Survey
@@ -18,25 +20,20 @@ from gpuvec.kernels.parallel import thread_count
 from gpuvec.messages import OnConflict
 from gpuvec.meta.catalog import CollectionState, SegmentRecord, WriteSummary
 from gpuvec.meta.import_jobs import PartDone, forget_job, read_steps, write_step
-from gpuvec.node.import_files import Goal, write_part
+from gpuvec.node.import_files import write_part
 from gpuvec.node.import_keys import ImportedKeys
 from gpuvec.node.import_settle import Addition, Meeting, Share, rows_left, settle
 from gpuvec.node.loader import Loader
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import Session
-from gpuvec.rows import Rows
 from gpuvec.schema import Int64
 from gpuvec.segment.visible import Layout
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Procedure
-from gpuvec.storage.outside import kind_of_place, open_outside
 from gpuvec.types import ChannelName, RequestId
 
 _LEAST_SEGMENT_BYTES = 64 << 20  # worth a thread
-_HELD = 5  # times a group's bytes while it is made: read, sorted, written
 _SLACK = 1.25  # beyond what is wanted: better one such segment than a small one beside it
-
-Tell = Callable[[int], None]  # so many bytes more are done; raises to end the work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +52,6 @@ class ImportWish:
     partition: str
     on_conflict: OnConflict
     options: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Pieces that become segments together, and the first number of each piece's rows."""
-
-    pieces: tuple[Piece, ...]
-    first_ids: tuple[int | None, ...]  # None: the rows bring their keys
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(piece.size_bytes for piece in self.pieces)
 
 
 class BulkImport:
@@ -128,10 +113,10 @@ class BulkImport:
         begin(sum(part.size_bytes for part in parts))
         for number in done:
             tell(parts[number].size_bytes)
-        missing = {number: p for number, p in enumerate(parts) if number not in done}
+        works = self._works(dict(enumerate(parts)), layout, tuple(sorted(state.channels)))
+        missing = {number: work for number, work in works.items() if number not in done}
         if missing:
-            goal = self._goal(parts, rows, layout, tuple(sorted(state.channels)))
-            done |= self._write(missing, rows, goal, tell)
+            done |= self._write(missing, rows, tell)
         records = [record for number in range(len(parts)) for record in done[number].segments]
         write = self._commit(self._shares(records, rows, state), rows, earlier)
         engine.run(forget_job(self._prefix, self.job))
@@ -155,7 +140,7 @@ class BulkImport:
 
     def _plan(
         self, state: CollectionState, rows: ImportRows
-    ) -> tuple[list[_Part], dict[int, PartDone]]:
+    ) -> tuple[list[Part], dict[int, PartDone]]:
         """Return the parts, and those that are in files already."""
         run = self._engine.run
         steps = run(read_steps(self._prefix, self.job))
@@ -169,7 +154,7 @@ class BulkImport:
         else:
             plan = steps.plan
         parts = [
-            _Part(tuple(Piece(**piece) for piece in part["pieces"]), tuple(part["first_ids"]))
+            Part(tuple(Piece(**piece) for piece in part["pieces"]), tuple(part["first_ids"]))
             for part in plan["parts"]
         ]
         lost = set(state.dead)
@@ -209,45 +194,55 @@ class BulkImport:
 
     def _group_bytes(self, total: int, channels: int) -> int:
         """Return how much becomes segments at once, one per channel: few, but for each thread."""
-        threads = thread_count(self._session.threads)
+        workplace = self._engine.workplace
+        hands = thread_count(self._session.threads)
+        if workplace is not None:
+            hands = max(hands, workplace.look())
         segment = min(
             self._engine.maintenance.wanted.size_bytes,
-            max(_LEAST_SEGMENT_BYTES, -(-total // (threads * channels))),
+            max(_LEAST_SEGMENT_BYTES, -(-total // (hands * channels))),
         )
-        return max(1 << 20, min(channels * segment, self._session.memory_limit // _HELD))
+        return max(1 << 20, min(channels * segment, self._session.memory_limit // HELD))
 
     # Step 2
 
-    def _goal(
-        self,
-        parts: Sequence[_Part],
-        rows: ImportRows,
-        layout: Layout,
-        channels: tuple[ChannelName, ...],
-    ) -> Goal:
-        planned = max(part.size_bytes for part in parts)
-        limit = self._group_bytes(sum(part.size_bytes for part in parts), len(channels))
+    def _works(
+        self, parts: Mapping[int, Part], layout: Layout, channels: tuple[ChannelName, ...]
+    ) -> dict[int, ImportingPart]:
+        """Return what is to be written, for each of all parts."""
+        planned = max((part.size_bytes for part in parts.values()), default=0)
+        limit = self._group_bytes(sum(p.size_bytes for p in parts.values()), len(channels))
         wanted = self._engine.maintenance.wanted
         most = int(_SLACK * wanted.size_bytes) * len(channels)
-        return Goal(
-            prefix=self._prefix,
-            channels=channels,
-            partition=self._wish.partition,
-            layout=layout,
-            on_conflict=self._wish.on_conflict,
-            group_bytes=min(2 * min(planned, limit), most),  # Parquet says less than is there
-            group_rows=int(_SLACK * wanted.rows) * len(channels),
-            mint=self._engine.mint,
-            locate=rows.locate,
-        )
+        wish = self._wish
+        return {
+            number: ImportingPart(
+                job=self.job,
+                number=number,
+                part=part,
+                collection_id=wish.collection_id,
+                pattern=wish.pattern,
+                options=wish.options,
+                files=self._source.files,
+                columns=wish.columns,
+                layout=layout,
+                channels=channels,
+                partition=wish.partition,
+                on_conflict=wish.on_conflict,
+                group_bytes=min(2 * min(planned, limit), most),  # Parquet says less than is there
+                group_rows=int(_SLACK * wanted.rows) * len(channels),
+            )
+            for number, part in parts.items()
+        }
 
     def _write(
-        self, missing: Mapping[int, _Part], rows: ImportRows, goal: Goal, tell: Tell
+        self, missing: Mapping[int, ImportingPart], rows: ImportRows, tell: Tell
     ) -> dict[int, PartDone]:
-        """Write the parts that are missing, several at a time as memory allows."""
+        """Have the parts that are missing written: several at a time, as memory allows, here."""
         threads = thread_count(self._session.threads)
-        largest = max(part.size_bytes for part in missing.values())
-        at_once = self._session.memory_limit // max(1, _HELD * largest)
+        largest = max(work.size_bytes for work in missing.values())
+        at_once = min(threads, self._session.memory_limit // max(1, HELD * largest))
+        room = threading.Semaphore(max(1, at_once))
         stopped: list[BaseException] = []
 
         def tell_or_stop(size: int) -> None:
@@ -255,17 +250,24 @@ class BulkImport:
                 raise stopped[0]
             tell(size)
 
-        def write(number: int, part: _Part) -> PartDone:
-            batches = _batches(part, rows, readers, tell_or_stop)
-            done = self._engine.run(write_part(number, batches, goal))
+        def write(work: ImportingPart) -> PartDone:
+            done = self._elsewhere(work, tell_or_stop)
+            if done is None:
+                with room:
+                    tell_or_stop(0)
+                    found = batches(work.part, rows, readers, tell_or_stop)
+                    goal = work.goal(self._engine, rows, self._session.memory_limit)
+                    done = self._engine.run(write_part(work.number, found, goal))
             self._engine.run(write_step(self._prefix, self.job, done.to_json()))
             return done
 
+        workplace = self._engine.workplace
+        waiting = max(1, at_once, 0 if workplace is None else workplace.width)
         with (
             ThreadPoolExecutor(threads, "gpuvec-read") as readers,
-            ThreadPoolExecutor(max(1, min(threads, at_once)), "gpuvec-import") as writers,
+            ThreadPoolExecutor(waiting, "gpuvec-import") as writers,
         ):
-            work = {number: writers.submit(write, number, part) for number, part in missing.items()}
+            work = {number: writers.submit(write, one) for number, one in missing.items()}
             try:
                 return {number: future.result() for number, future in work.items()}
             except BaseException as error:  # Ctrl-C too: the others end at their next piece
@@ -274,6 +276,22 @@ class BulkImport:
                     future.cancel()
                 wait(work.values())
                 raise
+
+    def _elsewhere(self, work: ImportingPart, tell: Tell) -> PartDone | None:
+        """Have another process write a part; None where this one shall."""
+        workplace, told = self._engine.workplace, 0
+        if workplace is None or not workplace.takes(work):
+            return None
+
+        def progress(share: float) -> None:
+            nonlocal told
+            more = max(0, int(share * work.size_bytes) - told)
+            told += more
+            tell(more)
+
+        done: PartDone = workplace.do(work, progress)
+        progress(1.0)
+        return done
 
     # Steps 3 and 4
 
@@ -337,13 +355,10 @@ def find_files(engine: Engine, pattern: str, options: Mapping[str, Any] | None) 
     Raises:
         NotFoundError: `GV-703`, no file matches.
     """
-    if options is None and kind_of_place(pattern) == kind_of_place(engine.where):
-        options = engine.storage_options
-    outside, inner = open_outside(pattern, options)
-    files = outside.find(inner)
-    if not files:
+    source = files_at(engine, pattern, options)
+    if not source.files:
         raise errors.no_such_file(pattern, what="file")
-    return SourceFiles(outside, files)
+    return source
 
 
 def _job_name(wish: ImportWish, source: SourceFiles) -> RequestId:
@@ -356,35 +371,6 @@ def _job_name(wish: ImportWish, source: SourceFiles) -> RequestId:
         "on_conflict": str(wish.on_conflict),
     }
     return RequestId(hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest())
-
-
-def _batches(
-    part: _Part, rows: ImportRows, readers: ThreadPoolExecutor, tell: Tell
-) -> Iterator[Rows]:
-    """Yield the rows of a part in order; its pieces are read at the same time."""
-    pairs = list(zip(part.pieces, part.first_ids, strict=True))
-    if len(pairs) == 1:  # perhaps a large file: one batch after the other
-        for found in rows.read(*pairs[0]):
-            tell(0)
-            yield found
-        tell(part.size_bytes)
-        return
-    waiting: list[Future[list[Rows]]] = [
-        readers.submit(_read_all, rows, piece, first_id) for piece, first_id in pairs
-    ]
-    waiting.reverse()
-    try:
-        for piece in part.pieces:
-            read = waiting.pop().result()
-            tell(piece.size_bytes)
-            yield from read
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _read_all(rows: ImportRows, piece: Piece, first_id: int | None) -> list[Rows]:
-    return list(rows.read(piece, first_id))
 
 
 def _result(write: WriteSummary, state: CollectionState) -> WriteResult:

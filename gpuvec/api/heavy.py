@@ -58,7 +58,10 @@ class Workplace(Protocol):
 
     @property
     def width(self) -> int:
-        """How many works are done at once, at least 1."""
+        """How many works are done at once, at least 1, as far as it is known."""
+
+    def look(self) -> int:
+        """Return how many works are done at once."""
 
     def takes(self, work: Work) -> bool:
         """Return whether a work is large enough to be worth the way."""

@@ -116,7 +116,7 @@ def test_a_reopened_database_has_its_indexes_and_builds_none(tmp_path):
         items = db["items"]
         (index,) = segment_indexes(items, "v")
         assert [items.indexes().to_arrow(), index.index_id] == before
-        assert items._engine.builds._thread is None
+        assert not items._engine.builds._threads
         assert items.filter("word == 'w1'").search(query, k=5).to_arrow() == answers
         assert items.search(query, k=5, exact=True).to_arrow() == exact
 

@@ -5,6 +5,8 @@ import threading
 import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import gpuvec as gv
@@ -12,7 +14,8 @@ from gpuvec import errors
 from gpuvec.api.heavy import Building
 from gpuvec.cluster.maintenance import Workshop
 from gpuvec.cluster_messages import COORDINATOR, HeavyWork, WorkShare
-from gpuvec.testing.roles import owner_of, wait_for
+from gpuvec.node.build import plan_build
+from gpuvec.testing.roles import cut_off_owner, owner_of, wait_for
 
 DIM = 4
 SCHEMA = gv.Schema({"id": gv.Int64(), "n": gv.Int64(), "v": gv.Vector(DIM)}, primary_key="id")
@@ -109,7 +112,9 @@ def test_old_versions_outlive_a_compaction_elsewhere(roles, db):
     before = items.insert(rows(100, 101)).version
     items.delete(ids=[3, 4])
     items.compact()
-    assert sorted(items.at(version=before).select("id").to_arrow()["id"].to_pylist()) == list(range(101))
+    assert sorted(items.at(version=before).select("id").to_arrow()["id"].to_pylist()) == list(
+        range(101)
+    )
     assert ids_of(items) == [n for n in range(101) if n not in (3, 4)]
 
 
@@ -157,8 +162,6 @@ def test_what_an_owner_ordered_that_was_replaced_changes_nothing(short):
     held = Held(roles)
     items.create_index("n", gv.index.Sorted(), wait=False)
     assert held.begun.wait(20)
-    from gpuvec.testing.roles import cut_off_owner
-
     cut_off_owner(roles, items)
     roles.transport.cut.clear()
     held.go.set()
@@ -254,8 +257,6 @@ def test_what_nobody_wants_is_ended_and_the_worker_is_told():
 
 
 def test_the_name_of_a_work_follows_from_what_it_reads(roles, db):
-    from gpuvec.node.build import plan_build
-
     items = filled(db, 0, 10, 20)
     job = items.create_index("n", gv.index.Sorted(), wait=False)
     job.wait(20)
@@ -265,3 +266,39 @@ def test_the_name_of_a_work_follows_from_what_it_reads(roles, db):
         for segment in (*state.segments, *state.segments)
     ]
     assert len(set(names)) == 2
+
+
+# Imports
+
+
+def write_files(folder, count, size):
+    for number in range(count):
+        found = rows(number * size, (number + 1) * size)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(found["v"].ravel()), DIM)
+        table = pa.table({"id": found["id"], "n": found["n"], "v": vectors})
+        pq.write_table(table, folder / f"part-{number:02d}.parquet")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_parts_of_an_import_are_written_by_any_node(roles, db, tmp_path, channels):
+    items = db.create_collection("items", SCHEMA, channels=channels)
+    (tmp_path / "in").mkdir()
+    write_files(tmp_path / "in", 3, 400)
+    done = items.bulk_import(tmp_path / "in" / "*.parquet")
+    assert done.inserted == 1200
+    assert len(roles.worked) >= 1
+    assert ids_of(items) == list(range(1200))
+    assert items.bulk_import(tmp_path / "in" / "*.parquet").version == done.version
+
+
+def test_what_is_wrong_with_a_file_is_told_by_the_node_that_read_it(roles, db, tmp_path):
+    items = db.create_collection("items", SCHEMA)
+    write_files(tmp_path, 2, 10)
+    again = rows(3, 5)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(again["v"].ravel()), DIM)
+    table = pa.table({"id": again["id"], "n": again["n"], "v": vectors})
+    pq.write_table(table, tmp_path / "part-09.parquet")
+    with pytest.raises(gv.SchemaError, match="GV-663"):
+        items.bulk_import(tmp_path / "*.parquet")
+    assert items.count() == 0
+    assert items.bulk_import(tmp_path / "*.parquet", on_conflict="skip").inserted == 20
