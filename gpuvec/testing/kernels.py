@@ -16,6 +16,7 @@ from gpuvec.device.arrays import to_device, to_host
 from gpuvec.errors import QueryError
 from gpuvec.kernels import bitset
 from gpuvec.kernels.bits_topk import bits_topk
+from gpuvec.kernels.groups_topk import groups_topk, groups_topk_reference
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import (
@@ -279,6 +280,33 @@ class BitsTopKTests:
         assert (none.rows == -1).all()
         few = bits_topk(put(xp, queries[:0]), put(xp, rows), 3, Metric.HAMMING)
         assert few.rows.shape == (0, 3)
+
+
+class GroupsTopKTests:
+    """Rules of `groups_topk`."""
+
+    @pytest.mark.parametrize("size", [1, 3, 50])
+    @pytest.mark.parametrize("groups", [1, 7, 90])
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_is_the_reference(self, xp: Any, size: int, groups: int, plain: bool) -> None:
+        rng = np.random.default_rng(size + groups)
+        distances = rng.integers(-5, 5, (3, 400)).astype(np.float32)
+        distances[0, :9] = np.inf, -np.inf, -0.0, 0.0, np.inf, 0.0, -0.0, -np.inf, 1
+        codes = rng.integers(-1, groups, 400).astype(np.int32)
+        keep = np.ones(400, bool) if plain else rng.random(400) < 0.7
+        rank = np.arange(400) if plain else rng.permutation(400) * (1 << 40) - (1 << 45)
+        wanted = groups_topk_reference(distances, codes, groups, size, keep, rank)
+        more = {} if plain else {"bits": bitset.pack(put(xp, keep)), "tie_rank": put(xp, rank)}
+        found = groups_topk(put(xp, distances), put(xp, codes), groups, size, **more).to_host()
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.distances, wanted.distances)
+
+    def test_no_columns_and_no_groups_are_answered(self, xp: Any) -> None:
+        none = put(xp, np.zeros((2, 0), np.float32))
+        found = groups_topk(none, put(xp, np.zeros(0, np.int32)), 3, 2)
+        assert (to_host(found.rows) == -1).all()
+        some = put(xp, np.zeros((2, 4), np.float32))
+        assert groups_topk(some, put(xp, np.full(4, -1, np.int32)), 0, 2).rows.shape == (2, 0)
 
 
 class RangePairsTests:

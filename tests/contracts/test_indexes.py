@@ -8,6 +8,7 @@ from gpuvec.testing.indexes import ExactIndexTests
 from gpuvec.testing.kernels import (
     BitSetTests,
     BitsTopKTests,
+    GroupsTopKTests,
     MergeKTests,
     PairwiseTests,
     RangePairsTests,
@@ -68,6 +69,14 @@ class TestBitsTopKOnHost(OnHost, BitsTopKTests):
 
 
 class TestBitsTopKOnDevice(OnDevice, BitsTopKTests):
+    pass
+
+
+class TestGroupsTopKOnHost(OnHost, GroupsTopKTests):
+    pass
+
+
+class TestGroupsTopKOnDevice(OnDevice, GroupsTopKTests):
     pass
 
 

@@ -7,6 +7,7 @@ from gpuvec.testing.indexes import ExactIndexTests
 from gpuvec.testing.kernels import (
     BitSetTests,
     BitsTopKTests,
+    GroupsTopKTests,
     MergeKTests,
     PairwiseTests,
     RangePairsTests,
@@ -27,6 +28,10 @@ class TestMergeK(MergeKTests):
 
 
 class TestBitsTopK(BitsTopKTests):
+    pass
+
+
+class TestGroupsTopK(GroupsTopKTests):
     pass
 
 

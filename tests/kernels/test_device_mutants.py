@@ -12,6 +12,7 @@ import pytest
 from gpuvec.device.arrays import to_device, to_host
 from gpuvec.kernels.bits_topk import bits_topk
 from gpuvec.kernels.bitset import pack
+from gpuvec.kernels.groups_topk import groups_topk, groups_topk_reference
 from gpuvec.kernels.launch import source_of
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
@@ -114,6 +115,22 @@ def ranges_are_right() -> bool:
     return True
 
 
+def groups_are_right() -> bool:
+    rng = np.random.default_rng(8)
+    distances = rng.integers(0, 5, (3, 500)).astype(np.float32) - 2
+    distances[distances == 0] = np.where(rng.random((distances == 0).sum()) < 0.5, 0.0, -0.0)
+    codes = rng.integers(-1, 9, 500).astype(np.int32)
+    codes[-1], distances[:, -1] = 4, -9
+    keep, rank = rng.random(500) < 0.5, rng.permutation(500)
+    keep[-1] = True
+    wanted = groups_topk_reference(distances, codes, 9, 30, keep, rank)
+    found = groups_topk(
+        to_device(distances), to_device(codes), 9, 30,
+        bits=pack(to_device(keep)), tie_rank=to_device(rank),
+    )  # fmt: skip
+    return np.array_equal(to_host(found.rows), wanted.rows)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """One kernel, broken.
@@ -195,6 +212,17 @@ MUTANTS = [
         ("query_doubt[i]", "query_doubt[0]"),
     ),
     *broken(
+        "groups_topk.cu", groups_are_right,
+        ("own <= before[cell]", "own < before[cell]"),
+        ("own < best[cell]", "own > best[cell]"),
+        ("if (bits == 0x80000000u) bits = 0;", ""),
+        ("query * groups + group", "query * groups + group / 2"),
+        ("j % 32", "(j + 1) % 32"),
+        ("if (group < 0) return;", "if (group < 0) group = 0;"),
+        ("orders[j] : (u32)j", "(u32)j : (u32)j"),
+        ("j >= n ||", "j >= n - 1 ||"),
+    ),
+    *broken(
         "select_k.cu", selections_are_right,
         (BARRIER + "        u64 known", "        u64 known"),
         (BARRIER + "        if (threadIdx.x == 0) {\n            int", "if (!threadIdx.x) { int"),
@@ -231,7 +259,8 @@ def right_in_every_order(right, change):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "right", [pairs_are_right, selections_are_right, bits_are_right, ranges_are_right]
+    "right",
+    [pairs_are_right, selections_are_right, bits_are_right, ranges_are_right, groups_are_right],
 )
 def test_the_sources_as_they_are_work(rehearsed, right):
     assert still_right(right)
