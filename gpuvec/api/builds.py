@@ -70,6 +70,7 @@ class Builds:
     Attributes:
         stop_s: seconds that `stop` waits for a step of a build which cannot be interrupted.
         memory_limit: of the last connection that named one; see `new_session`.
+        device: of the last connection, "cpu" or "gpu": where indexes are built and measured.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Builds:
         self._compact = compact
         self.stop_s = STOP_S
         self.memory_limit: float | None = None
+        self.device = "cpu"
         self._threads: set[threading.Thread] = set()
         self._shares: dict[HeavyJob, float] = {}  # of jobs under way
         self._here = threading.Lock()  # one job at a time in this process
@@ -272,6 +274,7 @@ class Builds:
             progress=progress,
             elsewhere=elsewhere,
             here=self._here,
+            device=self.device,
         )
 
     def _tell(self, build: BuildIndex, share: float) -> None:

@@ -47,7 +47,9 @@ def connect(
     key, engine = _engine(path, storage_options, chosen)
     if limit is not None:
         engine.builds.memory_limit = limit
-    return Database(key, engine, session_beside(engine, limit, device))
+    session = session_beside(engine, limit, device)
+    engine.builds.device = session.device
+    return Database(key, engine, session)
 
 
 def _engine(

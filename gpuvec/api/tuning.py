@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpuvec import errors
+from gpuvec.api.builds import Builds
 from gpuvec.api.engine import Engine
 from gpuvec.api.inputs import query_set
 from gpuvec.api.progress import progress
@@ -17,7 +18,6 @@ from gpuvec.node import remeasure
 from gpuvec.node.build import adding, metric_of
 from gpuvec.query.batch import array_blocks, host_queries
 from gpuvec.query.plan import Columns, QueryArray
-from gpuvec.query.session import new_session
 from gpuvec.storage import keys
 from gpuvec.types import Metric
 
@@ -140,7 +140,7 @@ def tune(
     curves = []
     with progress(f'measuring "{field}"', len(segments) * _SHARES, "steps") as tell:
         for one in segments:
-            curve = _measure(one, metric, wanted, asked, tell, engine.builds.memory_limit)
+            curve = _measure(one, metric, wanted, asked, tell, engine.builds)
             if keep:
                 with engine.at_work():
                     name = engine.mint()
@@ -156,7 +156,7 @@ def _measure(
     ks: tuple[int, ...],
     queries: Queries | None,
     tell: Callable[[int], None],
-    memory_limit: float | None,
+    builds: Builds,
 ) -> RecallCurve:
     shown = 0
 
@@ -167,7 +167,7 @@ def _measure(
             tell(more)
             shown += more
 
-    session = new_session(memory_limit, device="cpu")
+    session = builds.session()
     return remeasure.measure(
         one,
         metric,
@@ -176,6 +176,7 @@ def _measure(
         threads=session.threads,
         memory_limit=session.memory_limit // 2,
         progress=advance,
+        device=builds.device,
     )
 
 

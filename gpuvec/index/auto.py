@@ -6,22 +6,21 @@ gains less than `PAYS` is not worth its bytes.
 """
 
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device.memory import host_limit_bytes
+from gpuvec.device.residency import DeviceStore
 from gpuvec.errors import index_memory_exceeded, no_index_fits
-from gpuvec.index import registry
-from gpuvec.index.base import ApproximateIndex, VectorIndex
+from gpuvec.index.base import ApproximateIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
-from gpuvec.index.measure import QUERIES, TARGETS, Progress, measure_curve
-from gpuvec.index.spec import HNSW, IndexSpec, IVFInt8
-from gpuvec.index.trial_filters import FILTER_BYTES
+from gpuvec.index.devices import installed_engines
+from gpuvec.index.measure import QUERIES, Progress
+from gpuvec.index.spec import CAGRA, HNSW, IVFPQ, IndexSpec, IVFFlat, IVFInt8
+from gpuvec.index.trial_build import Candidate, Trial, Trials, on_device
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric
@@ -29,44 +28,6 @@ from gpuvec.types import Array, Metric
 AUTO_LEAST_ROWS = 5000  # segments of fewer rows are scanned as fast as any index answers
 PAYS = 1.2
 _ENOUGH = 1.5  # gain of batches and of single queries from which no other index is tried
-_KS = (10, 100)
-_MEASURE_S = 4.0  # at least; else twice as long as the build took
-_BUILD_SHARE = 0.6  # of the progress
-_SCRATCH_SHARE = 8  # of the memory is for temporary data of the searches that are measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """An index that was considered.
-
-    Attributes:
-        spec: as built, or as it would have been.
-        built: whether it was.
-        reason: why it was taken, or why not.
-        build_s: seconds of the build.
-        measure_s: seconds of its measurement.
-        nbytes: that it holds, or would hold, in memory.
-        point: its fastest setting that reaches the recall; None: there is none.
-        exact: the exact scan beside it.
-    """
-
-    spec: IndexSpec
-    built: bool
-    reason: str
-    build_s: float = 0.0
-    measure_s: float = 0.0
-    nbytes: int = 0
-    point: CurvePoint | None = None
-    exact: CurvePoint | None = None
-
-    @property
-    def gain(self) -> float:
-        """How much faster than the exact scan it is; 0 where it does not reach the recall."""
-        if self.point is None or self.exact is None:
-            return 0.0
-        batch = self.exact.batch_s / self.point.batch_s
-        single = self.exact.single_s / self.point.single_s
-        return float(batch ** (2 / 3) * single ** (1 / 3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,10 +59,12 @@ def held_out_rows(vectors: DenseVectors, seed: int = 0) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
-def candidates(vectors: DenseVectors, metric: Metric) -> list[IndexSpec]:
+def candidates(vectors: DenseVectors, metric: Metric, *, device: str = "cpu") -> list[IndexSpec]:
     """Return the indexes that `auto` considers, the most promising first; none: scan exactly."""
     if len(vectors) < AUTO_LEAST_ROWS or is_binary(metric):
         return []
+    if device == "gpu":
+        return [spec for spec in (CAGRA(), IVFFlat(), IVFPQ()) if installed_engines(spec)]
     with_faiss = importlib.util.find_spec("faiss") is not None
     return [IVFInt8(), HNSW()] if with_faiss else [IVFInt8()]
 
@@ -119,6 +82,7 @@ def build_best(
     queries: Array | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    store: DeviceStore | None = None,
 ) -> Built:
     """Build an index over one segment, measure it, and complete it.
 
@@ -135,12 +99,14 @@ def build_best(
         queries: real ones to measure with, as the exact scan takes them; None: rows held out.
         seed: of the rows held out and the filters.
         progress: told how far the work is.
+        store: of a GPU, where indexes that it can search are built and measured, by each library
+            that serves them; None: on the CPU.
 
     Raises:
         DeviceMemoryError: `GV-402`, no candidate fits; `GV-401`, the spec asked for does not.
         QueryError, UnsupportedError: see `registry.build`.
     """
-    bench = _Builder(
+    bench = Trials(
         vectors=vectors,
         metric=Metric(metric),
         recall=recall,
@@ -150,10 +116,11 @@ def build_best(
         queries=queries,
         held_out=held_out_rows(vectors, seed),
         seed=seed,
+        device=None if store is None else on_device(vectors, store),
     )
     if spec is not None:
         _check_fits(spec, bench, max_memory)
-        done = _asked_for(bench.build(spec, progress))
+        done = _asked_for([bench.build(*wish, progress) for wish in bench.wishes([spec])])
     else:
         wanted, left_out = _that_fit(bench, max_memory)
         done = _best_of(bench, wanted, left_out, progress)
@@ -164,128 +131,32 @@ def build_best(
     return done
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _One:
-    index: ApproximateIndex
-    curve: RecallCurve
-    candidate: Candidate
-
-
-def _asked_for(built: _One) -> Built:
-    reason = f"asked for; {built.candidate.reason}"
+def _asked_for(built: Sequence[Trial]) -> Built:
+    """Keep what was asked for; of several engines, the one that gains most."""
+    best = max(built, key=lambda one: one.candidate.gain)
+    every = [replace(one.candidate, reason=f"asked for; {one.candidate.reason}") for one in built]
     return Built(
-        index=built.index,
-        curve=built.curve,
-        best=built.candidate.point,
-        candidates=(replace(built.candidate, reason=reason),),
+        index=best.index, curve=best.curve, best=best.candidate.point, candidates=tuple(every)
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Builder:
-    """Builds and measures candidates over one segment alike."""
-
-    vectors: DenseVectors
-    metric: Metric
-    recall: float
-    k: int
-    threads: int
-    memory_limit: int
-    queries: Array | None
-    held_out: NDArray[np.int64]
-    seed: int
-
-    @cached_property
-    def exact(self) -> VectorIndex:
-        """The exact scan, which all candidates are measured against."""
-        return registry.exact(self.vectors, self.metric)
-
-    def bytes_of(self, spec: IndexSpec) -> dict[str, int]:
-        """Return what a candidate needs at its peak, part by part; "index" is what stays."""
-        building = registry.build_bytes(spec, len(self.vectors), self.vectors)
-        measuring = {
-            "index": building["index"],
-            "codes of the exact scan": self.exact.nbytes,
-            "filters to measure with": FILTER_BYTES * len(self.vectors),
-        }
-        return max(building, measuring, key=lambda parts: sum(parts.values()))
-
-    def build(self, spec: IndexSpec, progress: Progress | None, held_bytes: int = 0) -> _One:
-        start = time.perf_counter()
-        index = registry.build(
-            spec,
-            self.vectors,
-            self.metric,
-            held_out=self.held_out,
-            threads=self.threads,
-            memory_limit=self.memory_limit - held_bytes,
-        )
-        build_s = time.perf_counter() - start
-        if progress is not None:
-            progress(_BUILD_SHARE)
-        start = time.perf_counter()
-        curve = measure_curve(
-            index,
-            self.exact,
-            self.vectors,
-            self.metric,
-            held_out=self.held_out,
-            queries=self.queries,
-            ks=tuple(dict.fromkeys((self.k, *_KS))),
-            targets=tuple(dict.fromkeys((self.recall, *TARGETS))),
-            threads=self.threads,
-            memory_limit=self.memory_limit // _SCRATCH_SHARE,
-            budget_s=max(_MEASURE_S, 2 * build_s),
-            seed=self.seed,
-            progress=None if progress is None else _after(progress, _BUILD_SHARE),
-        )
-        candidate = self._judge(index, curve, build_s, time.perf_counter() - start)
-        return _One(index=index, curve=curve, candidate=candidate)
-
-    def _judge(
-        self, index: ApproximateIndex, curve: RecallCurve, build_s: float, measure_s: float
-    ) -> Candidate:
-        cell = curve.at(self.k, 1.0)
-        found = Candidate(
-            spec=index.spec,
-            built=True,
-            reason="",
-            build_s=build_s,
-            measure_s=measure_s,
-            nbytes=index.nbytes,
-            point=curve.best(self.k, self.recall),
-            exact=None if cell is None else cell.exact,
-        )
-        if cell is None:
-            return replace(found, reason="too few rows to measure recall on")
-        if found.point is None:
-            most = max((setting.low for setting in cell.settings), default=0.0)
-            tried = f"none of {len(cell.settings)} settings tried"
-            reason = f"{tried} reaches recall {self.recall:g}; the best has {most:.3f} or more"
-            return replace(found, reason=reason)
-        reason = (
-            f"{found.gain:.1f} times as fast as the exact scan, over batches and single queries"
-        )
-        return replace(found, reason=reason)
-
-
 def _best_of(
-    bench: _Builder,
-    wanted: Sequence[IndexSpec],
+    bench: Trials,
+    wanted: Sequence[tuple[IndexSpec, str | None]],
     left_out: Sequence[Candidate],
     progress: Progress | None,
 ) -> Built:
     """Build candidates until one is clearly faster than the exact scan; keep the fastest."""
-    best: _One | None = None
+    best: Trial | None = None
     seen = list(left_out)
-    for number, spec in enumerate(wanted):
+    for number, (spec, engine) in enumerate(wanted):
         if best is not None and _is_enough(best.candidate):
             reason = "not tried: an index before it gains enough"
-            seen.append(Candidate(spec=spec, built=False, reason=reason))
+            seen.append(Candidate(spec=spec, built=False, reason=reason, engine=engine or ""))
             continue
         tell = None if progress is None else _part(progress, number, len(wanted))
         held_bytes = 0 if best is None else best.index.nbytes
-        found = bench.build(spec, tell, held_bytes)
+        found = bench.build(spec, engine, tell, held_bytes)
         seen.append(found.candidate)
         if found.candidate.gain > max(PAYS, 0.0 if best is None else best.candidate.gain):
             best = found
@@ -304,7 +175,9 @@ def _is_enough(candidate: Candidate) -> bool:
     return min(batch, single) >= _ENOUGH
 
 
-def _that_fit(bench: _Builder, max_memory: int | None) -> tuple[list[IndexSpec], list[Candidate]]:
+def _that_fit(
+    bench: Trials, max_memory: int | None
+) -> tuple[list[tuple[IndexSpec, str | None]], list[Candidate]]:
     """Part the candidates by whether their bytes are allowed.
 
     Raises:
@@ -312,7 +185,8 @@ def _that_fit(bench: _Builder, max_memory: int | None) -> tuple[list[IndexSpec],
     """
     fit: list[IndexSpec] = []
     left_out, parts = [], {}
-    for spec in candidates(bench.vectors, bench.metric):
+    device = "cpu" if bench.device is None else "gpu"
+    for spec in candidates(bench.vectors, bench.metric, device=device):
         sizes = bench.bytes_of(spec)
         parts[spec.KIND] = sizes
         why = ""
@@ -330,20 +204,16 @@ def _that_fit(bench: _Builder, max_memory: int | None) -> tuple[list[IndexSpec],
         raise no_index_fits(
             parts, limits if max_memory is None else {"index": max_memory, **limits}
         )
-    return fit, left_out
+    return bench.wishes(fit), left_out
 
 
-def _check_fits(spec: IndexSpec, bench: _Builder, max_memory: int | None) -> None:
+def _check_fits(spec: IndexSpec, bench: Trials, max_memory: int | None) -> None:
     parts = bench.bytes_of(spec)
     what = f"{spec} of {len(bench.vectors):,} rows"
     if max_memory is not None and parts["index"] > max_memory:
         raise index_memory_exceeded(what, {"index": parts["index"]}, max_memory)
     if sum(parts.values()) > bench.memory_limit:
         raise index_memory_exceeded(what, parts, bench.memory_limit)
-
-
-def _after(progress: Progress, start: float) -> Callable[[float], None]:
-    return lambda share: progress(start + (1 - start) * share)
 
 
 def _part(progress: Progress, number: int, count: int) -> Callable[[float], None]:

@@ -142,20 +142,28 @@ class RecallCurve:
     Attributes:
         source: where the queries came from: "held-out rows" or "given queries".
         points: the settings of one case in the order of `ApproximateIndex.settings`.
+        device: on which it was measured, "cpu" or "gpu"; on another, times and the rows that are
+            found are not these.
+        engine: of an index on a GPU, the library that searched it; else "".
     """
 
     source: str
     points: tuple[CurvePoint, ...]
+    device: str = "cpu"
+    engine: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal curve."""
-        return {"source": self.source, "points": [asdict(point) for point in self.points]}
+        points = [asdict(point) for point in self.points]
+        where = {} if self.device == "cpu" else {"device": self.device, "engine": self.engine}
+        return {"source": self.source, "points": points, **where}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make the curve that `to_json` wrote."""
         points = tuple(CurvePoint(**point) for point in data["points"])
-        return cls(source=data["source"], points=points)
+        where = {name: data[name] for name in ("device", "engine") if name in data}
+        return cls(source=data["source"], points=points, **where)
 
     @cached_property
     def ks(self) -> tuple[int, ...]:

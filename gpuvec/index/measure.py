@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from gpuvec.index.base import ApproximateIndex, Neighbors, Params, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve, interval, recalls
+from gpuvec.index.device_index import DeviceIndex
+from gpuvec.index.from_host import FromHost
 from gpuvec.index.trial_filters import Case, trial_filters
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.rows import DenseVectors
@@ -90,8 +92,8 @@ def measure_curve(
 
     Args:
         index: over `vectors`, without the rows held out.
-        exact: the exact scan of the same vectors.
-        vectors: of the segment.
+        exact: the exact scan of the same vectors, on the same device.
+        vectors: of the segment, in host memory.
         metric: of both.
         held_out: rows that the index has not been given, or that are hidden from it; they are
             hidden from the exact scan too, and asked for where there are no `queries`. None: none.
@@ -109,6 +111,9 @@ def measure_curve(
     Returns:
         Points of the exact scan (`params` None) and of the index's settings.
     """
+    engine = ""
+    if isinstance(index, DeviceIndex):
+        engine, index, exact = index.engine.name, FromHost(index), FromHost(exact)
     bench = _Bench(
         index=index,
         exact=exact,
@@ -125,6 +130,8 @@ def measure_curve(
     return RecallCurve(
         source="held-out rows" if queries is None else "given queries",
         points=tuple(_measured(bench, cells, budget_s, progress)),
+        device="gpu" if engine else "cpu",
+        engine=engine,
     )
 
 

@@ -47,6 +47,7 @@ def build(
     held_out: NDArray[np.int64] | None = None,
     threads: int = 0,
     memory_limit: int | None = None,
+    engine: str | None = None,
 ) -> ApproximateIndex:
     """Build an index over one segment's vectors.
 
@@ -59,15 +60,24 @@ def build(
         held_out: rising rows that the index must not see until `complete` is called, so that
             recall measured with them as queries is honest. None: there are none.
         threads: 0: all cores.
-        memory_limit: bytes for the index and all temporary data; None: the process's budget.
+        memory_limit: bytes of the host for the index and all temporary data; None: the process's
+            budget.
+        engine: on a GPU, which library searches it; None, and where it is not installed: any.
 
     Raises:
         QueryError: `GV-315` no such index type; `GV-312` the metric does not fit the vectors.
         UnsupportedError: `GV-320` the index's library is missing, or it cannot serve the metric.
         DeviceMemoryError: `GV-401` the build does not fit `memory_limit`; names the parts.
     """
-    found: ApproximateIndex = _adapter(spec, vectors).build(
-        spec, vectors, Metric(metric), held_out=held_out, threads=threads, memory_limit=memory_limit
+    adapter, more = _adapter(spec, vectors, engine)
+    found: ApproximateIndex = adapter.build(
+        spec,
+        vectors,
+        Metric(metric),
+        held_out=held_out,
+        threads=threads,
+        memory_limit=memory_limit,
+        **more,
     )
     return found
 
@@ -77,6 +87,8 @@ def load(
     vectors: DenseVectors,
     metric: Metric | str,
     files: Mapping[str, IndexFile],
+    *,
+    engine: str | None = None,
 ) -> ApproximateIndex:
     """Make an index from the files of one that was built; memory is mapped, not read, where it can.
 
@@ -85,8 +97,10 @@ def load(
         vectors: the same that it was built over; they say too where it shall be searched.
         metric: the same.
         files: by the names of `ApproximateIndex.files`.
+        engine: see `build`.
     """
-    found: ApproximateIndex = _adapter(spec, vectors).load(spec, vectors, Metric(metric), files)
+    adapter, more = _adapter(spec, vectors, engine)
+    found: ApproximateIndex = adapter.load(spec, vectors, Metric(metric), files, **more)
     return found
 
 
@@ -101,7 +115,7 @@ def build_bytes(spec: IndexSpec, rows: int, vectors: DenseVectors) -> dict[str, 
     Returns:
         part to bytes; the part "index" stays in memory for searches, the others are temporary.
     """
-    found: dict[str, int] = _adapter(spec, vectors).build_bytes(spec, rows, vectors)
+    found: dict[str, int] = _adapter(spec, vectors)[0].build_bytes(spec, rows, vectors)
     return found
 
 
@@ -114,9 +128,12 @@ def why_not_on(device: str, spec: IndexSpec) -> str:
     return why_not_on_device(spec)
 
 
-def _adapter(spec: IndexSpec, vectors: DenseVectors) -> Any:
+def _adapter(
+    spec: IndexSpec, vectors: DenseVectors, engine: str | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """Return the module that serves an index where the vectors are, and what it wants besides."""
     if isinstance(vectors.values, DeviceRows) or is_device_array(vectors.values):
-        return importlib.import_module("gpuvec.index.device_build")
+        return importlib.import_module("gpuvec.index.device_build"), {"engine": engine}
     if spec.KIND not in ADAPTERS:
         raise unknown_index(spec.KIND, ADAPTERS)
-    return importlib.import_module(ADAPTERS[spec.KIND])
+    return importlib.import_module(ADAPTERS[spec.KIND]), {}

@@ -26,12 +26,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from gpuvec import errors
+from gpuvec.device.residency import device_store
 from gpuvec.index import registry
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.meta.changes import AddIndex, Change
-from gpuvec.node.loader import AUTO, CURVE_FILE, Loader
+from gpuvec.node.loader import AUTO, CURVE_FILES, Loader
 from gpuvec.node.ports import FilesHost, Progress, Segments
 from gpuvec.node.shards import Channels
 from gpuvec.rows import DenseVectors, VectorColumn
@@ -69,6 +70,7 @@ def build_index(
     progress: Progress | None = None,
     elsewhere: "Callable[[BuildPlan], IndexRecord | None]" = lambda plan: None,
     here: AbstractContextManager[object] | None = None,
+    device: str = "cpu",
 ) -> bool:
     """Give a segment the index that a definition wants, if it still does; return whether.
 
@@ -83,6 +85,7 @@ def build_index(
         progress: see `make`.
         elsewhere: has another process do steps 2 and 3, or returns None: this one shall.
         here: held while this process does them.
+        device: of this process, see `make`.
 
     Raises:
         What `make` raises; StorageError, UnavailableError: the store cannot be written.
@@ -108,6 +111,7 @@ def build_index(
                     threads=threads,
                     memory_limit=memory_limit,
                     progress=progress,
+                    device=device,
                 )
         host.change(channel.collection_id, decide)  # 4, 5
     if not changes:
@@ -123,6 +127,7 @@ def carry_out(
     threads: int = 0,
     memory_limit: int | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> IndexRecord:
     """Do steps 2 and 3; return what the manifest shall keep.
 
@@ -133,9 +138,12 @@ def carry_out(
         threads: see `make`, as for all that follows.
         memory_limit: bytes.
         progress: told how far the work is.
+        device: see `make`.
     """
     rows = loader.load(plan.segment).rows
-    made = make(plan, rows, threads=threads, memory_limit=memory_limit, progress=progress)  # 2
+    made = make(  # 2
+        plan, rows, threads=threads, memory_limit=memory_limit, progress=progress, device=device
+    )
     if progress is not None:
         progress(1.0)
     prefix = keys.collection(plan.collection_id)
@@ -228,6 +236,7 @@ def make(
     threads: int = 0,
     memory_limit: int | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Made:
     """Do step 2.
 
@@ -237,6 +246,7 @@ def make(
         threads: of the host; 0: all cores.
         memory_limit: bytes for the index and all temporary data; None: the process's budget.
         progress: told how far the work is.
+        device: "gpu": indexes that a GPU can search are built and measured there.
 
     Raises:
         DeviceMemoryError: `GV-401`, `GV-402` the index does not fit its memory, or the build its.
@@ -246,7 +256,7 @@ def make(
     if plan.metric is None:
         return _make_scalar(plan, rows)
     vectors = rows.vector(plan.field)
-    return _make_vector(plan, vectors, plan.metric, threads, memory_limit, progress)
+    return _make_vector(plan, vectors, plan.metric, threads, memory_limit, progress, device)
 
 
 def _make_vector(
@@ -256,6 +266,7 @@ def _make_vector(
     threads: int,
     memory_limit: int | None,
     progress: Progress | None,
+    device: str,
 ) -> Made:
     from gpuvec.index.auto import build_best
 
@@ -272,11 +283,12 @@ def _make_vector(
         threads=threads,
         memory_limit=memory_limit,
         progress=progress,
+        store=device_store() if device == "gpu" else None,
     )
     curve = built.curve
     files = dict(built.index.files()) if built.index is not None else {}
     if curve is not None:
-        files[CURVE_FILE] = [json.dumps(curve.to_json()).encode()]
+        files[CURVE_FILES[curve.device]] = [json.dumps(curve.to_json()).encode()]
     summary = {
         "rows": len(vectors),
         "bytes": 0 if built.index is None else built.index.nbytes,

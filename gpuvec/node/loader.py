@@ -32,7 +32,8 @@ from gpuvec.storage.verified import files_of
 from gpuvec.types import SegmentId, Timestamp
 
 AUTO = "auto"  # the kind of a definition that leaves the choice to each build
-CURVE_FILE = "curve.json"  # beside the index's own files
+CURVE_FILE = "curve.json"  # beside the index's own files, as measured on the CPU
+CURVE_FILES = {"cpu": CURVE_FILE, "gpu": "curve.gpu.json"}
 
 
 class Loader:
@@ -150,6 +151,7 @@ class StoredIndex:
         self.target = definition.recall
         self.size_bytes = record.size_bytes
         self._record = record
+        self._curves: dict[str, RecallCurve | None] = {}
         self._files = IndexFiles(
             store, {name: FileRecord.from_json(file) for name, file in record.files.items()}
         )
@@ -159,19 +161,18 @@ class StoredIndex:
         """See `SegmentIndex.spec`."""
         return spec_from_json(self._record.spec)
 
-    @cached_property
-    def _curve(self) -> RecallCurve | None:
-        if CURVE_FILE not in self._files.records:
-            return None
-        return RecallCurve.from_json(json.loads(self._files.read(CURVE_FILE).tobytes()))
-
-    def curve(self) -> RecallCurve | None:
+    def curve(self, device: str = "cpu") -> RecallCurve | None:
         """See `SegmentIndex.curve`."""
-        return self._curve
+        name = CURVE_FILES[device]
+        if name not in self._curves:
+            known = name in self._files.records
+            data = json.loads(self._files.read(name).tobytes()) if known else None
+            self._curves[name] = None if data is None else RecallCurve.from_json(data)
+        return self._curves[name]
 
     def files(self) -> dict[str, IndexFile]:
         """See `SegmentIndex.files`."""
-        names = [name for name in self._files.records if name != CURVE_FILE]
+        names = [name for name in self._files.records if name not in CURVE_FILES.values()]
         return {
             name: IndexFile(data=self._files.read(name), path=self._files.path(name))
             for name in names

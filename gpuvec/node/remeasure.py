@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpuvec.device.residency import device_store
 from gpuvec.index import registry
 from gpuvec.index.auto import held_out_rows
 from gpuvec.index.base import Queries
 from gpuvec.index.curve import RecallCurve
 from gpuvec.index.measure import Progress, measure_curve
+from gpuvec.index.trial_build import on_device
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord
 from gpuvec.node.build import best_points
-from gpuvec.node.loader import CURVE_FILE
+from gpuvec.node.loader import CURVE_FILES
 from gpuvec.node.ports import Segments
 from gpuvec.rows import DenseVectors
 from gpuvec.segment.sealed import SealedRows
@@ -69,6 +71,7 @@ def measure(
     threads: int = 0,
     memory_limit: int | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> RecallCurve:
     """Return what an index reaches now.
 
@@ -81,6 +84,7 @@ def measure(
         threads: of the host; 0: all cores.
         memory_limit: bytes for temporary data.
         progress: told how far the work is.
+        device: where it is searched, "cpu" or "gpu"; an index that no GPU can search is on the CPU.
 
     Raises:
         DeviceMemoryError: `GV-401`, an index that must be built once more does not fit.
@@ -88,15 +92,18 @@ def measure(
     vectors = one.rows.vector(one.definition.field)
     assert isinstance(vectors, DenseVectors)
     spec, held_out = one.index.spec, held_out_rows(vectors) if queries is None else None
+    there = vectors
+    if not registry.why_not_on(device, spec) and device == "gpu":
+        there = on_device(vectors, device_store())
     if held_out is not None and spec.REMEMBERS:
         index = registry.build(
-            spec, vectors, metric, held_out=held_out, threads=threads, memory_limit=memory_limit
+            spec, there, metric, held_out=held_out, threads=threads, memory_limit=memory_limit
         )
     else:
-        index = registry.load(spec, vectors, metric, one.index.files())
+        index = registry.load(spec, there, metric, one.index.files())
     curve = measure_curve(
         index,
-        registry.exact(vectors, metric),
+        registry.exact(there, metric),
         vectors,
         metric,
         held_out=held_out,
@@ -121,10 +128,11 @@ def write(
         prefix: of the collection, `keys.collection(id)`.
         index_id: a name never used before.
     """
-    parts = {CURVE_FILE: [json.dumps(curve.to_json()).encode()]}
+    name = CURVE_FILES[curve.device]
+    parts = {name: [json.dumps(curve.to_json()).encode()]}
     written = yield from write_index_files(prefix, one.segment_id, index_id, parts)
     files: Mapping[str, Mapping[str, Any]] = {
-        **one.record.files, CURVE_FILE: written[CURVE_FILE].to_json()
+        **one.record.files, name: written[name].to_json()
     }  # fmt: skip
     wish = one.definition
     best = curve.best(wish.k, wish.recall or 1.0)

@@ -25,7 +25,7 @@ from gpuvec.query.row_set import RowSet
 from gpuvec.query.session import Session
 from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
-from gpuvec.segment.view import SegmentIndex
+from gpuvec.segment.view import SegmentIndex, SegmentView
 from gpuvec.types import Metric, RowMask
 
 Index = TypeVar("Index", bound=VectorIndex | ApproximateIndex)
@@ -155,7 +155,9 @@ class Target:
         def make() -> _Opened[ApproximateIndex]:
             column, resident = self._column()
             assert isinstance(column, DenseVectors)  # no other kind has such an index
-            index = registry.load(found.spec, column, self.metric, found.files())
+            curve = found.curve(self.session.device)
+            engine = None if curve is None else curve.engine
+            index = registry.load(found.spec, column, self.metric, found.files(), engine=engine)
             return _Opened(index, resident, resident > 0)
 
         opened: _Opened[ApproximateIndex] = self._cached(
@@ -179,7 +181,8 @@ class Target:
         assert found is not None
 
         def make() -> Calibrator:
-            return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=found.curve()))
+            curve = found.curve(self.session.device)
+            return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=curve))
 
         calibrator: Calibrator = self._cached(
             ("curve", found.index_id, found.target), make, lambda _: 0
@@ -250,7 +253,7 @@ def make_targets(parts: Iterable[Part], node: Search, session: Session) -> list[
     """Return parts as what a search goes through."""
     found: list[Target] = []
     start = 0
-    usable = session.device == "cpu" and not index_unused(node)
+    usable = not index_unused(node)
     for part in parts:
         found.append(_make_target(part, node, session, start, usable))
         start = found[-1].start + found[-1].base.num_rows
@@ -269,9 +272,17 @@ def _make_target(part: Part, node: Search, session: Session, start: int, usable:
     return Target(
         origin.base, origin.rows, origin.start, part.num_rows,
         node.field, node.metric, pk, session, key,
-        origin.view.index(node.field) if usable else None,
+        _index_of(origin.view, node.field, session) if usable else None,
         owner=node.input.columns.name,
     )  # fmt: skip
+
+
+def _index_of(view: SegmentView, field: str, session: Session) -> SegmentIndex | None:
+    """Return a field's index if the session's device can search it."""
+    found = view.index(field)
+    if found is None or registry.why_not_on(session.device, found.spec):
+        return None
+    return found
 
 
 def text_ranks(column: Any) -> IntArray:

@@ -47,8 +47,8 @@ class SegmentIndex(Protocol):
     def size_bytes(self) -> int:
         """Bytes of its files."""
 
-    def curve(self) -> RecallCurve | None:
-        """Return what was measured; None for scalar indexes."""
+    def curve(self, device: str = "cpu") -> RecallCurve | None:
+        """Return what was measured on a device; None: nothing, or the index is a scalar one."""
 
     def files(self) -> Mapping[str, IndexFile]:
         """Return its files by name, each compared with its checksum at its first use."""

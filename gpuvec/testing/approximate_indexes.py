@@ -20,6 +20,7 @@ from gpuvec.errors import DeviceMemoryError, QueryError
 from gpuvec.index import device_build, registry
 from gpuvec.index.base import ApproximateIndex, IndexFile, Neighbors
 from gpuvec.index.devices import installed_engines
+from gpuvec.index.from_host import FromHost
 from gpuvec.index.spec import IndexSpec, check_params, spec_from_json
 from gpuvec.kernels.pairwise import is_binary, paired_distances, pairwise_distances
 from gpuvec.rows import DenseVectors
@@ -330,28 +331,6 @@ class ApproximateIndexTests(VectorIndexTests):
         assert caught.value.code == "GV-312"
 
 
-class OnHost:
-    """An index on a device, asked with arrays of the host and answering in them.
-
-    Args:
-        index: to be asked.
-    """
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._index, name)
-
-    def search(self, queries: Any, k: int, **options: Any) -> Neighbors:
-        """See `ApproximateIndex.search`."""
-        for name in ("tie_rank", "bound"):
-            if options.get(name) is not None:
-                options[name] = to_device(options[name])
-        found: Neighbors = self._index.search(to_device(queries), k, **options)
-        return found.to_host()
-
-
 class DeviceIndexTests(ApproximateIndexTests):
     """The same rules on a device, which may add up in another order each time.
 
@@ -371,7 +350,7 @@ class DeviceIndexTests(ApproximateIndexTests):
                 pytest.skip(f"{self.engine} cannot search {self.spec} here")
             rows = DenseVectors(to_device(vectors, "vectors"), valid)
             options = {"threads": 1, "engine": self.engine, **options}
-            return OnHost(device_build.build(self.spec, rows, metric, **options))
+            return FromHost(device_build.build(self.spec, rows, metric, **options))
 
         return make
 
@@ -397,7 +376,7 @@ class DeviceIndexTests(ApproximateIndexTests):
         loaded: Any
         for values in (rows, to_device(rows, "vectors")):
             loaded = registry.load(spec, DenseVectors(values, valid), metric, files)
-            face = loaded if values is rows else OnHost(loaded)
+            face = loaded if values is rows else FromHost(loaded)
             found = face.search(queries, K, params=self.most(index))
             assert recall_of(found, distances.astype(np.float32), K) >= 0.9
             assert (loaded.spec, loaded.num_rows) == (index.spec, ROWS)

@@ -7,6 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import gpuvec as gv
+from gpuvec.index.devices import installed_engines
 from gpuvec.index.spec import CAGRA, IVFPQ, IVFSQ8, Flat, IVFFlat
 from gpuvec.testing.approximate_indexes import DeviceIndexTests
 from gpuvec.types import Metric
@@ -66,3 +68,52 @@ class TestScanByCuvs(OnCard):
     test_unknown_knobs_are_refused = None
     test_the_spec_is_decided_and_the_bytes_are_counted = None
     test_a_memory_limit_too_small_names_the_parts = None
+
+
+SPECS = [CAGRA(), IVFFlat(), IVFSQ8(), IVFPQ()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.KIND)
+def test_an_index_of_a_card_serves_both_devices(spec, tmp_path):
+    """Built and measured on the card, searched there and on the CPU, at the recall promised."""
+    if not installed_engines(spec):
+        pytest.skip(f"nothing here searches {spec} on a card")
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(50, 32))
+    rows = (centers[rng.integers(0, 50, 20_000)] + rng.normal(size=(20_000, 32))).astype(np.float32)
+    queries = rows[:200] + np.float32(0.01)
+    schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(32, metric="cosine")}, primary_key="id")
+    with gv.connect(tmp_path / "db", device="gpu") as db:
+        items = db.create_collection("items", schema)
+        items.insert({"id": np.arange(20_000), "v": rows})
+        items.flush()
+        items.create_index("v", spec, recall=0.95)
+        check(items, queries)
+        (index,) = segment_indexes(items, "v")
+        assert index.curve("gpu").engine in installed_engines(spec)
+        assert index.curve("cpu") is None
+    with gv.connect(tmp_path / "db", device="cpu") as db:
+        check(db["items"], queries)  # nothing was measured here, so it scans
+        db["items"].tune("v", recall=[0.95])
+        check(db["items"], queries)
+        (index,) = segment_indexes(db["items"], "v")
+        assert index.curve("cpu").points
+        assert index.curve("gpu").points
+
+
+def segment_indexes(items, field):
+    with items._source.snapshot() as snapshot:
+        return [view.index(field) for view in snapshot]
+
+
+def check(items, queries):
+    """Compare filtered and unfiltered answers with those of the exact scan."""
+    for filter, least in ((None, 0.93), ("id % 3 == 0", 0.93), ("id % 200 == 0", 0.93)):
+        source = items if filter is None else items.filter(filter)
+        wanted, found = (
+            source.search(queries, k=10, on="v", exact=exact).to_arrow() for exact in (True, False)
+        )
+        ids = [np.asarray(t["id"]).reshape(len(queries), -1) for t in (wanted, found)]
+        kept = [len(set(a) & set(b)) / len(a) for a, b in zip(*ids, strict=True)]
+        assert np.mean(kept) >= least

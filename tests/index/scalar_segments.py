@@ -36,7 +36,7 @@ class BuiltIndex:
     def size_bytes(self):
         return sum(len(data) for data in self.contents.values())
 
-    def curve(self):
+    def curve(self, device="cpu"):
         return None
 
     def files(self):

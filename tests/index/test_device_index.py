@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from gpuvec.device.arrays import array_namespace, as_float32, to_device, to_host
+from gpuvec.device.residency import device_store
 from gpuvec.device.rows import device_rows
 from gpuvec.errors import UnsupportedError
 from gpuvec.index import device_build, registry
+from gpuvec.index.auto import build_best, candidates
+from gpuvec.index.curve import RecallCurve
 from gpuvec.index.cuvs_cagra import whole_graph
 from gpuvec.index.device_centers import DeviceCenters
 from gpuvec.index.device_index import DeviceIndex
@@ -20,12 +23,14 @@ from gpuvec.index.faiss_centers import train_centers
 from gpuvec.index.faiss_ivf import codec_of
 from gpuvec.index.faiss_lists import ListsBuild
 from gpuvec.index.faiss_space import space_of
+from gpuvec.index.from_host import FromHost
+from gpuvec.index.measure import measure_curve
 from gpuvec.index.spec import CAGRA, HNSW, IVFPQ, IVFSQ8, SPECS, IVFFlat, IVFInt8, IVFRaBitQ
 from gpuvec.kernels.bitset import unpack
 from gpuvec.kernels.pairwise import is_binary, pairwise_distances
 from gpuvec.kernels.select_k import select_k
 from gpuvec.rows import DenseVectors
-from gpuvec.testing.approximate_indexes import DeviceIndexTests, OnHost, made_up_kind, recall_of
+from gpuvec.testing.approximate_indexes import DeviceIndexTests, made_up_kind, recall_of
 from gpuvec.testing.kernels import CASES
 from gpuvec.types import Metric
 
@@ -112,7 +117,7 @@ class DeviceIndexContract(DeviceIndexTests):
     @pytest.fixture
     def build(self):
         def make(vectors, metric, valid=None, **options):
-            return OnHost(index_of(vectors, metric, valid, engine=self.engine(), **options))
+            return FromHost(index_of(vectors, metric, valid, engine=self.engine(), **options))
 
         return make
 
@@ -148,7 +153,7 @@ def case(metric=Metric.L2, dtype=np.float32):
 def test_what_an_engine_cannot_do_is_scanned():
     queries, rows, distances = case()
     engine = Measured(sees_masks=False, most=60)
-    index = OnHost(index_of(rows, Metric.L2, engine=engine))
+    index = FromHost(index_of(rows, Metric.L2, engine=engine))
     for k, keep, scanned in [
         (10, None, False),
         (55, None, True),
@@ -171,7 +176,7 @@ def test_a_card_without_room_for_the_index_scans():
             return 1 << 50
 
     store_rows = device_rows(to_device(rows, "vectors"))
-    index = OnHost(index_of(rows, Metric.L2, engine=Large()))
+    index = FromHost(index_of(rows, Metric.L2, engine=Large()))
     index._index._rows = NoRoom(store_rows)
     found = index.search(queries, 10)
     assert index.last_stats.strategy != "cagra by measuring"
@@ -288,3 +293,34 @@ def test_no_engine_serves_packed_vectors():
     rows = np.zeros((9, 4), np.uint8)
     with pytest.raises(UnsupportedError, match="cannot serve metric"):
         device_build.build(IVFFlat(), DenseVectors(to_device(rows)), Metric.HAMMING)
+
+
+def test_a_device_is_measured_as_it_is_asked():
+    """Questions come from the host and answers go there; what is found is what a host would say."""
+    _, rows, _ = case()
+    held_out = np.arange(0, len(rows), 20)
+    index = index_of(rows, Metric.L2, held_out=held_out)
+    vectors = DenseVectors(rows)
+    exact = registry.exact(DenseVectors(to_device(rows)), Metric.L2)
+    curve = measure_curve(index, exact, vectors, Metric.L2, held_out=held_out, ks=(10,))
+    assert (curve.device, curve.engine) == ("gpu", "measuring")
+    assert RecallCurve.from_json(curve.to_json()) == curve
+    found = curve.best(10, 0.95)
+    assert found is not None
+    assert found.recall == 1.0
+    assert {point.case for point in curve.points} == {"all", "random", "clustered"}
+
+
+def test_without_a_library_an_index_is_built_and_measured_on_the_host(rehearsed):
+    _, rows, _ = case()
+    store = device_store()
+    built = build_best(IVFFlat(), DenseVectors(rows), Metric.L2, recall=0.9, store=store)
+    assert built.curve.device == "cpu"
+    assert built.best is not None
+    assert rehearsed.copies.to_device == []
+
+
+def test_auto_considers_what_the_device_can_search():
+    vectors = DenseVectors(np.zeros((6000, 4), np.float32))
+    assert candidates(vectors, Metric.L2, device="gpu") == []  # nothing is installed here
+    assert [spec.KIND for spec in candidates(vectors, Metric.L2)] == ["ivf_int8", "hnsw"]

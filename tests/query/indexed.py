@@ -36,8 +36,8 @@ class BuiltIndex:
     def size_bytes(self):
         return sum(len(data) for data in self.buffers.values())
 
-    def curve(self):
-        return self.held
+    def curve(self, device="cpu"):
+        return self.held if self.held is None or self.held.device == device else None
 
     def files(self):
         self.opened += 1

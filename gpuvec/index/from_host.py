@@ -1,0 +1,47 @@
+"""An index on a device, asked with arrays of the host and answering in them."""
+
+from typing import Any
+
+from gpuvec.device.arrays import to_device
+from gpuvec.index.base import Neighbors, Queries
+from gpuvec.index.keep import Keep, as_bits
+from gpuvec.types import Array
+
+
+class FromHost:
+    """Moves questions up and answers down; all else is the index's own.
+
+    Args:
+        index: a `VectorIndex` or an `ApproximateIndex` on a device.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+        self._mask: Keep | None = None
+        self._bits: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        keep: Keep | None = None,
+        tie_rank: Array | None = None,
+        bound: Array | None = None,
+        **options: Any,
+    ) -> Neighbors:
+        """See `ApproximateIndex.search`. A mask goes up once as long as the same one is given."""
+        if keep is not self._mask:
+            self._mask, self._bits = keep, None if keep is None else as_bits(keep)
+        found: Neighbors = self._index.search(
+            to_device(queries, "queries"),
+            k,
+            keep=self._bits,
+            tie_rank=None if tie_rank is None else to_device(tie_rank, "scalars"),
+            bound=None if bound is None else to_device(bound, "queries"),
+            **options,
+        )
+        return found.to_host()
