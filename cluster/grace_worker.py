@@ -44,11 +44,13 @@ class GraceWorker(Worker):
             if not joined:
                 await self.close(nanny=False, reason="gpuvec-grace-over")
 
-    async def plugin_add(self, plugin: Any, name: str | None = None, **options: Any) -> Any:
+    async def plugin_add(
+        self, plugin: Any, name: str | None = None, catch_errors: bool = True
+    ) -> Any:
         """Start a plugin; what runs already goes on when another scheduler is joined."""
         if self._joins_again and name in self.plugins:
             return {"status": "OK"}
-        return await super().plugin_add(plugin, name, **options)
+        return await super().plugin_add(plugin, name, catch_errors)
 
     async def _outlive(self) -> bool:
         """Wait for the next scheduler; return whether it was joined."""
