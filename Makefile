@@ -60,6 +60,7 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 	part "all tests, on this disk" --run-slow --timeout 3000; \
 	part "API, on nodes in one process" tests/api --cluster=inprocess --timeout 3000; \
 	part "API, on worker processes" tests/api -n 0 --cluster=local --timeout 3000; \
+	part "API and histories, on a rehearsed GPU" tests/api tests/properties --device=rehearsed --timeout 3000; \
 	part "API and histories, in memory" $(ON_STORES) --store=memory; \
 	part "API and histories, in moto" $(ON_STORES) --store=s3; \
 	if command -v radosgw >/dev/null; then part "API and histories, in Ceph" $(ON_STORES) --store=s3 --ceph; fi; \

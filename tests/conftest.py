@@ -35,16 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     made = tempfile.mkdtemp(prefix="gpuvec-tests-")
     os.environ["XDG_CACHE_HOME"] = made
     config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
-    without_cudf = (
-        "ignore:.*cuDF is not installed:gpuvec.FallbackWarning"  # rehearsed is CuPy alone
-    )
-    config.addinivalue_line("filterwarnings", without_cudf)
+    # what a card leaves to the host is the matter of tests of its own
+    config.addinivalue_line("filterwarnings", "ignore::gpuvec.FallbackWarning")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --run-slow (make slow)")
     embedded = pytest.mark.skip(reason="embedded: about what one process does for itself")
     one_process = pytest.mark.skip(reason="one_process: looks into the process that serves")
+    on_cpu = pytest.mark.skip(reason="cpu: about indexes that only the CPU searches")
     why = "" if config.getoption("--device") in REHEARSED else no_device()
     if why and config.getoption("--device") == "gpu":
         raise pytest.UsageError(f"--device=gpu: {why}")
@@ -56,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(embedded)
         if "one_process" in item.keywords and config.getoption("--cluster") == "local":
             item.add_marker(one_process)
+        if "cpu" in item.keywords and config.getoption("--device"):
+            item.add_marker(on_cpu)
         if "gpu" in item.keywords and skip_gpu is not None:
             item.add_marker(skip_gpu)
 

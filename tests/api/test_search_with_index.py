@@ -149,6 +149,7 @@ def test_a_query_and_a_batch_of_it_get_the_same_answers(mirror):
         assert one.tolist() == [whole[number].tolist()]
 
 
+@pytest.mark.cpu
 def test_a_search_is_measured_and_explained_with_its_index(mirror):
     queries = mirror.vectors(150)
     search = mirror.items.filter("price < 0.8").search(queries, params=knob(mirror))

@@ -641,6 +641,7 @@ def test_a_version_within_retention_survives_compaction_and_vacuum(items):
             items.at(version=first)
 
 
+@pytest.mark.cpu
 def test_searches_of_an_old_version_keep_the_promise_of_their_index(items):
     random = np.random.default_rng(5)
     centers = random.standard_normal((40, 8))
