@@ -27,7 +27,9 @@ MIN_SAMPLE = 4096
 LLOYD_ROUNDS = 6
 MAX_SHIFT = 3
 TYPICAL_EDGE = 0.4  # share of the dimensions at which most scans stop; tiles are alike beyond it
-_BLOCK = 8192  # rows converted at a time
+LEAST_CHUNK = 2048  # rows that are packed together, however little memory there is
+_BLOCK = 8192  # rows compared with centers at a time
+_BLOCK_BYTES = 2 << 20  # of float32 rows rotated at a time
 _SUM_COLUMNS = 256  # dimensions that one float32 sum runs over
 _MAX_SUM = 2**29  # of an integer product
 
@@ -131,7 +133,7 @@ def pack_int8(
     """
     count, dim = rows.shape
     held = CHUNK_BYTES if memory_limit is None else min(CHUNK_BYTES, memory_limit // 2)
-    chunk = min(count, max(_BLOCK, held // (4 * dim)))
+    chunk = min(count, max(LEAST_CHUNK, held // (4 * dim)))
     space = _fit_space(rows, metric, centers=max(1, min(MAX_CENTERS, chunk // ROWS_PER_LIST)))
     if space is None:
         return None
@@ -268,8 +270,9 @@ def _pack_chunk(rows: Any, start: int, stop: int, space: Space, threads: int) ->
     size, dims = stop - start, space.rotation.shape[1]
     rotated = np.empty((size, dims), np.float32)
     half = np.empty(size, np.float64)
-    for low in range(start, stop, _BLOCK):
-        block = _prepare(rows[low : min(stop, low + _BLOCK)], space.metric, space.origin)
+    step = max(64, min(_BLOCK, _BLOCK_BYTES // (4 * dims)))
+    for low in range(start, stop, step):
+        block = _prepare(rows[low : min(stop, low + step)], space.metric, space.origin)
         if block is None:
             return None
         at = slice(low - start, low - start + len(block))

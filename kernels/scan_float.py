@@ -20,6 +20,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _FIRST = 256  # rows of the first block, which pass without a floor
 _BLOCK = 2048
+_BLOCK_BYTES = 1 << 20  # of widened rows: fewer where they are wide
 _RUN = 64  # sums whose greatest is looked at first
 
 
@@ -42,7 +43,7 @@ class FloatScan:
         if metric is Metric.COSINE:
             self.largest = 1.0
         if metric in (Metric.L2, Metric.SQEUCLIDEAN):
-            some = as_float32(rows[listed[:: max(1, len(listed) // _BLOCK)]])
+            some = as_float32(rows[listed[:: max(1, len(listed) // _FIRST)]])
             self._origin = some.mean(axis=0, dtype=np.float64).astype(np.float32)
             self.largest += float(np.linalg.norm(self._origin.astype(np.float64)))
         self._vectors, self.norms, self.refused = prepare_queries(queries, metric, self._origin)
@@ -61,6 +62,7 @@ class FloatScan:
         if not flat:
             errors += L2_SLACK * (norms**2 + self.largest**2)
         queries = self._vectors[start:stop]
+        step = max(_FIRST, min(_BLOCK, _BLOCK_BYTES // (4 * dim)))
         low, high = 0, min(_FIRST, len(self._listed))
         while low < len(self._listed):
             places = self._listed[low:high]
@@ -69,7 +71,7 @@ class FloatScan:
             if not flat:
                 sums -= (np.einsum("ij,ij->i", block, block, dtype=np.float64) / 2).astype("f4")
             take_sums(sums, errors, places, found)
-            low, high = high, min(high + _BLOCK, len(self._listed))
+            low, high = high, min(high + step, len(self._listed))
         return len(self._listed) * (stop - start) * int(dim)
 
 

@@ -40,6 +40,7 @@ I64 = NDArray[np.int64]
 
 STRATEGIES = {16: "int8-vnni512", 8: "int8-avxvnni", 0: "float32"}
 BLOCK = 2048  # queries per sweep: their codes stay in the second cache
+LEAST_FLOAT = 64  # queries of a float32 scan, however little memory there is
 ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
 MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
@@ -207,7 +208,8 @@ class _Job:
         size = min(self._k, self._count)
         room = min(self._count, ROOM + 4 * size)
         dim = self._pack.shape[1]
-        wave = max(BLOCK, self._memory // (24 * dim + 24 * room + 8 * size))
+        least = LEAST_FLOAT if self._int8 is None else BLOCK
+        wave = max(least, self._memory // (24 * dim + 24 * room + 8 * size))
         for start in range(0, len(self._queries), wave):
             self._wave(start, min(len(self._queries), start + wave), size, room)
         return self._out

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from gpuvec.kernels.sparse_scan import (
     sparse_scan_range,
     sparse_scan_topk,
 )
+from gpuvec.once import cached_property
 from gpuvec.rows import SparseVectors
 from gpuvec.storage.mapping import release
 from gpuvec.types import Array, Metric, RowMask
@@ -146,18 +146,13 @@ class DenseScan:
         return asked >= max(_PACK_AFTER, int(self._rows.shape[1]))
 
     def _batch(self, request: Request, k: int, bound: Array | None) -> Found:
-        from gpuvec.kernels.scan_topk import pack_rows, scan_topk
+        from gpuvec.kernels.scan_topk import scan_topk
 
         limit = request.memory_limit
-        with self._lock:
-            if self._pack is None:
-                self._pack = pack_rows(
-                    self._rows, self._metric, threads=request.threads, memory_limit=limit
-                )
-        if limit is not None:  # codes were not there when it was set
-            limit = max(limit - self._pack.nbytes, limit // _LEAST_SCRATCH)
+        pack = self._packed(request)
+        limit = max(limit - pack.nbytes, limit // _LEAST_SCRATCH)  # set before there were codes
         found, stats = scan_topk(
-            self._pack,
+            pack,
             self._rows,
             request.queries,
             k,
@@ -170,6 +165,20 @@ class DenseScan:
         if len(request.queries) >= _RELEASE_AFTER:
             release(self._rows)  # codes were read in their place; some rows were looked up
         return found, stats.strategy, stats.candidates, stats.rescanned
+
+    def _packed(self, request: Request) -> Any:
+        """Return the rows' codes; none where memory does not hold them, and float32 is scanned."""
+        from gpuvec.kernels.scan_topk import RowPack, pack_rows
+
+        limit = request.memory_limit
+        with self._lock:
+            if self._pack is None and self.nbytes > limit:
+                return RowPack(metric=self._metric, shape=self._rows.shape, int8=None)
+            if self._pack is None:
+                self._pack = pack_rows(
+                    self._rows, self._metric, threads=request.threads, memory_limit=limit
+                )
+            return self._pack
 
 
 class BitScan:

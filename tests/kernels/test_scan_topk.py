@@ -204,7 +204,7 @@ def test_rows_in_several_shards(rows, queries, monkeypatch):
     from gpuvec.kernels import int8_pack
 
     monkeypatch.setattr(int8_pack, "CHUNK_BYTES", 1000 * 4 * 48)
-    monkeypatch.setattr(int8_pack, "_BLOCK", 500)
+    monkeypatch.setattr(int8_pack, "LEAST_CHUNK", 500)
     pack = pack_rows(rows, Metric.L2)
     assert len(pack.int8.shards) == 3
     check(rows, queries, 10, Metric.L2, pack=pack)
