@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, TypeVar
 
 import dask
@@ -24,6 +23,7 @@ from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster.segment_host import engine_of, node_here
 from gpuvec.meta.batch_jobs import JobPlan, JobSpec, Receipt, is_stopped, read_spec, read_state
+from gpuvec.once import cached_property
 
 T = TypeVar("T")
 _AHEAD = 2  # parts per worker that are under way or wait there

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from gpuvec.api.engine import Engine
 from gpuvec.api.job_output import Output
 from gpuvec.api.job_sources import JobSources, is_collection
 from gpuvec.meta.batch_jobs import JobPlan, JobSpec, PartPlan, Receipt, has_receipt, write_receipt
+from gpuvec.once import cached_property
 from gpuvec.query.collect import stream_rows
 from gpuvec.query.cut import Block, Driver, cut, driver_of, driver_rows, first_numbers, key_bounds
 from gpuvec.query.estimate import row_bytes

@@ -21,7 +21,6 @@ their lower ends and times are taken to lie on such lines too.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from gpuvec.index.base import Params
 from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.once import cached_property
 
 Z95 = 1.959964
 TIE = 1e-6  # distances this near, relative and absolute, count as equal

@@ -10,7 +10,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from gpuvec.kernels.bitset import BitSet, both, count, pack, unpack
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.pairwise import check_pair, paired_distances
 from gpuvec.kernels.select_k import check_k, check_lengths
+from gpuvec.once import cached_property
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric

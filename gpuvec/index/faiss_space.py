@@ -6,7 +6,6 @@ codes are not used: they round the *query* to 8 bits too, and wrap where it does
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import as_float32
 from gpuvec.index.faiss_library import faiss_library, view_of
+from gpuvec.once import cached_property
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Metric
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from gpuvec.kernels.bitset import BitSet, both, count
 from gpuvec.kernels.pairwise import check_pair, is_binary
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.kernels.sparse_scan import check_sparse
+from gpuvec.once import cached_property
 from gpuvec.rows import SparseVectors
 from gpuvec.types import Array, Metric, RowMask
 

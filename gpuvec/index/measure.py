@@ -14,7 +14,6 @@ Times are the least of several, as other work on the machine only ever adds to t
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from gpuvec.index.device_index import DeviceIndex
 from gpuvec.index.from_host import FromHost
 from gpuvec.index.trial_filters import Case, trial_filters
 from gpuvec.kernels.pairwise import is_binary
+from gpuvec.once import cached_property
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric, RowMask
 

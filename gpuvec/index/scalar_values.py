@@ -9,7 +9,7 @@ and `not` of SQL act on the two sets without looking at rows.
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from gpuvec.expr.literals import TIMESTAMP
 from gpuvec.expr.numbers import FLIPPED
 from gpuvec.expr.patterns import like_parts
 from gpuvec.expr.tree import Call, Combine, Compare, Expr, IsNull, Like, Literal, Not
+from gpuvec.once import cached_property
 from gpuvec.schema import Bool
 
 Runs: TypeAlias = NDArray[np.int64]  # (k, 2): ranges of slots, rising, apart from one another

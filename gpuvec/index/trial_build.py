@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from gpuvec.index.devices import installed_engines
 from gpuvec.index.measure import TARGETS, Progress, measure_curve
 from gpuvec.index.spec import IndexSpec
 from gpuvec.index.trial_filters import FILTER_BYTES
+from gpuvec.once import cached_property
 from gpuvec.rows import DenseVectors
 from gpuvec.types import Array, Metric
 

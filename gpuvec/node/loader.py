@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from gpuvec.index.curve import RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.node.external import EXTERNAL, ExternalReader, FilesOfOthers
+from gpuvec.once import cached_property
 from gpuvec.rows import VectorColumn
 from gpuvec.segment.deletes import DeleteLog
 from gpuvec.segment.keys import KeyIndex

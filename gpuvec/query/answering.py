@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from gpuvec.once import cached_property
 from gpuvec.query import questions as q
 from gpuvec.query.branch import found_by, joined
 from gpuvec.query.execute import Run, empty_part

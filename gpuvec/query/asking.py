@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from gpuvec.cluster_messages import ReadPlan
+from gpuvec.once import cached_property
 from gpuvec.query import questions as q
 from gpuvec.query.fragment import Fragment, pack
 from gpuvec.query.measurements import Measurements

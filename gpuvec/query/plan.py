@@ -8,12 +8,12 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from gpuvec.expr.bind import Bound
+from gpuvec.once import cached_property
 from gpuvec.rows import VectorColumn
 from gpuvec.schema import FieldType
 from gpuvec.segment.view import Snapshot

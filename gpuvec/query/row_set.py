@@ -7,7 +7,6 @@ next query with the same filters.
 
 import hashlib
 from collections.abc import Callable, Hashable
-from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -19,6 +18,7 @@ from gpuvec.expr.tree import Expr, ValueList
 from gpuvec.expr.walk import children
 from gpuvec.index.keep import Keep, as_bits, as_mask
 from gpuvec.kernels.bitset import WORD, BitSet, count
+from gpuvec.once import cached_property
 from gpuvec.query.session import Session
 from gpuvec.segment.view import SegmentView
 from gpuvec.types import RowMask

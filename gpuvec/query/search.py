@@ -1,7 +1,6 @@
 """One search over the parts of its input: mask, scan, top-k, and the merge of parts."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from gpuvec.device.arrays import is_device_array, to_device, to_host
 from gpuvec.index.base import Queries
 from gpuvec.index.keep import Keep, passing_rows
 from gpuvec.kernels.neighbors import RangeNeighbors
+from gpuvec.once import cached_property
 from gpuvec.query.batch import as_queries, host_queries
 from gpuvec.query.bundle import Bundle, bundles
 from gpuvec.query.measurements import Measurements

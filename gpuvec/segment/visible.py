@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpuvec.columns import default_value
 from gpuvec.dynamic import DYNAMIC_COLUMN
+from gpuvec.once import cached_property
 from gpuvec.rows import DenseVectors, Rows, SparseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, Schema, SparseVector, String, Vector
 from gpuvec.segment.deletes import DeleteLog

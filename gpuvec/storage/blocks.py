@@ -3,13 +3,14 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Self
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuvec.once import cached_property
 from gpuvec.storage.checksum import as_bytes
 from gpuvec.storage.object_store import Buffer
 
