@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.keep import Keep, passing_rows
 from gpuvec.kernels.bitset import BitSet, both
+from gpuvec.once import cached_property
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
 from gpuvec.query.part import Part, numpy_numbers
