@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -68,6 +68,7 @@ class Coordinator:
         push: tells clients what changed in the routes; waits for nothing.
         databases: held open whether or not a client asks.
         replicas: nodes that shall hold each segment.
+        groups: by name of a collection, the resource groups whose nodes may hold its segments.
         runner: makes what makes the parts of a database's batch jobs; None: this process does.
         workshop: has heavy work done; None: owners do it themselves.
         end: called when an error escaped, so that nothing is decided any more.
@@ -80,6 +81,7 @@ class Coordinator:
         *,
         databases: Iterable[DatabaseRef] = (),
         replicas: int = 1,
+        groups: Mapping[str, Sequence[str]] | None = None,
         runner: Callable[[str], Runner] | None = None,
         workshop: Workshop | None = None,
         end: Callable[[], None] = lambda: None,
@@ -89,6 +91,7 @@ class Coordinator:
         self._transport = transport
         self._push = push
         self._replicas = replicas
+        self._groups = dict(groups or {})
         self._pinned = {ref.identity: ref for ref in databases}
         self._hosted: dict[str, Hosted] = {}
         self._clients: dict[str, dict[str, float]] = {}  # by database: when each was heard
@@ -252,6 +255,7 @@ class Coordinator:
             pool=self._pool,
             time_of_all=self._time,
             replicas=self._replicas,
+            groups=self._groups,
         )
         if self._runner is not None:
             hosted.engine.jobs.run_with(partial(self._runner, ref.identity))

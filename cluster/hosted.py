@@ -7,7 +7,7 @@ pool, since a store may be slow; decisions are made under one lock, from memory 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -66,6 +66,7 @@ class Hosted:
         pool: for work on the store.
         time_of_all: the cluster's.
         replicas: nodes that shall hold each segment.
+        groups: by name of a collection, the resource groups whose nodes may hold its segments.
 
     Raises:
         ConflictError: `GV-602`, a process that is not of the cluster writes to the directory.
@@ -84,6 +85,7 @@ class Hosted:
         pool: Fuse,
         time_of_all: ClusterTime,
         replicas: int = 1,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.ref = ref
         self.engine = open_coordinator(ref, disown=self._drop)
@@ -100,6 +102,7 @@ class Hosted:
             self.engine.close()
             raise
         self._send, self._push, self._kick, self._pool = send, push, kick, pool
+        self._groups = groups or {}
         now_s = time.monotonic()
         self._coord = ClusterCoord(
             ref.identity,
@@ -303,12 +306,13 @@ class Hosted:
             s.segment_id: SegmentSize(s.size_bytes, s.row_count) for s in state.segments.values()
         }
         shown = described(state)
+        groups = tuple(self._groups.get(self.engine.ids().get(collection_id, ""), ()))
         with self._news:
             if entry < self._entries.get(collection_id, -1):
                 return
             self._entries[collection_id] = entry
             self._described[collection_id] = shown
-            self._coord.note_collection(collection_id, sizes, time.monotonic())
+            self._coord.note_collection(collection_id, sizes, time.monotonic(), groups=groups)
         self._kick()
 
     # Ending

@@ -59,6 +59,7 @@ class CoordinatorPlugin(SchedulerPlugin):
             self._tell,
             databases=databases,
             replicas=int(dask.config.get("gpuvec.replicas", 1)),
+            groups=dask.config.get("gpuvec.groups", None),
             runner=lambda identity: TaskRunner(self._tasks, identity),
             workshop=workshop(self._tasks),
             end=lambda: scheduler.loop.add_callback(scheduler.close),

@@ -24,6 +24,7 @@ class Processes:
         folder: for their logs and temporary files.
         workers: how many.
         settings: of gpuvec in all of them, as variables.
+        groups: resource groups of workers, in their order; others have none.
         host: the address that they listen at.
         apart: a network of its own for the last worker; None: it lives with the others.
 
@@ -39,6 +40,7 @@ class Processes:
         *,
         workers: int,
         settings: dict[str, str],
+        groups: Sequence[str] = (),
         host: str = "127.0.0.1",
         apart: "Apart | None" = None,
     ) -> None:
@@ -51,6 +53,7 @@ class Processes:
         self._port = _free_port(host)
         self.address = f"tcp://{host}:{self._port}"
         self._names = [f"w{number}" for number in range(workers)]
+        self._groups = dict(zip(self._names, groups, strict=False))
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -158,7 +161,9 @@ class Processes:
         with open(self._folder / f"{name}.log", "ab") as log:
             run = [sys.executable, "-m", "distributed.cli.dask_" + words[0]]
             command = [*before, *run, *words[1:]]
-            return subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            group = {"DASK_GPUVEC__GROUP": self._groups[name]} if name in self._groups else {}
+            environment = {**self._environment, **group}
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def _send(self, process: "subprocess.Popen[bytes]", what: signal.Signals) -> None:
         with self._lock:

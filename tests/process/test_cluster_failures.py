@@ -29,6 +29,19 @@ def tried(work):
                 raise
 
 
+def routes_of(db, items):
+    """Return, by segment of a collection, the nodes that this client knows to serve it."""
+    routes = db._engine.router.directory.table.routes
+    return dict(routes.segments.get(items._source.collection_id, {}))
+
+
+def wait_for(what, why):
+    until_s = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < until_s, why
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def processes(tmp_path):
     """Return `processes(workers)`: another cluster of this test."""
@@ -37,7 +50,7 @@ def processes(tmp_path):
     def processes(workers, **options):
         folder = tmp_path / f"cluster-{len(made)}"
         folder.mkdir()
-        made.append(Processes(folder, workers=workers, settings={}, **options))
+        made.append(Processes(folder, workers=workers, **{"settings": {}, **options}))
         return made[-1]
 
     yield processes
@@ -144,3 +157,65 @@ def test_an_owner_behind_a_cut_cable_is_replaced_and_comes_back(apart, processes
             assert tried(items.count) == number + 10
     with gv.connect(tmp_path / "db") as alone:
         assert alone[name].count() == 130
+
+
+def test_a_replica_answers_at_once_when_the_worker_of_the_other_one_is_killed(processes, tmp_path):
+    cluster = processes(3, settings={"DASK_GPUVEC__REPLICAS": "2"})
+    with gv.connect(tmp_path / "db", cluster=cluster.address) as db:
+        items = tried(
+            lambda: db.create_collection(
+                "items", data=rows(0, 1000), primary_key="id", exist_ok=True
+            )
+        )
+        tried(items.flush)
+        wait_for(
+            lambda: (found := routes_of(db, items)) and all(len(n) == 2 for n in found.values()),
+            "there is no second copy",
+        )
+        query = np.full(4, 0.5, np.float32)
+        true = items.search(query, k=10, exact=True).to_arrow()
+        owner = db._engine.router.directory.table.owner(items._source.collection_id).node
+        (holders,) = routes_of(db, items).values()
+        cluster.restarting = False
+        cluster.kill_worker(next(node for node in holders if node != owner))
+        begun_s = time.monotonic()
+        assert items.search(query, k=10, exact=True).to_arrow().equals(true)
+        assert time.monotonic() - begun_s < 2.0, "nobody waits for a lease or for a restart"
+        wait_for(
+            lambda: all(len(nodes) == 2 for nodes in routes_of(db, items).values()),
+            "the copy that was lost is not made again",
+        )
+
+
+def test_a_collection_stays_within_its_resource_groups(processes, tmp_path):
+    groups = {"items": ["gold"]}
+    cluster = processes(
+        3, settings={"DASK_GPUVEC__GROUPS": repr(groups)}, groups=["gold", "gold", "other"]
+    )
+    with gv.connect(tmp_path / "db", cluster=cluster.address) as db:
+        made = {}
+        for name in ("items", "free"):
+            made[name] = tried(
+                lambda name=name: db.create_collection(
+                    name, data=rows(0, 100), primary_key="id", exist_ok=True
+                )
+            )
+            for start in range(100, 600, 100):
+                tried(lambda name=name, start=start: made[name].upsert(rows(start, start + 100)))
+                tried(made[name].flush)
+        items = made["items"]
+        wait_for(lambda: any(routes_of(db, items).values()), "nothing was placed")
+        assert {n for nodes in routes_of(db, items).values() for n in nodes} <= {"w0", "w1"}
+        cluster.restarting = False
+        cluster.kill_worker("w0")
+        assert tried(items.count) == 600
+        wait_for(
+            lambda: {n for ns in routes_of(db, items).values() for n in ns} == {"w1"},
+            "the group's other worker did not take over",
+        )
+        cluster.kill_worker("w1")
+        assert tried(items.count) == 600, "any node answers, though it keeps nothing"
+        wait_for(
+            lambda: not any(routes_of(db, items).values()), "routes lead to workers that are gone"
+        )
+        assert tried(items.count) == 600
