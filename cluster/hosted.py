@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -171,7 +172,8 @@ class Hosted:
         if collection_id not in self.engine.ids():
             raise errors.collection_gone(collection_id)
         until_s = time.monotonic() + _FIND_SHARE * deadline_s
-        self._reserve()
+        with suppress(errors.GpuvecError):  # else time stands still before the old bound
+            self._reserve()
         with self._news:
             self._coord.want_owner(collection_id, time.monotonic())
             while (found := self._coord.owner(collection_id)) is None:
