@@ -21,6 +21,8 @@ SIGNATURES = {
     Collection.update: "(values, *, filter)",
     Collection.delete: "(frame=None, *, filter=None, ids=None)",
     Collection.add_field: "(name, type, default=None)",
+    Collection.load: "(*, device=None)",
+    Collection.release: "()",
     Frame.search: "(queries, k=10, *, on=None, query_on=None, query_id=None, radius=None, "
     "group_by=None, group_size=1, exclude_self=False, metric=None, recall=None, exact=False, "
     "params=None)",

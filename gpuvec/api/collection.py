@@ -16,6 +16,7 @@ from gpuvec.api.importing import Importing
 from gpuvec.api.indexes import Indexed
 from gpuvec.api.inputs import rows_to_write
 from gpuvec.api.interop import to_rows
+from gpuvec.api.loading import Loaded
 from gpuvec.api.source import SEGMENT_SCHEMA, CollectionSource, WriteResult, segment_table
 from gpuvec.api.upkeep import Maintained
 from gpuvec.api.versions import Versioned
@@ -48,7 +49,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])\Z")
 _SPAN_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Collection(Importing, Indexed, Maintained, Versioned, Frame):
+class Collection(Importing, Indexed, Loaded, Maintained, Versioned, Frame):
     """A typed table with vector fields; as a frame, all its rows at their newest version.
 
     Writes are atomic, and durable and readable when their call returns. Made by `Database`.

@@ -357,6 +357,8 @@ class Database:
         if not self._closed:
             self._closed = True
             _release(self._key, self._engine)
+            if self._session.device_store is not None:
+                self._session.device_store.close()
 
     def __enter__(self) -> Self:
         return self

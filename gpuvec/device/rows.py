@@ -162,7 +162,7 @@ class DeviceRows:
         """Hold something if there is room for it; None where there is not."""
         with ExitStack() as stack:
             value = None
-            if self._store.fits(size_bytes):
+            if self._store.has(key) or self._store.fits(size_bytes):
                 use = self._store.use(key, size_bytes, make, part=part, owner=self._owner)
                 try:
                     value = stack.enter_context(use)

@@ -19,7 +19,7 @@ from gpuvec.once import cached_property
 from gpuvec.query.calibrate import Calibrator
 from gpuvec.query.indexed import index_unused
 from gpuvec.query.part import Part, numpy_numbers
-from gpuvec.query.plan import Search
+from gpuvec.query.plan import Columns, Search
 from gpuvec.query.reduce import IntArray
 from gpuvec.query.row_set import RowSet
 from gpuvec.query.session import Session
@@ -251,29 +251,49 @@ class Target:
 
 def make_targets(parts: Iterable[Part], node: Search, session: Session) -> list[Target]:
     """Return parts as what a search goes through."""
+    columns, usable = node.input.columns, not index_unused(node)
+    return field_targets(parts, columns, node.field, node.metric, session, usable=usable)
+
+
+def field_targets(
+    parts: Iterable[Part],
+    columns: Columns,
+    field: str,
+    metric: Metric,
+    session: Session,
+    *,
+    usable: bool = True,
+) -> list[Target]:
+    """Return parts as what searches of a field go through; `usable`: by its indexes too."""
     found: list[Target] = []
     start = 0
-    usable = not index_unused(node)
     for part in parts:
-        found.append(_make_target(part, node, session, start, usable))
+        found.append(_make_target(part, columns, field, metric, session, start, usable))
         start = found[-1].start + found[-1].base.num_rows
     return found
 
 
-def _make_target(part: Part, node: Search, session: Session, start: int, usable: bool) -> Target:
-    origin = part.origin
-    pk = node.input.columns.primary_key
+def _make_target(
+    part: Part,
+    columns: Columns,
+    field: str,
+    metric: Metric,
+    session: Session,
+    start: int,
+    usable: bool,
+) -> Target:
+    origin, pk = part.origin, columns.primary_key
     if origin is None:
-        return Target(part, None, start, part.num_rows, node.field, node.metric, pk, session, None)
+        return Target(part, None, start, part.num_rows, field, metric, pk, session, None)
     key = None
     kept = not getattr(origin.view, "transient", False)
-    if kept and origin.computed.isdisjoint((node.field, pk)):
+    if kept and origin.computed.isdisjoint((field, pk)):
         key = (origin.view.segment_id, origin.view.generation)
     return Target(
         origin.base, origin.rows, origin.start, part.num_rows,
-        node.field, node.metric, pk, session, key,
-        _index_of(origin.view, node.field, session) if usable else None,
-        owner=node.input.columns.name,
+        field, metric, pk, session, key,
+        _index_of(origin.view, field, session) if usable else None,
+        owner=columns.name,
     )  # fmt: skip
 
 
