@@ -42,7 +42,10 @@ GIB = 1 << 30
 
 def why_not() -> str:
     """Return why this machine cannot rehearse, nothing if it can."""
-    return "" if shim.has_compiler() else "no g++ to compile kernels for the CPU"
+    if not shim.has_compiler():
+        return "no g++ to compile kernels for the CPU"
+    real = device_count() and not rehearsed_arrays.CARD
+    return "this machine has a GPU; on a card nothing is rehearsed" if real else ""
 
 
 @contextlib.contextmanager
