@@ -110,7 +110,7 @@ def _next_best(
     """Return (m, groups) uint64: distance and order of each group's next row, all ones: none."""
     xp = array_namespace(distances)
     m, n = distances.shape
-    best = xp.full((m, groups), _NONE, xp.uint64)
+    best = xp.full((m, groups), -1, xp.int64).view(xp.uint64)  # all ones
     null = np.uintp(0)
     for first in range(0, m, _GRID_Y):
         at = slice(first, first + _GRID_Y)
