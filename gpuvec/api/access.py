@@ -191,18 +191,65 @@ class Roles(Mapping[str, RoleInfo]):
         return f"Roles({', '.join(self)})"
 
 
-def quotas_of(engine: "Engine") -> dict[str | None, dict[str, float]]:
-    """Return the limits that were set, by collection; None: the default of all."""
-    root = engine.root()
-    return {
-        (root.name_of(collection_id) if collection_id else None): dict(limits)
-        for collection_id, limits in sorted(root.access.quotas.items())
-    }
+class Quotas(Mapping[str | None, dict[str, float]]):
+    """The limits that were set, by collection; None: the default of each. Made by `db.quotas`.
 
+    A write that would lead beyond `rows` or `size_bytes` is refused; rows that replace others count
+    as new, and what `bulk_import` brings is not counted before it is there. What comes too fast is
+    refused with a time to come back.
+    """
 
-def set_quota(engine: "Engine", collection: str | None, limits: Mapping[str, Any]) -> None:
-    """Change limits; see `Database.set_quota`."""
-    given = {name: limit for name, limit in limits.items() if limit is not Ellipsis}
-    if not given:
-        raise errors.bad_quota(None, None, LIMITS)
-    engine.access.do("set_quota", {"collection": collection, "limits": given})
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    def set(
+        self,
+        collection: str | None = None,
+        *,
+        collections: float | None = ...,  # type: ignore[assignment]
+        rows: float | None = ...,  # type: ignore[assignment]
+        size_bytes: float | None = ...,  # type: ignore[assignment]
+        write_rows_per_s: float | None = ...,  # type: ignore[assignment]
+        reads_per_s: float | None = ...,  # type: ignore[assignment]
+    ) -> None:
+        """Change limits; None takes one away, and what is left out stays as it is.
+
+        Args:
+            collection: whose; None: of each that has no such limit of its own.
+            collections: how many the database may have.
+            rows: of a collection.
+            size_bytes: of a collection's rows, as `stats()` counts them.
+            write_rows_per_s: through one client process of a cluster.
+            reads_per_s: through one client process of a cluster.
+
+        Raises:
+            QueryError: `GV-726`, a limit that is none.
+            NotFoundError: `GV-150`, no such collection.
+        """
+        given = {
+            "collections": collections, "rows": rows, "size_bytes": size_bytes,
+            "write_rows_per_s": write_rows_per_s, "reads_per_s": reads_per_s,
+        }  # fmt: skip
+        limits = {name: limit for name, limit in given.items() if limit is not Ellipsis}
+        if not limits:
+            raise errors.bad_quota(None, None, LIMITS)
+        self._engine.access.do("set_quota", {"collection": collection, "limits": limits})
+
+    def _all(self) -> dict[str | None, dict[str, float]]:
+        root = self._engine.root()
+        return {
+            (root.name_of(collection_id) if collection_id else None): dict(limits)
+            for collection_id, limits in sorted(root.access.quotas.items())
+        }
+
+    def __getitem__(self, collection: str | None) -> dict[str, float]:
+        return self._all()[collection]
+
+    def __iter__(self) -> Iterator[str | None]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"Quotas({self._all()})"

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gpuvec import errors
-from gpuvec.api.access import Roles, Users, quotas_of, set_quota
+from gpuvec.api.access import Quotas, Roles, Users
 from gpuvec.api.collection import Collection
 from gpuvec.api.display import SHOWN_ROWS, database_html
 from gpuvec.api.engine import Engine
@@ -255,45 +255,11 @@ class Database:
         self._check_open()
         return Roles(self._engine)
 
-    def quotas(self) -> dict[str | None, dict[str, float]]:
-        """Return the limits that `set_quota` set, by collection; None: the default of each."""
+    @property
+    def quotas(self) -> Quotas:
+        """How much there may be, and be asked, by collection; see `Quotas`."""
         self._check_open()
-        return quotas_of(self._engine)
-
-    def set_quota(
-        self,
-        collection: str | None = None,
-        *,
-        collections: float | None = ...,  # type: ignore[assignment]
-        rows: float | None = ...,  # type: ignore[assignment]
-        size_bytes: float | None = ...,  # type: ignore[assignment]
-        write_rows_per_s: float | None = ...,  # type: ignore[assignment]
-        reads_per_s: float | None = ...,  # type: ignore[assignment]
-    ) -> None:
-        """Limit how much there may be, or how much may be asked; None takes a limit away.
-
-        A write that would lead beyond `rows` or `size_bytes` is refused; rows that replace others
-        count as new, and what `bulk_import` brings is not counted before it is there. What comes
-        too fast is refused with a time to come back.
-
-        Args:
-            collection: whose; None: of each that has no such limit of its own.
-            collections: how many the database may have.
-            rows: of a collection.
-            size_bytes: of a collection's rows, as `stats()` counts them.
-            write_rows_per_s: through one client process of a cluster.
-            reads_per_s: through one client process of a cluster.
-
-        Raises:
-            QueryError: `GV-726`, a limit that is none.
-            NotFoundError: `GV-150`, no such collection.
-        """
-        limits = {
-            "collections": collections, "rows": rows, "size_bytes": size_bytes,
-            "write_rows_per_s": write_rows_per_s, "reads_per_s": reads_per_s,
-        }  # fmt: skip
-        self._check_open()
-        set_quota(self._engine, collection, limits)
+        return Quotas(self._engine)
 
     def jobs(self) -> "list[Job[Frame]]":
         """Return the batch jobs that `Frame.submit` made, the newest first; see `Job`."""

@@ -39,7 +39,7 @@ def quota_reached(what: str, name: str, *, limit: float, there: float, more: flo
     return QuotaError(
         "GV-722",
         f"{name} may have {limit:,.0f} {what}; there are {there:,.0f}, and {more:,.0f} more came",
-        hint="nothing was done. Delete some, or have the quota raised: db.set_quota",
+        hint="nothing was done. Delete some, or have the quota raised: db.quotas.set",
         details={
             "what": what, "name": name, "limit": limit, "there": there, "more": more,
             "retryable": False, "outcome": "none",
