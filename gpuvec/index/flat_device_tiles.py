@@ -5,13 +5,15 @@ joined with the best of the tiles before.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from gpuvec.device.arrays import array_namespace
+import numpy as np
+
+from gpuvec.device.arrays import array_namespace, to_host
 from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
 from gpuvec.index.base import Neighbors, RangeNeighbors
+from gpuvec.index.flat_device_cuts import Cuts, Need, cuts, pieces
 from gpuvec.kernels.bits_topk import bits_topk
 from gpuvec.kernels.bitset import WORD, BitSet, unpack
 from gpuvec.kernels.float_scan import float_slack
@@ -21,10 +23,10 @@ from gpuvec.kernels.range_pairs import Doubt, range_pairs
 from gpuvec.kernels.select_k import select_k
 from gpuvec.types import Array, Metric
 
-_ROW_TILE = 1 << 18
-_QUERY_TILE = 1024
-_PAIR_BYTES = 24  # of temporary data for each distance of a tile
-_BEST_BYTES = 160  # for each place of an answer
+_BEST_BYTES = 32  # of temporary data for each place of an answer, while rows pass
+_JOIN_BYTES = 120  # for each place that a step looks at
+_PAIR_BYTES = 24  # for each pair of a step
+_RANGE_BYTES = 120  # for each pair of a step, if all are inside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,14 @@ class _Best:
     distances: Array
     ranks: Array
 
+    def part(self, at: slice) -> "_Best":
+        """Return what is known of some queries."""
+        return _Best(self.rows[at], self.distances[at], self.ranks[at])
+
+    def put(self, at: slice, other: "_Best") -> None:
+        """Replace what is known of some queries."""
+        self.rows[at], self.distances[at], self.ranks[at] = other.rows, other.distances, other.ranks
+
     def joined(self, other: "_Best", k: int) -> "_Best":
         """Return the k best of both."""
         xp = array_namespace(self.rows)
@@ -68,6 +78,15 @@ class _Best:
             found.distances,
             xp.take_along_axis(ranks, at, axis=1),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Passing:
+    """Rows that are held, what orders equal distances, and how work on them is cut."""
+
+    held: HeldRows
+    ranks: HeldRows | None
+    cuts: Cuts
 
 
 class FloatTiles:
@@ -95,78 +114,92 @@ class FloatTiles:
 
     def topk(self, queries: Array, k: int, bound: Array | None) -> tuple[Neighbors, int]:
         """Return the k nearest rows of each query within its bound, and the pairs measured."""
+        m = len(queries)
+        answer, measured = Neighbors.empty(m, k, like=queries), 0
+        if not m:
+            return answer, 0
+        near = min(k, len(self._rows)) + max(16, k // 8)
+        with self._held(m, _BEST_BYTES * k, _JOIN_BYTES * (k + near), _PAIR_BYTES) as passing:
+            for wave in pieces(m, passing.cuts.wave):
+                limit = None if bound is None else bound[wave]
+                found, pairs = self._wave(queries[wave], k, limit, passing)
+                answer.rows[wave], answer.distances[wave] = found.rows, found.distances
+                measured += pairs
+        return answer, measured
+
+    def _wave(
+        self, queries: Array, k: int, bound: Array | None, passing: "_Passing"
+    ) -> tuple[Neighbors, int]:
+        """Answer some queries in one pass over the rows."""
         xp, m = self._xp, len(queries)
         empty = Neighbors.empty(m, k, like=queries)
         best = _Best(empty.rows, empty.distances, xp.zeros((m, k), xp.int64))
-        measured = 0
-        if not m:
-            return empty, 0
         nearest = self._nearest_bits if is_binary(self._metric) else self._near
-        for tile in self._tiles(m, kept_bytes=_BEST_BYTES * (2 * k + 16)):
-            parts = []
-            for start in range(0, m, _QUERY_TILE):
-                at = slice(start, start + _QUERY_TILE)
-                near = nearest(queries[at], tile, k, None if bound is None else bound[at])
-                before = _Best(best.rows[at], best.distances[at], best.ranks[at])
-                parts.append(before.joined(near, k))
+        measured = 0
+        for tile in self._tiles(passing):
+            for step in pieces(m, passing.cuts.step):
+                near = nearest(queries[step], tile, k, None if bound is None else bound[step])
+                best.put(step, best.part(step).joined(near, k))
                 measured += int(near.rows.size)
-            best = _Best(*(xp.concatenate([getattr(part, name) for part in parts])
-                           for name in ("rows", "distances", "ranks")))  # fmt: skip
         return Neighbors(best.rows, best.distances), measured
 
     def range(self, queries: Array, low: Array | None, high: Array) -> RangeNeighbors:
-        """Return every row with `low < distance <= high`, nearest first."""
-        xp: Any = self._xp
-        found: list[tuple[Array, ...]] = [
-            (xp.zeros(0, xp.int64), xp.zeros(0, xp.int64), xp.zeros(0, xp.int64),
-             xp.zeros(0, xp.float32))
-        ]  # fmt: skip
-        for whole in self._tiles(len(queries), kept_bytes=0):
-            tile = whole if whole.bits is None else self._narrowed(whole)
-            for start in range(0, len(queries), _QUERY_TILE):
-                at = slice(start, start + _QUERY_TILE)
-                lows = None if low is None else low[at]
-                owner, *rest = self._inside(queries[at], tile, lows, high[at])
-                found.append((owner + start, *rest))
-        owner, row, rank, exact = (xp.concatenate(column) for column in zip(*found, strict=True))
-        order = xp.argsort(rank, kind="stable")
-        for key in (exact, owner):
-            order = order[xp.argsort(key[order], kind="stable")]
-        offsets = xp.zeros(len(queries) + 1, xp.int64)
-        if len(owner):
-            offsets[1:] = xp.cumsum(xp.bincount(owner, minlength=len(queries)))
+        """Return every row with `low < distance <= high`, nearest first, in host memory.
+
+        There may be as many as rows times queries: each tile's pairs leave the card with it.
+        """
+        found = [(np.zeros(0, np.int64),) * 3 + (np.zeros(0, np.float32),)]
+        m = len(queries)
+        with self._held(max(1, m), 0, 64, _RANGE_BYTES) as passing:
+            for whole in self._tiles(passing):
+                tile = whole if whole.bits is None else self._narrowed(whole, whole.bits)
+                for step in pieces(m, passing.cuts.step):
+                    lows = None if low is None else low[step]
+                    pairs = self._inside(queries[step], tile, lows, high[step])
+                    owner, row, rank, exact = (to_host(column, "results") for column in pairs)
+                    found.append((owner + step.start, row, rank, exact))
+        owner, row, rank, exact = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.lexsort((rank, exact, owner))
+        offsets = np.zeros(m + 1, np.int64)
+        offsets[1:] = np.cumsum(np.bincount(owner, minlength=m))
         return RangeNeighbors(offsets, row[order], exact[order])
 
-    def _tiles(self, num_queries: int, *, kept_bytes: int) -> Iterator[Tile]:
-        """Yield all rows that may be found, tile by tile, within booked memory.
-
-        `kept_bytes`: for each query, whatever the tiles' size.
-        """
-        rows, asked = self._rows, max(1, min(num_queries, _QUERY_TILE))
+    @contextmanager
+    def _held(
+        self, queries: int, query_bytes: int, step_bytes: int, pair_bytes: int
+    ) -> Iterator["_Passing"]:
+        """Hold the rows and book memory for passes over them; see `Need`."""
+        rows = self._rows
         with ExitStack() as stack:
             held = stack.enter_context(rows.held())
             ranks = None if self._ranks is None else stack.enter_context(self._ranks.held())
-            item = held.row_scratch + rows.dtype.itemsize * rows.shape[1] + 40 + _PAIR_BYTES * asked
-            item += 0 if ranks is None else ranks.row_scratch + 8
-            fixed = kept_bytes * num_queries
-            most = fixed + item * max(WORD, min(len(rows), _ROW_TILE))
-            what = f"distances of {num_queries} queries"
-            granted = stack.enter_context(rows.scratch(fixed + WORD * item, most, what=what))
-            size = max(1, (granted - fixed) // item // WORD) * WORD
-            for start, vectors, rank in _side_by_side(held, ranks, size):
-                stop, bits = start + len(vectors), None
-                if self._bits is not None:
-                    words = self._bits.words[start // WORD : -(-stop // WORD)]
-                    bits = BitSet(words, stop - start)
-                tile = Tile(self._xp.arange(start, stop), vectors, rank, bits)
-                if bits is not None and not is_binary(self._metric):
-                    tile = self._narrowed(tile)
-                if len(tile.at):
-                    yield tile
+            row_bytes = held.row_scratch + rows.dtype.itemsize * rows.shape[1] + 40
+            row_bytes += 0 if ranks is None else ranks.row_scratch + 16
+            need = Need(
+                query_bytes=query_bytes, step_bytes=step_bytes, pair_bytes=pair_bytes,
+                row_bytes=row_bytes,
+            )  # fmt: skip
+            what = f"distances of {queries:,} queries"
+            scratch = rows.scratch(need.least, need.most(queries, len(rows)), what=what)
+            granted = stack.enter_context(scratch)
+            yield _Passing(held, ranks, cuts(need, queries, granted))
 
-    def _narrowed(self, tile: Tile) -> Tile:
+    def _tiles(self, passing: "_Passing") -> Iterator[Tile]:
+        """Yield all rows that may be found, tile by tile."""
+        for start, vectors, rank in _side_by_side(passing.held, passing.ranks, passing.cuts.rows):
+            stop, bits = start + len(vectors), None
+            if self._bits is not None:
+                words = self._bits.words[start // WORD : -(-stop // WORD)]
+                bits = BitSet(words, stop - start)
+            tile = Tile(self._xp.arange(start, stop), vectors, rank, bits)
+            if bits is not None and not is_binary(self._metric):
+                tile = self._narrowed(tile, bits)
+            if len(tile.at):
+                yield tile
+
+    def _narrowed(self, tile: Tile, bits: BitSet) -> Tile:
         """Return only the rows that may be found."""
-        own = self._xp.flatnonzero(unpack(tile.bits))
+        own = self._xp.flatnonzero(unpack(bits))
         return Tile(tile.at[own], tile.vectors[own], None if tile.rank is None else tile.rank[own])
 
     def _nearest_bits(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> _Best:
