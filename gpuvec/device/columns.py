@@ -14,11 +14,22 @@ from gpuvec.device.program import Op
 from gpuvec.types import Array
 
 
+class ColumnRefusedError(Exception):
+    """A column that cannot lie on the device; it tells which way to go, and why."""
+
+
 class ColumnEngine(Protocol):
     """Holds columns on the device, and runs programs over them."""
 
+    def refuses(self, program: Op) -> str:
+        """Return which operation of a program it has not; empty: it runs it."""
+
     def put(self, values: pa.Array) -> Any:
-        """Return a copy of a column on the device."""
+        """Return a copy of a column on the device.
+
+        Raises:
+            ColumnRefusedError: it cannot lie there.
+        """
 
     def words(self, program: Op, columns: Mapping[str, Any], rows: int) -> Array:
         """Return where a condition is true, (ceil(rows / 32),) uint32, bits behind the last 0."""
@@ -29,6 +40,10 @@ class ColumnEngine(Protocol):
 
 class CudfColumns:
     """Columns of cuDF."""
+
+    def refuses(self, program: Op) -> str:
+        """See `ColumnEngine.refuses`; it has all."""
+        return ""
 
     def put(self, values: pa.Array) -> Any:
         """See `ColumnEngine.put`."""
@@ -48,16 +63,16 @@ class CudfColumns:
         return CudfFrame.of_columns(columns, kinds)
 
 
-_chosen: list[ColumnEngine | None] = []  # what `using` put first
+_chosen: list[ColumnEngine] = []  # what `using` put first
 
 
 def column_engine() -> ColumnEngine | None:
-    """Return what holds scalar columns on the device; None: cuDF is not installed."""
+    """Return the library that holds scalar columns on the device: cuDF; None: it is missing."""
     return _chosen[-1] if _chosen else _installed()
 
 
 @contextmanager
-def using(engine: ColumnEngine | None) -> Iterator[None]:
+def using(engine: ColumnEngine) -> Iterator[None]:
     """Let another engine hold columns while a block runs."""
     _chosen.append(engine)
     try:

@@ -4,8 +4,6 @@ import warnings
 
 from gpuvec.errors import FallbackWarning
 
-NO_ENGINE = "cuDF is not installed; gpuvec doctor tells what to install"
-
 _said: set[str] = set()
 
 

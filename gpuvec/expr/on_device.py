@@ -56,23 +56,30 @@ class Split:
     reasons: tuple[str, ...]
 
 
-def split(bound: Bound) -> Split:
-    """Divide a condition between card and host; operands of an outer `and` go each their way."""
+def split(bound: Bound, refuses: Callable[[Op], str] = lambda program: "") -> Split:
+    """Divide a condition between card and host; operands of an outer `and` go each their way.
+
+    Args:
+        bound: the condition.
+        refuses: names the operation of a program that the card's engine lacks; empty: none.
+    """
     tree = bound.tree
     parts = tree.operands if isinstance(tree, Combine) and tree.op == "and" else (tree,)
     programs, rest, reasons = [], [], []
     for part in parts:
         try:
-            programs.append(program_of(bound, part))
+            program = program_of(bound, part)
+            if why := refuses(program):
+                _refuse(why)
+            programs.append(program)
         except HostOnly as found:
             rest.append(part)
             reasons.append(str(found))
-    left: Bound | None = None
-    if rest:
-        whole = bound if len(rest) == len(parts) else None
-        left = whole or part_of(bound, rest[0] if len(rest) == 1 else Combine("and", tuple(rest)))
-    program = reduce(_and, programs) if programs else None
-    return Split(program, left, tuple(dict.fromkeys(reasons)))
+    left = bound if len(rest) == len(parts) else None
+    if rest and left is None:
+        left = part_of(bound, rest[0] if len(rest) == 1 else Combine("and", tuple(rest)))
+    whole = reduce(_and, programs) if programs else None
+    return Split(whole, left, tuple(dict.fromkeys(reasons)))
 
 
 def program_of(bound: Bound, tree: Expr | None = None) -> Op:

@@ -93,10 +93,12 @@ def call(name: str, op: Op) -> Op:
     return _where(Op("ne", BOOL, (wide, constant(INT64_LOW, INT64))), found)
 
 
-def _floats(op: str, left: Op, right: Op) -> Op:
+def _floats(op: str, left: Op, right: Op) -> Op | None:
     found = Op(_OPS[op], FLOAT64, (left, right))
     if op not in ("/", "%"):
         return found
+    if right.name == "constant":
+        return found if right.value != 0 else None
     return _where(Op("ne", BOOL, (right, constant(0.0, FLOAT64))), found)
 
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 from gpuvec.device.arrays import cupy_module
-from gpuvec.device.columns import ColumnEngine, column_engine
+from gpuvec.device.columns import ColumnEngine, ColumnRefusedError, column_engine
 from gpuvec.device.frames import ScalarFrame
 from gpuvec.device.residency import DeviceStore
 from gpuvec.device.rows import DeviceRows
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.kernels.bitset import unpack
-from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns, is_of_segments
+from gpuvec.query.device_columns import DeviceColumns, is_of_segments
 from gpuvec.query.execute import Run
 from gpuvec.query.optimize import optimize
 from gpuvec.query.part import Part
@@ -56,7 +56,7 @@ def arrays_on_device(plan: Plan, session: Session) -> dict[str, Array] | None:
 
     try:
         return store.run(work, what="arrays")
-    except (DeviceMemoryError, ColumnTooLongError, _HostOnly):
+    except (DeviceMemoryError, ColumnRefusedError, _HostOnly):
         return None
 
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from gpuvec.device.columns import ColumnEngine
+from gpuvec.device.columns import ColumnEngine, ColumnRefusedError, column_engine
 from gpuvec.device.residency import DeviceStore, Key
+from gpuvec.kernels.predicate import PlainColumns
 from gpuvec.query import plan as p
 from gpuvec.query.part import Origin, chunks_of
 from gpuvec.query.session import Session
 
+_PLAIN = PlainColumns()
 _SLACK_BYTES = 4096  # of a column's buffers, each rounded up
-
-
-class ColumnTooLongError(Exception):
-    """A text column that no one device column can hold: it tells which way to go."""
 
 
 class DeviceColumns:
@@ -54,7 +52,7 @@ class DeviceColumns:
 
         Raises:
             DeviceMemoryError: `GV-903`, there is no room for them.
-            ColumnTooLongError: a text column is longer than 2 GiB.
+            ColumnRefusedError: one cannot lie there.
         """
         with ExitStack() as stack:
             yield {name: stack.enter_context(self._use(name, kinds[name])) for name in kinds}
@@ -65,7 +63,19 @@ class DeviceColumns:
         return self.store.use(self._key(name), size, make, part="frames", owner=self._owner)
 
     def _put(self, name: str, kind: pa.DataType) -> Any:
-        return self.engine.put(one_array(self._origin.base.column(name), kind))
+        try:
+            return self.engine.put(one_array(self._origin.base.column(name), kind))
+        except ColumnRefusedError:
+            self.refused.add(name)
+            raise
+
+    @property
+    def refused(self) -> set[str]:
+        """The columns that were found not to be able to lie on the card."""
+        found: set[str] = self._session.cache.get(
+            (*self._segment, "refused"), set, lambda _: 64 * len(self._segment)
+        )
+        return found
 
     def _size(self, name: str) -> int:
         """Return the bytes of a column on the card; read once from the host."""
@@ -86,6 +96,11 @@ class DeviceColumns:
         return (*self._segment, "frame", name)
 
 
+def filter_engine() -> ColumnEngine:
+    """Return what runs filters on the device: cuDF, or our own kernel where it is missing."""
+    return column_engine() or _PLAIN
+
+
 def is_of_segments(plan: p.Plan) -> bool:
     """Return whether the rows of a plan are rows of segments, chosen by filters alone, in order."""
     if isinstance(plan, p.Filter | p.Project):
@@ -99,7 +114,7 @@ def one_array(column: Any, kind: pa.DataType) -> pa.Array:
     """Return a column as one Arrow array of a type.
 
     Raises:
-        ColumnTooLongError: its texts do not fit into one.
+        ColumnRefusedError: its texts do not fit into one.
     """
     chunks = [chunk if chunk.type == kind else chunk.cast(kind) for chunk in chunks_of(column)]
     if len(chunks) == 1:
@@ -107,4 +122,4 @@ def one_array(column: Any, kind: pa.DataType) -> pa.Array:
     try:
         return pa.concat_arrays(chunks or [pa.array([], kind)])
     except pa.ArrowInvalid as error:
-        raise ColumnTooLongError from error
+        raise ColumnRefusedError("the texts of a column do not fit into 2 GiB") from error

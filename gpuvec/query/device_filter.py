@@ -5,18 +5,19 @@ the bits of a condition. What the card cannot say, or hold, runs on the host; of
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gpuvec.device.columns import ColumnEngine, column_engine
-from gpuvec.device.fallback import NO_ENGINE, fall_back
+from gpuvec.device.columns import ColumnEngine, ColumnRefusedError
+from gpuvec.device.fallback import fall_back
 from gpuvec.device.program import Op, columns_of, walk
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.expr.bound import Bound
 from gpuvec.expr.on_device import NO_COLUMN, Split, split
 from gpuvec.index.keep import as_bits
 from gpuvec.kernels.bitset import WORD, BitSet, both
-from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns
+from gpuvec.query.device_columns import DeviceColumns, filter_engine
 from gpuvec.query.part import Origin
 from gpuvec.query.row_set import Name, RowSet
 from gpuvec.query.session import Session
@@ -24,7 +25,10 @@ from gpuvec.types import RowMask
 
 _ROW_BYTES = 9  # of a temporary column: 8 bytes and its null bit, rounded up
 
-_splits: WeakKeyDictionary[Bound, Split] = WeakKeyDictionary()
+_REFUSED = "columns that cannot lie there"  # which was said when they were tried
+
+_Key = tuple[type[ColumnEngine], frozenset[str]]
+_splits: WeakKeyDictionary[Bound, dict[_Key, Split]] = WeakKeyDictionary()
 
 
 def filtered(
@@ -55,14 +59,13 @@ def filtered(
     assert store is not None
     rows = origin.base.num_rows
     if name is not None and store.has(name):
-        with store.use(name, 0, _no_make, part="bits") as bits:
+        with suppress(_GoneError), store.use(name, 0, _gone, part="bits") as bits:
             return RowSet(bits, lambda: name)
-    engine = column_engine()
-    found = _split(bound, origin, engine, said=not reads_on)
-    if engine is None or found.program is None:
-        return None
+    columns = DeviceColumns(origin, session, filter_engine(), owner)
+    found = _split(bound, origin, columns, said=not reads_on)
     program = found.program
-    columns = DeviceColumns(origin, session, engine, owner)
+    if program is None:
+        return None
     if not reads_on and not all(map(columns.has, columns_of(program))):
         return None
 
@@ -86,34 +89,43 @@ def filtered(
     except DeviceMemoryError as error:
         fall_back("a filter", f"its columns do not fit into device memory ({error.code})")
         return None
-    except ColumnTooLongError:
-        fall_back("a filter", "a text column of a segment is longer than 2 GiB")
-        return None
+    except ColumnRefusedError as error:  # a column that is tried no more
+        fall_back("a filter", str(error))
+        return filtered(bound, origin, session, name, host, reads_on=reads_on, owner=owner)
 
 
-def _no_make() -> Any:
-    raise AssertionError("bits that were there are not")
+class _GoneError(Exception):
+    """Bits that were there have had to go meanwhile."""
 
 
-def _split(bound: Bound, origin: Origin, engine: ColumnEngine | None, *, said: bool) -> Split:
+def _gone() -> Any:
+    raise _GoneError
+
+
+def _split(bound: Bound, origin: Origin, columns: DeviceColumns, *, said: bool) -> Split:
     """Return what of a condition the card does; warn of what it does not, unless it was said."""
     why = ""
-    if engine is None:
-        why = NO_ENGINE
-    elif not origin.computed.isdisjoint(bound.columns):
+    if not origin.computed.isdisjoint(bound.columns):
         why = "it reads columns that are computed"
     elif getattr(origin.view, "transient", False):
         why = "it reads files of which nothing is kept"
-    if bound not in _splits:
-        _splits[bound] = split(bound)
-    found = Split(None, bound, ()) if why else _splits[bound]
-    if not said:
-        if why:
+    if why:
+        if not said:
             fall_back("a filter", why)
-        for reason in found.reasons:
-            if reason != NO_COLUMN:
-                fall_back(f"a filter with {reason}", "a card cannot say it as exactly")
-    return found
+        return Split(None, bound, ())
+    refused = frozenset(columns.refused & bound.columns)
+
+    def refuses(program: Op) -> str:
+        return _REFUSED if refused & columns_of(program) else columns.engine.refuses(program)
+
+    own = _splits.setdefault(bound, {})
+    key = type(columns.engine), refused
+    if key not in own:
+        own[key] = split(bound, refuses)
+    for reason in own[key].reasons:
+        if not said and reason not in (NO_COLUMN, _REFUSED):
+            fall_back(f"a filter with {reason}", "a card cannot say it as exactly")
+    return own[key]
 
 
 def _bits(program: Op, columns: DeviceColumns) -> BitSet:

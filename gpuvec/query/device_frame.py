@@ -1,13 +1,18 @@
 """The scalar columns of a plan's rows as one frame on the card, where they lie already."""
 
+import contextlib
 from functools import partial
 
-from gpuvec.device.columns import ColumnEngine, CudfColumns, column_engine
-from gpuvec.device.fallback import NO_ENGINE, fall_back
+from gpuvec.device.columns import (
+    ColumnEngine,
+    ColumnRefusedError,
+    CudfColumns,
+    column_engine,
+)
 from gpuvec.device.frames import CudfFrame, ScalarFrame
 from gpuvec.errors import DeviceMemoryError
 from gpuvec.kernels.bitset import unpack
-from gpuvec.query.device_columns import ColumnTooLongError, DeviceColumns, is_of_segments
+from gpuvec.query.device_columns import DeviceColumns, filter_engine, is_of_segments
 from gpuvec.query.execute import Run
 from gpuvec.query.optimize import optimize
 from gpuvec.query.part import Part
@@ -33,24 +38,23 @@ def frame_on_device(plan: Plan, session: Session) -> CudfFrame | None:
 def load_scalars(plan: Plan, session: Session) -> None:
     """Copy the scalar columns of a plan's segments, and which rows are visible, to the card.
 
-    They stay as `DeviceStore.pin` says. Without cuDF they stay on the host, which is said once.
+    They stay as `DeviceStore.pin` says. Columns that cannot lie there stay on the host.
 
     Raises:
         DeviceMemoryError: `GV-903`, there is no room for them.
     """
-    engine, fields = column_engine(), plan.columns.fields
+    engine, fields = filter_engine(), plan.columns.fields
     kinds = {name: k.arrow_type() for name, k in fields.items() if not k.is_vector}
     assert session.device_store is not None
-    if engine is None:
-        fall_back("a filter", NO_ENGINE)
-        return
 
     def load(part: Part) -> None:
         assert part.origin is not None
         columns = DeviceColumns(part.origin, session, engine, plan.columns.name)
-        with columns.held(kinds):
-            if part.origin.rows is not None:
-                part.origin.rows.bits(session, plan.columns.name)
+        for name, kind in kinds.items():
+            with contextlib.suppress(ColumnRefusedError), columns.held({name: kind}):
+                pass
+        if part.origin.rows is not None:
+            part.origin.rows.bits(session, plan.columns.name)
 
     with Run(session, for_search=True) as run:
         for part in run.parts(plan):
@@ -90,5 +94,5 @@ def rows_on_device(plan: Plan, session: Session, engine: ColumnEngine) -> Scalar
 
     try:
         return store.run(work, what="a frame")
-    except (DeviceMemoryError, ColumnTooLongError):
+    except (DeviceMemoryError, ColumnRefusedError):
         return None

@@ -32,6 +32,10 @@ class MeaningColumns:
     For rehearsals of what is around it. What cuDF makes of programs is shown on a card alone.
     """
 
+    def refuses(self, program: Op) -> str:
+        """See `ColumnEngine.refuses`."""
+        return ""
+
     def put(self, values: pa.Array) -> pa.Array:
         """See `ColumnEngine.put`."""
         transfer.note(transfer.UP, "scalars", values.nbytes)

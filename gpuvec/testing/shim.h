@@ -386,6 +386,8 @@ static float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); ret
 static unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
 static float __int_as_float(int bits) { float x; memcpy(&x, &bits, 4); return x; }
 static int __float_as_int(float x) { int bits; memcpy(&bits, &x, 4); return bits; }
+static double __longlong_as_double(long long bits) { double x; memcpy(&x, &bits, 8); return x; }
+static long long __double_as_longlong(double x) { long long bits; memcpy(&bits, &x, 8); return bits; }
 static int __popc(unsigned bits) { return __builtin_popcount(bits); }
 static int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 static int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -5,6 +5,7 @@ import pytest
 from gpuvec.device import columns
 from gpuvec.device.frames import ArrowFrame, scalar_frame
 from gpuvec.errors import UnsupportedError
+from gpuvec.kernels.predicate import PlainColumns
 from gpuvec.testing.frames import TABLE, FrameTests
 
 
@@ -33,6 +34,6 @@ class TestCudfFrame(FrameTests):
 
 
 def test_without_cudf_it_is_said_what_to_install():
-    with columns.using(None), pytest.raises(UnsupportedError, match="cudf") as caught:
+    with columns.using(PlainColumns()), pytest.raises(UnsupportedError, match="cudf") as caught:
         scalar_frame(TABLE, device="gpu")
     assert caught.value.code == "GV-901"

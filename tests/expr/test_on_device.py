@@ -80,6 +80,7 @@ GOLDEN = {
     "small % 7 == 1": "eq(mod(to_int64(small), 7), 1)",
     "big % -1 == 0": "eq(mod(big, 1), 0)",
     "price / small > 2": "gt(pick(ne(to_float64(small), 0.0), div(price, to_float64(small)), None), 2.0)",
+    "price / 2 > 1": "gt(div(price, 2.0), 1.0)",
     "price < 10 * 2": "lt(price, 20.0)",
     "abs(big) > 3": "gt(pick(ne(big, -9223372036854775808), abs(big), None), 3)",
     "round(price) == 2": "eq(rint(price), 2.0)",

@@ -8,6 +8,7 @@ from gpuvec.device import columns, fallback, transfer
 from gpuvec.device.arrays import is_device_array
 from gpuvec.device.frames import ArrowFrame
 from gpuvec.device.library import cupy_module
+from gpuvec.kernels.predicate import PlainColumns
 from gpuvec.query.device_arrays import arrays_on_device
 from gpuvec.testing.programs import MeaningColumns
 
@@ -119,6 +120,6 @@ def test_what_has_no_array_there_is_made_on_the_host(items, frame):
 
 
 def test_vectors_need_no_cudf(items):
-    with columns.using(None):
+    with columns.using(PlainColumns()):
         assert arrays(items.select("v")) is not None
         assert arrays(items.select("v", "id")) is None

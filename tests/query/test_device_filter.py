@@ -10,6 +10,7 @@ import gpuvec as gv
 from gpuvec.device import columns, fallback, transfer
 from gpuvec.expr.bind import bind_filter
 from gpuvec.kernels import bitset
+from gpuvec.kernels.predicate import PlainColumns
 from gpuvec.query.evaluate import keep_part
 from gpuvec.query.memory_source import MemoryView, new_segment_id
 from gpuvec.query.part import segment_part
@@ -81,9 +82,22 @@ def same(got, wanted):
     np.testing.assert_allclose(got["distance"], wanted["distance"], rtol=1e-5)
 
 
-@pytest.fixture(params=["no column engine", "columns on the device"])
+class NoColumns(MeaningColumns):
+    """Nothing can be run on the device."""
+
+    def refuses(self, program):
+        return "anything"
+
+
+ENGINES = {
+    "no columns": NoColumns, "columns on the device": MeaningColumns, "our own": PlainColumns,
+}  # fmt: skip
+ON_DEVICE = pytest.mark.parametrize("engine", ["columns on the device", "our own"], indirect=True)
+
+
+@pytest.fixture(params=ENGINES)
 def engine(request):
-    return MeaningColumns() if request.param == "columns on the device" else None
+    return ENGINES[request.param]()
 
 
 @pytest.fixture
@@ -133,7 +147,7 @@ def test_a_filter_that_was_asked_before_moves_queries_and_results_alone(items, t
     assert moved[transfer.UP, "queries"] <= QUERIES.nbytes
 
 
-@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+@ON_DEVICE
 def test_another_condition_on_columns_that_lie_there_moves_no_scalars_and_no_bits(items):
     found(items, "price < 200")
     moved = crossed(lambda: found(items, "price > 210"))
@@ -155,16 +169,16 @@ def test_no_copy_of_a_search_that_was_asked_before_is_larger_than_its_queries_or
     assert max(rehearsed.copies.to_host[down:]) <= answer
 
 
-@pytest.mark.parametrize("engine", ["no column engine"], indirect=True)
-def test_without_cudf_masks_go_up_packed_once_for_a_segment_and_a_condition(items):
-    with pytest.warns(gv.FallbackWarning, match="cuDF is not installed"):
+@pytest.mark.parametrize("engine", ["no columns"], indirect=True)
+def test_masks_of_the_host_go_up_packed_once_for_a_segment_and_a_condition(items):
+    with pytest.warns(gv.FallbackWarning, match="a filter with anything runs on the CPU"):
         moved = crossed(lambda: found(items, "price < 200"))
     words = sum(-(-n // 32) for n in (700, 800, 1))
     assert moved[transfer.UP, "bits"] <= 2 * 4 * words  # what is visible, and what passes
     assert not any(purpose == "scalars" for _, purpose in moved)
 
 
-@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+@ON_DEVICE
 def test_what_a_card_cannot_say_is_named_once(items, recwarn):
     for _ in range(2):
         found(items, 'price < 300 and extra["n"] < 900 and upper(brand) == "BRAND 2"')
@@ -175,7 +189,7 @@ def test_what_a_card_cannot_say_is_named_once(items, recwarn):
     assert "upper()" in said[1]
 
 
-@pytest.mark.parametrize("engine", ["columns on the device"], indirect=True)
+@ON_DEVICE
 def test_reads_that_search_nothing_take_no_columns_to_the_card(items):
     moved = crossed(lambda: items.filter("price < 200").count())
     assert not any(purpose == "scalars" for _, purpose in moved)
@@ -193,7 +207,8 @@ def cases(draw):
 
 
 @pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")
-def test_random_conditions_keep_the_same_rows_on_both_devices(rehearsed):
+@pytest.mark.parametrize("engine", [MeaningColumns(), PlainColumns()])
+def test_random_conditions_keep_the_same_rows_on_both_devices(rehearsed, engine):
     session = new_session(device="gpu")
 
     @QUICK
@@ -212,8 +227,31 @@ def test_random_conditions_keep_the_same_rows_on_both_devices(rehearsed):
         bits = got.origin.rows.bits(session)
         np.testing.assert_array_equal(bitset.unpack(bits).get(), wanted.origin.rows.mask)
 
-    with columns.using(MeaningColumns()):
+    with columns.using(engine):
         agree()
+
+
+def test_columns_that_cannot_lie_there_are_tried_once_and_leave_the_rest_to_the_card(
+    rehearsed, tmp_path
+):
+    fallback.forget()
+    with columns.using(PlainColumns()), gv.connect(tmp_path / "db", device="gpu") as db:
+        schema = {"id": gv.Int64(), "name": gv.String(), "v": gv.Vector(4)}
+        items = db.create_collection("items", gv.Schema(schema, primary_key="id"))
+        ids = np.arange(200)
+        items.insert({"id": ids, "name": [f"n{i}" for i in ids], "v": np.ones((200, 4), "f4")})
+        items.flush()
+
+        def ask(text):
+            return items.filter(text).search(np.ones(4, "f4"), k=200).to_arrow()["id"].to_pylist()
+
+        with pytest.warns(gv.FallbackWarning, match="texts of a column are distinct"):
+            assert ask('id < 50 and name like "%7"') == [7, 17, 27, 37, 47]
+        before = transfer.copied()
+        assert ask('id < 30 and name like "%8"') == [8, 18, 28]
+        after = transfer.copied()
+        assert after[transfer.UP, "scalars"] == before[transfer.UP, "scalars"]
+        assert after[transfer.UP, "bits"] - before[transfer.UP, "bits"] == 7 * 4
 
 
 @pytest.mark.filterwarnings("ignore::gpuvec.FallbackWarning")

@@ -7,6 +7,7 @@ import pytest
 import gpuvec as gv
 from gpuvec.device import columns, fallback, transfer
 from gpuvec.device.arrays import is_device_array
+from gpuvec.kernels.predicate import PlainColumns
 from gpuvec.query.device_frame import frame_on_device, load_scalars, rows_on_device
 from gpuvec.testing.programs import MeaningColumns
 
@@ -113,13 +114,17 @@ def test_loaded_columns_lie_there_and_stay(items):
     assert transfer.copied() == before
 
 
-def test_loading_without_cudf_is_said(items):
-    with columns.using(None), pytest.warns(gv.FallbackWarning, match="cuDF is not installed"):
+def test_columns_that_cannot_lie_there_are_left_out(items):
+    with columns.using(PlainColumns()):
         load_scalars(items.plan, items._session)
+        before = transfer.copied()
+        items.filter('brand == "brand 1" and id > 5').search(np.ones(4, np.float32), k=3).to_arrow()
+        moved = {key for key, size in transfer.copied().items() if size != before.get(key)}
+    assert (transfer.UP, "scalars") not in moved
 
 
 def test_without_cudf_there_is_no_frame(items):
-    with columns.using(None):
+    with columns.using(PlainColumns()):
         assert frame_on_device(items.select("id").plan, items._session) is None
 
 
