@@ -54,7 +54,7 @@ class Index(System):
         }
         spec = spec_from_json(json.loads((folder / "spec").read_text()))
         self.vectors = DenseVectors(narrow(rows))
-        self.index = registry.load(spec, files, self.vectors, "ip")
+        self.index = registry.load(spec, self.vectors, "ip", files)
 
     def settings(self) -> Sequence[Setting]:
         return [dict(params) for params in self.index.settings(K)]

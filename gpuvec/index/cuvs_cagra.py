@@ -7,6 +7,9 @@ one random start per query, recall falls on clustered data, so there are eight.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpuvec.device.arrays import array_namespace, to_device
 from gpuvec.index.cagra_file import CagraGraph
 from gpuvec.index.cuvs_library import neighbors_module, prefilter, waiting, without_gaps
@@ -46,6 +49,10 @@ class CuvsCagra:
         copies = 1 if row == 2 * width else 2
         return nodes * (4 * self._spec.graph_degree + copies * row)
 
+    def making_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.making_bytes`: tiles of rows and of the graph."""
+        return min(nodes, TILE) * (16 * width + 32 * self._spec.graph_degree)
+
     def build_bytes(self, nodes: int, width: int) -> int:
         """Return the bytes on the device while a graph is built: the one before it is wider."""
         wide = max(self._spec.intermediate_graph_degree, self._spec.graph_degree)
@@ -65,7 +72,7 @@ class CuvsCagra:
                 )
                 index, edges = cagra.build(params, rows, resources=handle), None
             else:
-                edges = whole_graph(to_device(self._graph.edges, "index"))
+                edges = whole_graph(self._graph.edges, xp)
                 index = cagra.from_graph(
                     edges, rows, metric=nodes.space.metric_name, resources=handle
                 )
@@ -127,6 +134,10 @@ class CuvsScan:
         """See `Engine.size_bytes`: rows and their lengths."""
         return nodes * (2 * width + 4)
 
+    def making_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.making_bytes`."""
+        return min(nodes, TILE) * 16 * width
+
     def make(self, nodes: Nodes) -> Finder:
         """See `Engine.make`."""
         library, rows = neighbors_module("brute_force"), _all_rows(nodes)
@@ -166,20 +177,23 @@ class _Scan:
         return without_gaps(nodes, distances, len(self._rows))
 
 
-def whole_graph(edges: Array) -> Array:
-    """Return a graph whose rows have no gaps, as cuVS wants it: (nodes, degree) uint32.
+def whole_graph(edges: NDArray[np.int32], xp: Any) -> Array:
+    """Return a graph without gaps on the device, as cuVS wants it: (nodes, degree) uint32.
 
     Args:
-        edges: (nodes, degree) int32 on the device, -1 for none. These become edges to rows that are
+        edges: (nodes, degree) int32 on the host, -1 for none. These become edges to rows that are
             scattered over all of them, the same every time.
+        xp: CuPy.
     """
-    xp = array_namespace(edges)
     nodes, degree = edges.shape
-    at = xp.arange(nodes * degree, dtype=xp.uint64).reshape(nodes, degree)
-    other = ((at * xp.uint64(_HASH)) >> xp.uint64(16)) % xp.uint64(max(1, nodes))
-    return xp.ascontiguousarray(
-        xp.where(edges < 0, other.astype(xp.int64), edges).astype(xp.uint32)
-    )
+    whole = xp.empty((nodes, degree), xp.uint32)
+    for start in range(0, nodes, TILE):
+        part = to_device(edges[start : start + TILE], "index")
+        at = xp.arange(start * degree, start * degree + part.size, dtype=xp.uint64)
+        other = ((at * xp.uint64(_HASH)) >> xp.uint64(16)) % xp.uint64(nodes)
+        other = other.reshape(part.shape).astype(xp.uint32)
+        whole[start : start + TILE] = xp.where(part < 0, other, part.astype(xp.uint32))
+    return whole
 
 
 def _all_rows(nodes: Nodes) -> Array:

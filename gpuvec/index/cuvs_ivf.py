@@ -16,7 +16,8 @@ from gpuvec.index.spec import IVFPQ, IVFSQ8, IVFFlat
 from gpuvec.kernels.bitset import BitSet
 from gpuvec.types import Array
 
-_PER_CENTER = 256  # rows that a center is learned from
+_PER_CENTER = 64  # rows that a center is learned from
+_LEAST_SAMPLE = 1 << 14
 _LIST_SLACK = 1.5  # lists are longer than their rows: they grow by halves, and end in whole blocks
 _MOST = 2048  # candidates
 _MODULES = {"ivf_flat": "ivf_flat", "ivf_sq8": "ivf_sq", "ivf_pq": "ivf_pq"}
@@ -50,12 +51,19 @@ class CuvsLists:
             row, books = width * (2 if isinstance(self._spec, IVFFlat) else 1), 0
         return int(_LIST_SLACK * nodes * (row + 8)) + n_lists * (12 * width + 256) + books
 
+    def making_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.making_bytes`: the sample, in cuVS's float32 too, and tiles of rows."""
+        return 8 * width * self._sample_size(nodes) + 16 * width * min(nodes, TILE)
+
+    def _sample_size(self, nodes: int) -> int:
+        return min(nodes, max(_PER_CENTER * int(self._spec.n_lists or 1), _LEAST_SAMPLE))
+
     def make(self, nodes: Nodes) -> Finder:
         """See `Engine.make`."""
         library = neighbors_module(self._module)
         xp = array_namespace(nodes.space.center)
         n_lists = min(int(self._spec.n_lists or 1), nodes.count)
-        size = min(nodes.count, max(_PER_CENTER * n_lists, 1 << 14))
+        size = self._sample_size(nodes.count)
         chosen = (xp.arange(size) * nodes.count) // size  # evenly, so the same every time
         with waiting() as handle:
             sample = nodes.seen_at(chosen)

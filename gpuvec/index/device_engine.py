@@ -95,5 +95,8 @@ class Engine(Protocol):
     def size_bytes(self, nodes: int, width: int) -> int:
         """Return the bytes of a finder on the device."""
 
+    def making_bytes(self, nodes: int, width: int) -> int:
+        """Return the bytes on the device that making a finder takes beside it."""
+
     def make(self, nodes: Nodes) -> Finder:
         """Make a finder over the nodes."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import array_namespace, to_device
 from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
+from gpuvec.errors import wrong_length
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.device_engine import Engine, Finder, Nodes
 from gpuvec.index.device_space import device_space
@@ -134,7 +135,10 @@ class DeviceIndex:
         check_pair(queries, self._rows.like, self.metric)
         knobs, wanted = self._plan(int(k), check_params(self.spec, params or {}))
         check_lengths(self.num_rows, len(queries), keep=keep, tie_rank=tie_rank, bound=bound)
-        bits = self._kept(as_bits(keep))
+        asked_bits = as_bits(keep)
+        if asked_bits is not None and asked_bits.num_rows != self.num_rows:
+            raise wrong_length("keep", wanted=self.num_rows, got=asked_bits.num_rows)
+        bits = self._kept(asked_bits)
         passing = self._nodes if bits is None else count(bits)
         if not passing or not len(queries):
             found, strategy = Neighbors.empty(len(queries), k, like=self._rows.like), self._strategy
@@ -214,10 +218,12 @@ class DeviceIndex:
         return Neighbors.concat(parts)
 
     def _made(self, held: HeldRows) -> Finder:
-        space = device_space(held, self._rows.like, self.metric)
-        places = self._on_device(self._places)
-        nodes = Nodes(held=held, places=places, count=self._nodes, space=space)
-        return self.engine.make(nodes)
+        size = self.engine.making_bytes(self._nodes, self._rows.shape[1])
+        with self._rows.scratch(size, size, what=f"making {self._strategy}"):
+            space = device_space(held, self._rows.like, self.metric)
+            places = self._on_device(self._places)
+            nodes = Nodes(held=held, places=places, count=self._nodes, space=space)
+            return self.engine.make(nodes)
 
     def _on_device(self, values: NDArray[Any] | None) -> Array | None:
         return None if values is None else to_device(values, "index")

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from gpuvec.index.spec import CAGRA, IVFPQ, IVFSQ8, Flat, IndexSpec, IVFFlat
+from gpuvec.kernels.pairwise import is_binary
+from gpuvec.types import Metric
 
 # For each kind, names of engines in the order in which they are taken before any was measured.
 ENGINES: dict[str, tuple[str, ...]] = {
@@ -28,9 +30,16 @@ def installed_engines(spec: IndexSpec) -> list[str]:
     return [name for name in ENGINES.get(spec.KIND, ()) if can[name](spec)]
 
 
-def why_not_on_device(spec: IndexSpec) -> str:
-    """Return why an index cannot be searched on a GPU; nothing if it can."""
+def why_not_on_device(spec: IndexSpec, metric: Metric | None = None) -> str:
+    """Return why an index cannot be searched on a GPU; nothing if it can.
+
+    Args:
+        spec: of the index.
+        metric: of its field; None: a dense one.
+    """
     name = type(spec).__name__
+    if metric is not None and is_binary(metric):
+        return f"{name} of packed bits is searched on the CPU only"
     if spec.KIND not in ENGINES:
         return f"{name} is searched on the CPU only"
     if not installed_engines(spec):

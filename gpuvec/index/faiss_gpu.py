@@ -16,6 +16,7 @@ import numpy as np
 
 from gpuvec.device.arrays import array_namespace, to_host
 from gpuvec.device.library import cupy_module
+from gpuvec.device.residency import device_store
 from gpuvec.index.device_engine import Finder, Nodes
 from gpuvec.index.device_space import unit_rows
 from gpuvec.index.faiss_codes import Codec
@@ -44,10 +45,12 @@ def sees_masks() -> bool:
 
 
 class _Resources:
-    """FAISS's resources of a device, for one call at a time."""
+    """FAISS's resources of a device, for one call at a time; their scratch is in the budget."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        what = "the scratch of FAISS's resources"
+        device_store().budget.take("scratch", _SCRATCH_BYTES, what=what)  # for good
         self.held = faiss_library().StandardGpuResources()
         self.held.setTempMemory(_SCRATCH_BYTES)
         self.held.setPinnedMemory(_PINNED_BYTES)
@@ -108,6 +111,11 @@ class FaissOnGpu:
         """See `Engine.size_bytes`."""
         n_lists = int(4 * nodes**0.5) + 1
         return int(_SLACK * nodes * (self._row_bytes + 8)) + n_lists * 8 * width
+
+    def making_bytes(self, nodes: int, width: int) -> int:
+        """See `Engine.making_bytes`: lists go up through FAISS's own scratch."""
+        del nodes, width
+        return 0
 
     def make(self, nodes: Nodes) -> Finder:
         """See `Engine.make`."""

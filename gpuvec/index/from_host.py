@@ -5,6 +5,7 @@ from typing import Any
 from gpuvec.device.arrays import to_device
 from gpuvec.index.base import Neighbors, Queries
 from gpuvec.index.keep import Keep, as_bits
+from gpuvec.kernels.bitset import BitSet
 from gpuvec.types import Array
 
 
@@ -17,8 +18,7 @@ class FromHost:
 
     def __init__(self, index: Any) -> None:
         self._index = index
-        self._mask: Keep | None = None
-        self._bits: Any = None
+        self._held: tuple[Keep | None, BitSet | None] = (None, None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)
@@ -34,12 +34,13 @@ class FromHost:
         **options: Any,
     ) -> Neighbors:
         """See `ApproximateIndex.search`. A mask goes up once as long as the same one is given."""
-        if keep is not self._mask:
-            self._mask, self._bits = keep, None if keep is None else as_bits(keep)
+        held = self._held
+        if keep is not held[0]:
+            held = self._held = keep, as_bits(keep)
         found: Neighbors = self._index.search(
             to_device(queries, "queries"),
             k,
-            keep=self._bits,
+            keep=held[1],
             tie_rank=None if tie_rank is None else to_device(tie_rank, "scalars"),
             bound=None if bound is None else to_device(bound, "queries"),
             **options,

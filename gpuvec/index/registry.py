@@ -119,13 +119,22 @@ def build_bytes(spec: IndexSpec, rows: int, vectors: DenseVectors) -> dict[str, 
     return found
 
 
-def why_not_on(device: str, spec: IndexSpec) -> str:
+def why_not_on(device: str, spec: IndexSpec, metric: Metric) -> str:
     """Return why an index cannot be searched on a device, "cpu" or "gpu"; nothing if it can."""
     if device != "gpu":
         return ""
     from gpuvec.index.devices import why_not_on_device
 
-    return why_not_on_device(spec)
+    return why_not_on_device(spec, metric)
+
+
+def is_served(engine: str, spec: IndexSpec) -> bool:
+    """Return whether a curve's engine can still search an index; "" stands for the CPU's own."""
+    if not engine:
+        return True
+    from gpuvec.index.devices import installed_engines
+
+    return engine in installed_engines(spec)
 
 
 def _adapter(

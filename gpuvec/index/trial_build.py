@@ -12,7 +12,7 @@ from gpuvec.device.rows import DeviceRows
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
 from gpuvec.index.curve import CurvePoint, RecallCurve
-from gpuvec.index.devices import installed_engines
+from gpuvec.index.devices import installed_engines, why_not_on_device
 from gpuvec.index.measure import TARGETS, Progress, measure_curve
 from gpuvec.index.spec import IndexSpec
 from gpuvec.index.trial_filters import FILTER_BYTES
@@ -88,7 +88,7 @@ class Trials:
 
     def where(self, spec: IndexSpec) -> DenseVectors:
         """Return the vectors for where an index is built and searched."""
-        if self.device is None or not installed_engines(spec):
+        if self.device is None or why_not_on_device(spec, self.metric):
             return self.vectors
         return self.device
 

@@ -93,7 +93,7 @@ def measure(
     assert isinstance(vectors, DenseVectors)
     spec, held_out = one.index.spec, held_out_rows(vectors) if queries is None else None
     there = vectors
-    if not registry.why_not_on(device, spec) and device == "gpu":
+    if not registry.why_not_on(device, spec, metric) and device == "gpu":
         there = on_device(vectors, device_store())
     if held_out is not None and spec.REMEMBERS:
         index = registry.build(

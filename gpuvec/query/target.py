@@ -13,6 +13,7 @@ from gpuvec.device.residency import DeviceStore
 from gpuvec.device.rows import DeviceRows
 from gpuvec.index import registry
 from gpuvec.index.base import ApproximateIndex, VectorIndex
+from gpuvec.index.curve import RecallCurve
 from gpuvec.index.keep import Keep, passing_rows
 from gpuvec.kernels.bitset import BitSet, both
 from gpuvec.once import cached_property
@@ -155,8 +156,7 @@ class Target:
         def make() -> _Opened[ApproximateIndex]:
             column, resident = self._column()
             assert isinstance(column, DenseVectors)  # no other kind has such an index
-            curve = found.curve(self.session.device)
-            engine = None if curve is None else curve.engine
+            engine = None if self._curve is None else self._curve.engine
             index = registry.load(found.spec, column, self.metric, found.files(), engine=engine)
             return _Opened(index, resident, resident > 0)
 
@@ -174,6 +174,14 @@ class Target:
             if opened is not None and opened.is_resident:
                 self.__dict__.pop(name, None)
 
+    @property
+    def _curve(self) -> RecallCurve | None:
+        """What was measured of `indexed` where it is searched, by the library that searches it."""
+        assert self.indexed is not None
+        curve = self.indexed.curve(self.session.device)
+        there = curve is None or registry.is_served(curve.engine, self.indexed.spec)
+        return curve if there else None
+
     @cached_property
     def calibrator(self) -> Calibrator:
         """What was measured of `indexed`, and what real queries have shown since."""
@@ -181,8 +189,7 @@ class Target:
         assert found is not None
 
         def make() -> Calibrator:
-            curve = found.curve(self.session.device)
-            return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=curve))
+            return Calibrator(IndexInfo(spec=found.spec, target=found.target, curve=self._curve))
 
         calibrator: Calibrator = self._cached(
             ("curve", found.index_id, found.target), make, lambda _: 0
@@ -292,15 +299,17 @@ def _make_target(
     return Target(
         origin.base, origin.rows, origin.start, part.num_rows,
         field, metric, pk, session, key,
-        _index_of(origin.view, field, session) if usable else None,
+        _index_of(origin.view, field, metric, session) if usable else None,
         owner=columns.name,
     )  # fmt: skip
 
 
-def _index_of(view: SegmentView, field: str, session: Session) -> SegmentIndex | None:
+def _index_of(
+    view: SegmentView, field: str, metric: Metric, session: Session
+) -> SegmentIndex | None:
     """Return a field's index if the session's device can search it."""
     found = view.index(field)
-    if found is None or registry.why_not_on(session.device, found.spec):
+    if found is None or registry.why_not_on(session.device, found.spec, metric):
         return None
     return found
 

@@ -57,6 +57,9 @@ class Measured:
     def size_bytes(self, nodes, width):
         return 2 * nodes * width
 
+    def making_bytes(self, nodes, width):
+        return 0
+
     def make(self, nodes):
         return Finder(self, nodes)
 
@@ -262,13 +265,14 @@ def test_lists_with_centers_of_a_device_are_searched_on_the_host(spec, tmp_path)
 def test_gaps_of_a_graph_become_edges_to_rows_all_over():
     edges = np.full((1000, 8), -1, np.int32)
     edges[:, :3] = np.arange(3)
-    whole = to_host(whole_graph(to_device(edges)))
+    xp = array_namespace(to_device(edges))
+    whole = to_host(whole_graph(edges, xp))
     assert whole.dtype == np.uint32
     np.testing.assert_array_equal(whole[:, :3], edges[:, :3])
     others = whole[:, 3:]
     assert others.max() < 1000
     assert len(np.unique(others)) > 900
-    np.testing.assert_array_equal(to_host(whole_graph(to_device(edges))), whole)
+    np.testing.assert_array_equal(to_host(whole_graph(edges, xp)), whole)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, spec in SPECS.items() if not spec.SCALAR])
@@ -279,6 +283,7 @@ def test_every_index_says_whether_a_device_can_search_it(kind):
         assert said == "" or "not installed" in said
     else:
         assert "on the CPU only" in said
+    assert "packed bits" in why_not_on_device(spec, Metric.HAMMING)
 
 
 @pytest.mark.parametrize("spec", [HNSW(), IVFInt8()], ids=str)
