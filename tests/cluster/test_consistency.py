@@ -80,6 +80,26 @@ def test_reads_of_one_client_never_go_back(two):
             newest = found
 
 
+def calls(reader):
+    """Return how many calls this client made of nodes."""
+    return sum(node.calls for node in reader._source.engine.router.figures())
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_read_of_what_did_not_change_asks_each_node_once(two, flushed):
+    writer, reader = two
+    if flushed:
+        writer.flush()
+    query = np.zeros((1, 4), np.float32)
+    for _ in range(3):  # until routes are known, and the plan is seen to stay
+        reader.count()
+    for read in (reader.count, reader.select("id").search(query, k=2).collect):
+        before = calls(reader)
+        read()
+        assert calls(reader) - before <= 1 + flushed  # the owner, and who has the segment
+        assert calls(reader) > before
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_kept_answers_are_those_that_nodes_would_give(two, seed):
     writer, reader = two
