@@ -87,7 +87,7 @@ class PlainColumns:
             valid = to_device(_bits(values.buffers()[0], values), "scalars")
         data = values.buffers()[1]
         if data is None or not len(values):
-            found = np.zeros(len(values), np.int64)
+            found: NDArray[Any] = np.zeros(len(values), np.int64)
         elif name == "bool":
             found = _bits(data, values)
         else:
