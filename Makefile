@@ -70,6 +70,7 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),.venv/ready)   ## on a CUDA device, without a network: what works, the contract classes, the GPU rows
 	$(GPU_PYTHON) -m gpuvec.cli doctor
 	$(GPU_PYTHON) -m pytest -m gpu -rs
+	$(GPU_PYTHON) -m benchmarks.gpu_kernels --json benchmarks/results/gpu-kernels.json
 	$(GPU_PYTHON) -m benchmarks.gpu --json benchmarks/results/gpu.json
 
 wheels: .venv/ready                ## what gpuvec and its tests need beside the GPU stack, for a host without a network: HAS="numpy ..."

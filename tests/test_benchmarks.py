@@ -61,3 +61,21 @@ def test_imports_are_measured_beside_a_plain_read(tmp_path):
     assert lines["pyarrow read"]["cpu_of_pyarrow_read"] == 1.0
     assert lines["bulk_import, 4 channels"]["rows_per_cpu_s"] > 0
     assert lines["external, second search"]["wall_s"] > 0
+
+
+@pytest.mark.usefixtures("rehearsed")
+def test_gpu_rows_are_measured_with_recall_and_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ANN.parents[1]))
+    from benchmarks import gpu
+
+    report = gpu.measure(gpu.SMALL)
+    rows = [row for row in report["rows"] if "skipped" not in row]
+    assert {row["row"] for row in rows} == {
+        "exact batch", "exact, few queries", "filtered batch", "exact batch by stored type",
+        "many segments", "segment to the card",
+    }  # fmt: skip
+    assert all(row.get("recall", 1.0) == 1.0 for row in rows)
+    missing = [row["skipped"] for row in report["rows"] if "skipped" in row]
+    assert missing
+    assert all("cuvs" in text or "FAISS" in text for text in missing)
+    assert report["machine"]["card"] == "rehearsed"
