@@ -11,6 +11,7 @@ worker by those of several. Every job runs twice: the first one opens files and 
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,7 @@ def run(folder: Path, workers: int, queries: np.ndarray, name: str) -> list[dict
                     "the largest worker's own MB": round(max(each.uss for each in held) / 1e6),
                 }
             )
+            print(f"{workers} workers, {name}: {found[-1]}", file=sys.stderr, flush=True)
     return found
 
 

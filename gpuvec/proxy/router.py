@@ -120,7 +120,7 @@ class Router:
     ) -> tuple[ReadPlan, list[Answered] | None]:
         """See `query.spread.Nodes.read`; the setting `consistency` says how new the plan is."""
         collection_id = likely.collection_id
-        if cost > MOST_GUESSED:
+        if cost > MOST_GUESSED and not self._is_in_one_place(likely):
             return self.plan(collection_id), None
         self._admit(collection_id)
         asked_s = self.directory.calls.now_s()

@@ -158,6 +158,14 @@ def test_much_work_is_not_risked_on_a_guess():
     assert parts(cluster) == sent
 
 
+def test_one_node_that_has_all_risks_nothing():
+    cluster = FakeCluster("ab")
+    cluster.routes = dict.fromkeys(cluster.routes, (A,))
+    cluster.router.plan(COLLECTION)
+    _, answers = cluster.router.read(likely(cluster), Ask(), cost=100 * MOST_GUESSED)
+    assert covered(answers) == everything(cluster)
+
+
 def test_nothing_is_guessed_where_kept_plans_or_answers_do():
     cluster = steady()
     with config.set(consistency="bounded", staleness_s=1e9):
