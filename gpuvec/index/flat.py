@@ -5,9 +5,10 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpuvec.device.arrays import array_namespace, is_device_array
-from gpuvec.device.rows import DeviceRows
+from gpuvec.device.arrays import array_namespace, is_device_array, to_device
+from gpuvec.device.rows import DeviceRows, device_rows
 from gpuvec.errors import metric_needs, wrong_length
 from gpuvec.index.admission import scratch_limit
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors, SearchStats
@@ -111,6 +112,61 @@ class FlatIndex:
         found, strategy = self._scan.range(request, lows, highs)
         self._note(strategy, len(queries), len(found.rows), 0, start)
         return found
+
+    def search_groups(
+        self,
+        queries: Queries,
+        codes: NDArray[np.int32],
+        groups: int,
+        size: int,
+        *,
+        keep: Keep | None = None,
+        tie_rank: Array | DeviceRows | None = None,
+        threads: int = 0,
+        memory_limit: int | None = None,
+    ) -> Neighbors:
+        """Return the nearest rows of every group.
+
+        Args:
+            queries: see `search`.
+            codes: (n,) on the host, the group of each row; negative: of none.
+            groups: how many there are, at least 1.
+            size: rows of each, at least 1.
+            keep: see `search`.
+            tie_rank: see `search`.
+            threads: see `search`.
+            memory_limit: see `search`.
+
+        Returns:
+            (queries, groups * size): places g * size to (g + 1) * size hold group g's rows, nearest
+            first; a small group ends in row -1 at +inf.
+
+        Raises:
+            QueryError: `GV-310` size below 1; else see `search`.
+
+        Cost: on a device one pass over the rows; on the host one search for each group.
+        """
+        check_k(size)
+        if self._on_device:
+            from gpuvec.index.flat_device_groups import GroupTiles
+
+            request = self._request(queries, keep, tie_rank, threads, memory_limit)
+            tiles = GroupTiles(
+                device_rows(self.vectors), self.metric, request.bits, request.tie_rank
+            )
+            return tiles.nearest(queries, to_device(codes, "scalars"), groups, size)
+        mask, parts = as_mask(keep), []
+        for group in range(groups):
+            own = codes == group
+            found = self.search(
+                queries, size, keep=own if mask is None else own & mask, tie_rank=tie_rank,
+                threads=threads, memory_limit=memory_limit,
+            )  # fmt: skip
+            parts += [found, Neighbors.empty(len(queries), size - found.k)]
+        return Neighbors(
+            np.concatenate([part.rows for part in parts], axis=1),
+            np.concatenate([part.distances for part in parts], axis=1),
+        )
 
     def _request(
         self,

@@ -23,9 +23,9 @@ from gpuvec.kernels.range_pairs import Doubt, range_pairs
 from gpuvec.kernels.select_k import select_k
 from gpuvec.types import Array, Metric
 
-_BEST_BYTES = 32  # of temporary data for each place of an answer, while rows pass
-_JOIN_BYTES = 120  # for each place that a step looks at
-_PAIR_BYTES = 24  # for each pair of a step
+BEST_BYTES = 32  # of temporary data for each place of an answer, while rows pass
+JOIN_BYTES = 120  # for each place that a step looks at
+PAIR_BYTES = 24  # for each pair of a step
 _RANGE_BYTES = 120  # for each pair of a step, if all are inside
 
 
@@ -47,22 +47,28 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Best:
+class Best:
     """The best so far, nearest first, with what orders equal distances."""
 
     rows: Array
     distances: Array
     ranks: Array
 
-    def part(self, at: slice) -> "_Best":
-        """Return what is known of some queries."""
-        return _Best(self.rows[at], self.distances[at], self.ranks[at])
+    @classmethod
+    def empty(cls, num_queries: int, k: int, *, like: Array) -> "Best":
+        """Return only padding."""
+        none = Neighbors.empty(num_queries, k, like=like)
+        return cls(none.rows, none.distances, array_namespace(like).zeros_like(none.rows))
 
-    def put(self, at: slice, other: "_Best") -> None:
+    def part(self, at: slice) -> "Best":
+        """Return what is known of some queries."""
+        return Best(self.rows[at], self.distances[at], self.ranks[at])
+
+    def put(self, at: slice, other: "Best") -> None:
         """Replace what is known of some queries."""
         self.rows[at], self.distances[at], self.ranks[at] = other.rows, other.distances, other.ranks
 
-    def joined(self, other: "_Best", k: int) -> "_Best":
+    def joined(self, other: "Best", k: int) -> "Best":
         """Return the k best of both."""
         xp = array_namespace(self.rows)
         rows, distances, ranks = (
@@ -73,7 +79,7 @@ class _Best:
         found = merge_k([Neighbors(slots, distances)], k, ranks=[ranks])
         at = xp.maximum(found.rows, 0)
         picked = xp.take_along_axis(rows, at, axis=1)
-        return _Best(
+        return Best(
             xp.where(found.rows < 0, -1, picked),
             found.distances,
             xp.take_along_axis(ranks, at, axis=1),
@@ -81,7 +87,7 @@ class _Best:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Passing:
+class Passing:
     """Rows that are held, what orders equal distances, and how work on them is cut."""
 
     held: HeldRows
@@ -107,7 +113,7 @@ class FloatTiles:
         tie_rank: DeviceRows | Array | None,
     ) -> None:
         self._rows = rows
-        self._metric = metric
+        self.metric = metric
         self._bits = bits
         self._ranks = None if tie_rank is None else device_rows(tie_rank)
         self._xp = array_namespace(rows.like)
@@ -119,7 +125,7 @@ class FloatTiles:
         if not m:
             return answer, 0
         near = min(k, len(self._rows)) + max(16, k // 8)
-        with self._held(m, _BEST_BYTES * k, _JOIN_BYTES * (k + near), _PAIR_BYTES) as passing:
+        with self.held(m, BEST_BYTES * k, JOIN_BYTES * (k + near), PAIR_BYTES) as passing:
             for wave in pieces(m, passing.cuts.wave):
                 limit = None if bound is None else bound[wave]
                 found, pairs = self._wave(queries[wave], k, limit, passing)
@@ -128,15 +134,14 @@ class FloatTiles:
         return answer, measured
 
     def _wave(
-        self, queries: Array, k: int, bound: Array | None, passing: "_Passing"
+        self, queries: Array, k: int, bound: Array | None, passing: Passing
     ) -> tuple[Neighbors, int]:
         """Answer some queries in one pass over the rows."""
-        xp, m = self._xp, len(queries)
-        empty = Neighbors.empty(m, k, like=queries)
-        best = _Best(empty.rows, empty.distances, xp.zeros((m, k), xp.int64))
-        nearest = self._nearest_bits if is_binary(self._metric) else self._near
+        m = len(queries)
+        best = Best.empty(m, k, like=queries)
+        nearest = self._nearest_bits if is_binary(self.metric) else self._near
         measured = 0
-        for tile in self._tiles(passing):
+        for tile in self.tiles(passing):
             for step in pieces(m, passing.cuts.step):
                 near = nearest(queries[step], tile, k, None if bound is None else bound[step])
                 best.put(step, best.part(step).joined(near, k))
@@ -150,8 +155,8 @@ class FloatTiles:
         """
         found = [(np.zeros(0, np.int64),) * 3 + (np.zeros(0, np.float32),)]
         m = len(queries)
-        with self._held(max(1, m), 0, 64, _RANGE_BYTES) as passing:
-            for whole in self._tiles(passing):
+        with self.held(max(1, m), 0, 64, _RANGE_BYTES) as passing:
+            for whole in self.tiles(passing):
                 tile = whole if whole.bits is None else self._narrowed(whole, whole.bits)
                 for step in pieces(m, passing.cuts.step):
                     lows = None if low is None else low[step]
@@ -165,9 +170,9 @@ class FloatTiles:
         return RangeNeighbors(offsets, row[order], exact[order])
 
     @contextmanager
-    def _held(
+    def held(
         self, queries: int, query_bytes: int, step_bytes: int, pair_bytes: int
-    ) -> Iterator["_Passing"]:
+    ) -> Iterator[Passing]:
         """Hold the rows and book memory for passes over them; see `Need`."""
         rows = self._rows
         with ExitStack() as stack:
@@ -182,9 +187,9 @@ class FloatTiles:
             what = f"distances of {queries:,} queries"
             scratch = rows.scratch(need.least, need.most(queries, len(rows)), what=what)
             granted = stack.enter_context(scratch)
-            yield _Passing(held, ranks, cuts(need, queries, granted))
+            yield Passing(held, ranks, cuts(need, queries, granted))
 
-    def _tiles(self, passing: "_Passing") -> Iterator[Tile]:
+    def tiles(self, passing: Passing) -> Iterator[Tile]:
         """Yield all rows that may be found, tile by tile."""
         for start, vectors, rank in _side_by_side(passing.held, passing.ranks, passing.cuts.rows):
             stop, bits = start + len(vectors), None
@@ -192,7 +197,7 @@ class FloatTiles:
                 words = self._bits.words[start // WORD : -(-stop // WORD)]
                 bits = BitSet(words, stop - start)
             tile = Tile(self._xp.arange(start, stop), vectors, rank, bits)
-            if bits is not None and not is_binary(self._metric):
+            if bits is not None and not is_binary(self.metric):
                 tile = self._narrowed(tile, bits)
             if len(tile.at):
                 yield tile
@@ -202,39 +207,39 @@ class FloatTiles:
         own = self._xp.flatnonzero(unpack(bits))
         return Tile(tile.at[own], tile.vectors[own], None if tile.rank is None else tile.rank[own])
 
-    def _nearest_bits(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> _Best:
+    def _nearest_bits(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> Best:
         """Return the k nearest rows of a tile of packed bits, whose distances are final at once."""
         xp = self._xp
         found = bits_topk(
-            queries, tile.vectors, min(k, len(tile.at)), self._metric,
+            queries, tile.vectors, min(k, len(tile.at)), self.metric,
             bits=tile.bits, tie_rank=tile.rank, bound=bound,
         )  # fmt: skip
         own = xp.maximum(found.rows, 0)
         rows = xp.where(found.rows < 0, -1, tile.at[own])
-        return _Best(rows, found.distances, rows if tile.rank is None else tile.rank[own])
+        return Best(rows, found.distances, rows if tile.rank is None else tile.rank[own])
 
-    def _near(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> _Best:
+    def _near(self, queries: Array, tile: Tile, k: int, bound: Array | None) -> Best:
         """Return at least the k nearest rows of a tile by float32 distances, measured exactly."""
         xp, count = self._xp, len(tile.at)
         wide = min(k + max(16, k // 8), count)
-        distances = pairwise_distances(queries, tile.vectors, self._metric)
+        distances = pairwise_distances(queries, tile.vectors, self.metric)
         own = select_k(distances, wide, tie_rank=tile.rank).rows
         owner = xp.repeat(xp.arange(len(queries)), wide)
-        exact = paired_distances(queries, tile.vectors, owner, own.ravel(), self._metric)
+        exact = paired_distances(queries, tile.vectors, owner, own.ravel(), self.metric)
         exact = exact.reshape(own.shape)
         rows = tile.at[own]
         ranks = rows if tile.rank is None else tile.rank[own]
         if bound is not None:
             rows = xp.where(exact <= bound[:, None], rows, -1)
-        return _Best(rows, xp.where(rows < 0, xp.inf, exact), ranks)
+        return Best(rows, xp.where(rows < 0, xp.inf, exact), ranks)
 
     def _inside(
         self, queries: Array, tile: Tile, low: Array | None, high: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Return owners, rows, ranks and distances of a tile's pairs within a range."""
-        distances = pairwise_distances(queries, tile.vectors, self._metric)
+        distances = pairwise_distances(queries, tile.vectors, self.metric)
         owner, own = range_pairs(distances, low, high, self._doubt(queries, tile.vectors))
-        exact = paired_distances(queries, tile.vectors, owner, own, self._metric)
+        exact = paired_distances(queries, tile.vectors, owner, own, self.metric)
         inside = exact <= high[owner]
         if low is not None:
             inside &= exact > low[owner]
@@ -245,12 +250,12 @@ class FloatTiles:
     def _doubt(self, queries: Array, rows: Array) -> Doubt:
         """Return how far a float32 distance may be from the final one."""
         xp = self._xp
-        if is_binary(self._metric):
+        if is_binary(self.metric):
             return Doubt()
         slack = 4 * float_slack(2 * rows.shape[1])
-        if self._metric is Metric.COSINE:
+        if self.metric is Metric.COSINE:
             return Doubt(base=slack)
-        if self._metric is Metric.IP:
+        if self.metric is Metric.IP:
             zero = xp.zeros((1, rows.shape[1]), xp.float32)
             sizes = [
                 xp.sqrt(pairwise_distances(zero, side, Metric.SQEUCLIDEAN)[0])

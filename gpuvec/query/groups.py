@@ -8,11 +8,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpuvec.index.base import Queries
+from gpuvec.index.flat import FlatIndex
 from gpuvec.query.batch import take_queries
 from gpuvec.query.codes import places_within, row_codes
 from gpuvec.query.part import Column, concat_columns, take_column
-from gpuvec.query.reduce import Hits, IntArray, sort_hits
+from gpuvec.query.reduce import Hits, IntArray, TopK, sort_hits
 from gpuvec.query.search import Searcher
+from gpuvec.rows import SparseVectors
 
 FEW_GROUPS = 64  # up to here every group is searched for itself: one pass over the rows in all
 
@@ -96,15 +98,44 @@ def _every_group(
     queries: Queries,
     own_keys: pa.Array | None,
 ) -> Hits:
-    """Search each group for itself."""
+    """Search every group: on a device in one pass, on the host each for itself."""
     node = searcher.node
-    found = [_one_group(searcher, groups, int(group), queries, own_keys) for group in alive]
+    if searcher.session.device == "gpu" and not isinstance(queries, SparseVectors):
+        found = _all_groups(searcher, groups, alive, queries, own_keys)
+    else:
+        found = [_one_group(searcher, groups, int(group), queries, own_keys) for group in alive]
     part, row = (np.concatenate([getattr(h, name) for h in found]) for name in ("part", "row"))
     distance = np.concatenate([hits.distance for hits in found])
     query = np.concatenate([hits.query for hits in found])
     rank = searcher.ranks(part, row)
     hits = sort_hits(query, part, row, distance, rank, len(queries))
     return hits.where(first_groups(hits, groups.of(hits), node.k, node.group_size))
+
+
+def _all_groups(
+    searcher: Searcher,
+    groups: Groups,
+    alive: IntArray,
+    queries: Queries,
+    own_keys: pa.Array | None,
+) -> list[Hits]:
+    """Return the nearest rows of all groups, of each target."""
+    size = searcher.node.group_size + (own_keys is not None)
+    number = np.full(len(groups.counts), -1, np.int32)
+    number[alive] = np.arange(len(alive))
+    found = []
+    for place, (target, codes) in enumerate(zip(searcher.targets, groups.codes, strict=True)):
+        if not target.count:
+            continue
+        index = target.exact
+        assert isinstance(index, FlatIndex)
+        near = index.search_groups(
+            queries, number[codes], len(alive), size, keep=target.selection, tie_rank=target.ties
+        ).to_host()
+        target.let_go()
+        part = np.full(near.rows.shape, place)
+        found.append(_in_range(searcher, TopK(part, near.rows, near.distances).hits(), own_keys))
+    return found
 
 
 def _by_widening(

@@ -15,6 +15,7 @@ from gpuvec.device.arrays import to_host
 from gpuvec.errors import QueryError
 from gpuvec.index.base import Neighbors, VectorIndex
 from gpuvec.kernels import bitset
+from gpuvec.kernels.groups_topk import groups_topk_reference
 from gpuvec.kernels.pairwise import is_binary, pairwise_distances
 from gpuvec.testing.kernels import CASES, made_up, put
 from gpuvec.types import Metric
@@ -213,6 +214,23 @@ class ExactIndexTests(VectorIndexTests):
             own = slice(offsets[i], offsets[i + 1])
             np.testing.assert_array_equal(to_host(found.rows)[own], wanted)
             np.testing.assert_array_equal(to_host(found.distances)[own], distances[i, wanted])
+
+    @pytest.mark.parametrize(("metric", "dtype"), CASES)
+    @pytest.mark.parametrize("size", [1, 6])
+    def test_the_nearest_of_every_group_are_the_oracles(
+        self, xp: Any, build: Any, metric: Metric, dtype: Any, size: int
+    ) -> None:
+        queries, rows = made_up(metric, dtype, 300, 9)
+        rng = np.random.default_rng(size)
+        keep, rank = rng.random(300) < 0.7, rng.permutation(300)
+        codes = rng.integers(-1, 60, 300).astype(np.int32)
+        distances = pairwise_distances(queries, rows, metric)
+        found = build(put(xp, rows), metric).search_groups(
+            put(xp, queries), codes, 60, size, keep=keep, tie_rank=put(xp, rank)
+        ).to_host()  # fmt: skip
+        wanted = groups_topk_reference(distances, codes, 60, size, keep, rank)
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        np.testing.assert_array_equal(found.distances, wanted.distances)
 
     def test_an_unlimited_range_holds_every_row(self, xp: Any, build: Any) -> None:
         queries, rows = self.case()

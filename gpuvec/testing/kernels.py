@@ -323,10 +323,11 @@ class RangePairsTests:
         low = np.quantile(distances, 0.2, axis=1).astype(np.float32) if ring else None
         high = np.quantile(distances, 0.4, axis=1).astype(np.float32)
         sizes = [rng.random(count).astype(np.float32) for count in shape]
-        for doubt in (
-            {}, {"base": 0.01}, {"share": 0.1}, {"base": 0.01, "share": 0.1, "queries": sizes[0],
-                                               "rows": sizes[1]},
-        ):  # fmt: skip
+        both = {"queries": sizes[0], "rows": sizes[1]}
+        doubts: list[dict[str, Any]] = [
+            {}, {"base": 0.01}, {"share": 0.1}, {"base": 0.01, "share": 0.1, **both},
+        ]  # fmt: skip
+        for doubt in doubts:
             with np.errstate(invalid="ignore"):
                 share = np.float32(doubt.get("share", 0)) * distances
                 slack = np.float32(doubt.get("base", 0)) + share
