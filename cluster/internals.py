@@ -231,6 +231,9 @@ async def register_again(worker: Any) -> bool:
         return False
     worker.batched_stream = BatchedSend(interval="2ms", loop=worker.loop)
     await worker._register_with_scheduler()
+    spans = worker.extensions.get("spans")
+    if spans is not None:  # registering counts former tasks; the next heartbeat asserts none
+        spans.digests_total_since_heartbeat = {}
     return True
 
 

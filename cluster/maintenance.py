@@ -267,7 +267,7 @@ def perform(engine: "NodeEngine", job_id: str, work: Work, memory_bytes: int) ->
 
 
 class _Teller:
-    """Tells the coordinator how far a work is; ends it where nobody wants it any more."""
+    """Tells the coordinator how far a work is; ends it where nobody can want it any more."""
 
     def __init__(self, engine: "NodeEngine", job_id: str) -> None:
         self._engine = engine
@@ -284,8 +284,8 @@ class _Teller:
             self._engine.ask(
                 WorkShare(identity=identity, job_id=self._job_id, share=share), deadline_s=2.0
             )
-        except errors.JobError:
-            raise Stopped from None
+        except (errors.JobError, errors.UnavailableError):
+            raise Stopped from None  # the scheduler that waits for the task is gone
         except errors.GpuvecError:
             return  # it hears of it later
 

@@ -26,7 +26,6 @@ from gpuvec.cluster_messages import (
     Disown,
     Done,
     LoadSegments,
-    NodeReport,
     Own,
     PlanRead,
     ReadPart,
@@ -36,14 +35,13 @@ from gpuvec.cluster_messages import (
 from gpuvec.coord.data_coord import is_worth_a_segment
 from gpuvec.messages import WriteReply
 from gpuvec.meta.catalog import CollectionState
-from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.node.query_node import QueryNode
 from gpuvec.node.shards import Channels
 from gpuvec.query.session import new_session, share_memory
 from gpuvec.rpc import Transport
-from gpuvec.storage.object_store import Procedure, answered
 from gpuvec.settings import config
+from gpuvec.storage.object_store import Procedure, answered
 from gpuvec.storage.open import Store
 from gpuvec.types import NodeId, Timestamp
 
@@ -366,41 +364,3 @@ class NodeEngine(Engine):
     def memory_used(self) -> int:
         """Bytes of what is warm."""
         return self._warmth.size_bytes()
-
-
-def report_of(
-    node: NodeId,
-    incarnation: str,
-    engines: Mapping[str, NodeEngine],
-    *,
-    queue: int = 0,
-    latency_s: float = 0.0,
-) -> NodeReport:
-    """Return what a node tells the coordinator.
-
-    Args:
-        node: who it is.
-        incarnation: since when.
-        engines: by identity of the database.
-        queue: calls that wait or run.
-        latency_s: p95 of searches of late.
-    """
-    entries = {
-        identity: {c.collection_id: c.channels[0].entry_id for c in engine.writable()}
-        for identity, engine in engines.items()
-    }
-    return NodeReport(
-        node=node,
-        incarnation=incarnation,
-        held={identity: engine.held for identity, engine in engines.items()},
-        owned={identity: engine.grants.terms() for identity, engine in engines.items()},
-        statuses={
-            identity: tuple(c.status() for c in engine.writable())
-            for identity, engine in engines.items()
-        },
-        entries=entries,
-        memory_used=sum(engine.memory_used for engine in engines.values()),
-        queue=queue,
-        latency_s=latency_s,
-        newest=max((engine.oracle.last for engine in engines.values()), default=0),
-    )

@@ -15,8 +15,9 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.cluster.client_engine import ClusterEngine
-from gpuvec.cluster.node_engine import NodeEngine, report_of
+from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster.opening import open_client, open_node
+from gpuvec.cluster.reporting import report_of
 from gpuvec.cluster.service import Lane, Service
 from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import (

@@ -105,6 +105,7 @@ class Building:
             threads=session.threads,
             memory_limit=session.memory_limit,
             progress=progress,
+            device=session.device,
         )
 
 

@@ -11,7 +11,7 @@ from gpuvec.api.job import Status
 from gpuvec.coord.data_coord import is_hidden, least_rows, wants_index
 from gpuvec.meta.catalog import CollectionState, IndexDefinition
 from gpuvec.meta.changes import AddIndex, Change, DropIndex, SetIndex
-from gpuvec.node.build import damaged
+from gpuvec.node.damaged import damaged
 from gpuvec.node.loader import AUTO
 from gpuvec.types import SegmentId, SegmentState, Timestamp
 

@@ -27,13 +27,12 @@ from typing import Any, Protocol
 
 from gpuvec import errors
 from gpuvec.device.residency import device_store
-from gpuvec.index import registry
 from gpuvec.index.curve import CurvePoint, RecallCurve
 from gpuvec.index.spec import Flat, IndexSpec, spec_from_json
 from gpuvec.meta.catalog import CollectionState, IndexDefinition, IndexRecord, SegmentRecord
 from gpuvec.meta.changes import AddIndex, Change
 from gpuvec.node.loader import AUTO, CURVE_FILES, Loader
-from gpuvec.node.ports import FilesHost, Progress, Segments
+from gpuvec.node.ports import FilesHost, Progress
 from gpuvec.node.shards import Channels
 from gpuvec.rows import DenseVectors, VectorColumn
 from gpuvec.schema import BinaryVector, FieldType, SparseVector, Vector
@@ -372,32 +371,6 @@ def adding(
         return [AddIndex(segment_id=segment_id, record=record)]
 
     return decide
-
-
-def damaged(shard: Segments, field: str, kind: FieldType) -> set[SegmentId]:
-    """Return the segments whose index of a field cannot be used, as far as its files tell.
-
-    Raises:
-        CorruptError: a file of the rows is damaged.
-
-    Cost: one read of each index that this process has not opened yet.
-    """
-    metric = metric_of(kind)
-    found = set()
-    for segment in shard.sealed():
-        index = segment.indexes.get(field)
-        if index is None:
-            continue
-        vectors = None if metric is None else segment.rows.vector(field)
-        try:
-            index.curve()
-            files = index.files()
-            if metric is not None and isinstance(vectors, DenseVectors):
-                registry.load(index.spec, vectors, metric, files)
-        except (errors.CorruptError, errors.UnsupportedError) as error:
-            if error.code != "GV-320":  # nothing is wrong with the files
-                found.add(segment.segment_id)
-    return found
 
 
 def forget(record: IndexRecord) -> Procedure[None]:

@@ -20,8 +20,9 @@ from gpuvec.api.opening import checked_limit
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.maintenance import Workshop, perform
-from gpuvec.cluster.node_engine import NodeEngine, report_of
+from gpuvec.cluster.node_engine import NodeEngine
 from gpuvec.cluster.opening import open_client, open_coordinator, open_node, reference
+from gpuvec.cluster.reporting import report_of
 from gpuvec.cluster_messages import (
     COORDINATOR,
     LEASE_S,

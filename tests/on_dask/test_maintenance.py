@@ -207,15 +207,15 @@ def test_a_scheduler_that_is_killed_while_indexes_are_built_is_waited_for(tmp_pa
     try:
         db = until(lambda: connected(processes, tmp_path / "db"))
         items = filled(db, 15_000, 15_000)
-        items.create_index("v", gv.index.HNSW(m=16, ef_construction=200), wait=False)
+        items.create_index("v", gv.index.HNSW(m=16, ef_construction=100), wait=False)
         time.sleep(1.0)
         os.kill(processes.scheduler.pid, signal.SIGKILL)
         processes.scheduler.wait()
         items.insert(rows(30_000, 30_010))  # the log needs no coordinator
         time.sleep(2.0)
         processes.start_scheduler()
+        items.insert(rows(30_010, 30_020))  # has an owner named, if the one before is gone
         until(lambda: indexed(items)[:2] == [1, 1])
-        items.insert(rows(30_010, 30_020))
         check(items, 30_020)
         db.close()
     finally:
