@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import threading
@@ -12,9 +11,10 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 
 from gpuvec import errors
+from gpuvec.cluster import cards
 from gpuvec.cluster.client_database import ClusterDatabase, open_database
 from gpuvec.cluster.client_engine import ClusterEngine
-from gpuvec.cluster.grace_worker import GraceNanny, GraceWorker
+from gpuvec.cluster.grace_worker import GraceNanny
 from gpuvec.cluster.internals import has_ended
 from gpuvec.cluster.link import Link
 from gpuvec.settings import config
@@ -58,18 +58,18 @@ def local(
         raise errors.started_in_worker()
     wanted = n_workers or config["cluster.workers"] or None
     kind: Any = LocalCluster
-    chosen: dict[str, Any] = {"worker_class": GraceNanny, "processes": True}
-    if gpu_count():
-        kind, chosen = _cuda_cluster(), {"worker_class": GraceWorker}
+    if found := cards.visible_cards():
+        kind, chosen = cards.cluster_of(found, wanted, threads_per_worker)
     else:
-        cores = CPU_COUNT
-        wanted = wanted or cores
-        chosen["threads_per_worker"] = threads_per_worker or max(1, cores // wanted)
+        wanted = wanted or CPU_COUNT
+        threads = threads_per_worker or max(1, CPU_COUNT // wanted)
+        chosen = {"worker_class": GraceNanny, "processes": True}
+        chosen |= {"n_workers": wanted, "threads_per_worker": threads}
     chosen.update({"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
     preloads = {"preload": [PRELOAD], "preload_argv": []}
     try:
         with dask.config.set(SETTINGS):
-            return kind(n_workers=wanted, scheduler_kwargs=preloads, **{**chosen, **options})
+            return kind(scheduler_kwargs=preloads, **{**chosen, **options})
     except RuntimeError as error:
         cause = error.__cause__ or error
         raise errors.cluster_not_started(str(cause)) from error
@@ -86,25 +86,6 @@ def check(cluster: Any) -> None:
         raise errors.cluster_ended("its scheduler ended; the log says why")
     if cluster.workers and all(map(has_ended, cluster.workers.values())):
         raise errors.cluster_ended("no worker is left, and none could be started again")
-
-
-def gpu_count() -> int:
-    """Return how many GPUs a Dask-CUDA cluster could use."""
-    if importlib.util.find_spec("dask_cuda") is None or importlib.util.find_spec("pynvml") is None:
-        return 0
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def _cuda_cluster() -> Any:
-    from dask_cuda import LocalCUDACluster
-
-    return LocalCUDACluster
 
 
 def attach(cluster: Any) -> Link:

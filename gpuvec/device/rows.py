@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device import transfer
+from gpuvec.device.disk import FilePlace, read_file
 from gpuvec.device.library import cupy_module, is_bfloat16, is_device_array
 from gpuvec.device.residency import DeviceStore, Key
 from gpuvec.errors import DeviceMemoryError
@@ -77,6 +78,7 @@ class DeviceRows:
         key: see `DeviceStore`.
         part: see `DeviceStore.use`.
         owner: see `DeviceStore.use`.
+        place: tells where the array lies in a file on a local disk; None: it lies in none.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class DeviceRows:
         *,
         part: str = "vectors",
         owner: str = "",
+        place: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> None:
         self.shape = shape
         self.dtype = np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype
@@ -98,6 +101,7 @@ class DeviceRows:
         self._key = key
         self._part = part
         self._owner = owner
+        self._place = place
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -172,6 +176,11 @@ class DeviceRows:
             yield value
 
     def _upload(self) -> Array:
+        where = self._place()
+        if where is not None:
+            found = read_file(FilePlace(*where), self.shape, self.dtype, "vectors")
+            if found is not None:
+                return found
         return transfer.upload(self._read(), "vectors")
 
     def scratch(self, least: int, most: int, *, what: str) -> AbstractContextManager[int]:

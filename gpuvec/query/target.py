@@ -27,6 +27,7 @@ from gpuvec.query.session import Session
 from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
 from gpuvec.segment.view import SegmentIndex, SegmentView
+from gpuvec.storage.mapping import place_of
 from gpuvec.types import Metric, RowMask
 
 Index = TypeVar("Index", bound=VectorIndex | ApproximateIndex)
@@ -120,8 +121,9 @@ class Target:
             column = stored.loaded()
             return column, stored.resident_bytes
         rows = self._on_device(
-            stored.shape, stored.dtype, lambda: stored.loaded().values, self.field
-        )
+            stored.shape, stored.dtype, lambda: stored.loaded().values, self.field,
+            place=lambda: place_of(stored.loaded().values),
+        )  # fmt: skip
         return DenseVectors(rows, stored.valid), 0
 
     @cached_property
@@ -137,11 +139,14 @@ class Target:
         read: Callable[[], NDArray[Any]],
         name: str,
         part: str = "vectors",
+        place: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> DeviceRows:
         """Return a column of the part for the device; `read` gives it in host memory."""
         assert self._store is not None
         key = (*(self.cache_key or (id(self), 0)), part, name)
-        return DeviceRows(shape, dtype, read, self._store, key, part=part, owner=self.owner)
+        return DeviceRows(
+            shape, dtype, read, self._store, key, part=part, owner=self.owner, place=place
+        )
 
     @property
     def approximate(self) -> ApproximateIndex:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 _FAILED = ctypes.c_void_p(-1).value
 _mapped: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by address
+_paths: dict[int, str] = {}  # of those, by address
 
 
 @functools.cache
@@ -60,11 +61,29 @@ def map_open(descriptor: int, where: str) -> NDArray[np.uint8]:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), where)
     memory: Any = (ctypes.c_uint8 * length).from_address(start)
-    _mapped[start] = memory
-    weakref.finalize(memory, system.munmap, start, length).atexit = False
+    _mapped[start], _paths[start] = memory, where
+    weakref.finalize(memory, _unmap, start, length).atexit = False
     mapped: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
     mapped.flags.writeable = False
     return mapped
+
+
+def _unmap(start: int, length: int) -> None:
+    _paths.pop(start, None)  # before another file may get the address
+    _system().munmap(start, length)
+
+
+def place_of(array: NDArray[Any]) -> tuple[str, int] | None:
+    """Return the path of the file that a contiguous array is mapped from, and where it begins.
+
+    None for other arrays. The file may have been deleted since.
+    """
+    memory = memory_of(array)
+    if memory is None or not array.flags.c_contiguous:
+        return None
+    start = ctypes.addressof(memory)
+    path = _paths.get(start)
+    return None if path is None else (path, array.ctypes.data - start)
 
 
 def release(array: NDArray[Any]) -> None:
