@@ -15,7 +15,7 @@ import pytest
 from distributed import Client
 
 import gpuvec as gv
-from gpuvec.cluster import launch
+from gpuvec.cluster import launch, view
 
 DIM = 16
 WAIT_S = 180
@@ -126,6 +126,11 @@ def test_a_worker_that_is_killed_while_it_builds_costs_nothing_but_time(own, db)
     items = filled(db, 15_000, 15_000)
     job = items.create_index("v", gv.index.HNSW(m=16, ef_construction=200), wait=False)
     held = owner(own, "items")
+    until(lambda: worker_of_task(own))
+    shown = own.scheduler.plugins["gpuvec-coordinator"].coordinator.state()
+    lines = view.job_lines(shown)
+    assert {line["what"] for line in lines} == {"index of v, 15,000 rows"}
+    assert {line["status"] for line in lines} == {"running"}
     victim = until(lambda: (found := worker_of_task(own)) and found != held and found)
     os.kill(pids(own)[victim], signal.SIGKILL)
     job.wait(WAIT_S)
