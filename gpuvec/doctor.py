@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gpuvec import __version__
+from gpuvec.device.stack import FAISS_OWNERS, gpu_parts, installed_version, owners_of
 from gpuvec.storage.system import HOST
 
-FAISS_OWNERS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 INT8_FEATURES = ("avx512vnni", "avxvnni", "dotprod")
 
 
@@ -45,7 +45,7 @@ class Finding:
 
 def examine(folder: Path) -> list[Finding]:
     """Look at everything gpuvec depends on; `folder` names the disk to try."""
-    return [_python(), _processor(), _memory(), _gpu(), _faiss(), _disk(folder)]
+    return [_python(), _processor(), _memory(), *_gpu(), _faiss(), _disk(folder)]
 
 
 def _python() -> Finding:
@@ -79,21 +79,15 @@ def _memory() -> Finding:
     return Finding(part="memory", state="ok", text=text)
 
 
-def _gpu() -> Finding:
-    from gpuvec.device.detect import device_count
-
-    count = device_count()
-    if not count:
-        text = "none found by the CUDA driver; everything runs on the CPU"
-        return Finding(part="gpu", state="ok", text=text)
-    if not _installed("cupy-cuda12x") and not _installed("cupy-cuda13x"):
-        remedy = 'pip install "gpuvec[gpu-cu13]" (driver >= 580) or "gpuvec[gpu-cu12]"'
-        return Finding(part="gpu", state="note", text=f"{count} found, but no CuPy", remedy=remedy)
-    return Finding(part="gpu", state="ok", text=f"{count} found")
+def _gpu() -> list[Finding]:
+    return [
+        Finding(part=part.name, state=part.state, text=part.text, remedy=part.remedy)
+        for part in gpu_parts()
+    ]
 
 
 def _faiss() -> Finding:
-    owners = [name for name in FAISS_OWNERS if _installed(name)]
+    owners = owners_of(FAISS_OWNERS, installed_version)
     if len(owners) > 1:
         remedy = f"they overwrite each other: pip uninstall {' '.join(owners)}, then install one"
         return Finding(
@@ -102,9 +96,7 @@ def _faiss() -> Finding:
     if not owners:
         remedy = 'pip install "gpuvec[cpu]"; exact search does not need it'
         return Finding(part="faiss", state="note", text="not installed", remedy=remedy)
-    return Finding(
-        part="faiss", state="ok", text=f"{owners[0]} {importlib.metadata.version(owners[0])}"
-    )
+    return Finding(part="faiss", state="ok", text=f"{owners[0]} {installed_version(owners[0])}")
 
 
 def _disk(folder: Path) -> Finding:
@@ -121,11 +113,3 @@ def _disk(folder: Path) -> Finding:
     free = os.statvfs(folder)
     text = f"{folder.resolve()}: {free.f_bavail * free.f_frsize / 2**30:.0f} GiB free, "
     return Finding(part="disk", state="ok", text=text + f"1 MiB durable in {synced_ms:.1f} ms")
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
