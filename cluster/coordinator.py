@@ -94,6 +94,7 @@ class Coordinator:
         self._groups = dict(groups or {})
         self._pinned = {ref.identity: ref for ref in databases}
         self._hosted: dict[str, Hosted] = {}
+        self._saving: dict[str, Hosted] = {}  # whose nodes save what they own, at last
         self._clients: dict[str, dict[str, float]] = {}  # by database: when each was heard
         self._ended: deque[str] = deque(maxlen=_ENDED)  # clients that closed their database
         self._opening: dict[str, threading.Lock] = {}
@@ -285,11 +286,13 @@ class Coordinator:
                 if clients or busy or identity in self._pinned:
                     return
                 hosted = self._hosted.pop(identity, None)
-            if hosted is None:
-                return
+                if hosted is None:
+                    return
+                self._saving[identity] = hosted
             try:
                 hosted.release([hello.node for hello in self._members.all()])
             finally:
+                del self._saving[identity]
                 hosted.close()
 
     def _of(self, identity: str) -> Hosted:
@@ -303,7 +306,8 @@ class Coordinator:
         return self._of(message.identity).find_owner(message, deadline_s)
 
     def _commit(self, order: Commit, _: float) -> Any:
-        return self._of(order.identity).commit(order)
+        saving = self._saving.get(order.identity)
+        return (saving or self._of(order.identity)).commit(order)
 
     def _call(self, message: CallCoordinator, deadline_s: float) -> Any:
         return self._of(message.identity).call(message, deadline_s)

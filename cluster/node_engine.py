@@ -177,7 +177,7 @@ class NodeEngine(Engine):
             channel.close()
 
     def _tell_loss(self, collection_id: str, error: errors.GpuvecError) -> None:
-        if error.code not in (*_LOST, "GV-741"):
+        if error.code not in (*_LOST, "GV-741") and not errors.is_not_committed(error):
             _log.warning("%s is handed over as it is in the log: %s", collection_id, error)
 
     def _load(self, order: LoadSegments, _: float) -> Done:

@@ -121,6 +121,16 @@ def test_indexes_compactions_and_imports_are_done_by_workers(cluster, tmp_path):
         assert items.count() == 699
 
 
+def test_what_is_worth_a_segment_is_saved_when_the_last_client_leaves(cluster, tmp_path):
+    with gv.connect(tmp_path / "db", cluster=cluster) as db:
+        items = db.create_collection("items", data=rows(0, 10), primary_key="id")
+        items.insert(rows(10, 70_000))
+    with gv.connect(tmp_path / "db") as db:
+        items = db["items"]
+        segments = items._engine.state(items._id).segments.values()
+        assert sum(segment.row_count for segment in segments) == 70_000
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_builds_costs_nothing_but_time(own, db):
     items = filled(db, 15_000, 15_000)
