@@ -53,7 +53,8 @@ def filtered(
         owner: the collection, see `DeviceStore.use`.
 
     Returns:
-        None where the host does it all; it was said why, if that is work for a card.
+        None where the host does it all: of rows that are still written, whose bits alone go up; or
+        it was said why.
     """
     store = session.device_store
     assert store is not None
@@ -61,6 +62,8 @@ def filtered(
     if name is not None and store.has(name):
         with suppress(_GoneError), store.use(name, 0, _gone, part="bits") as bits:
             return RowSet(bits, lambda: name)
+    if getattr(origin.view, "is_growing", False):  # columns that the next write would change
+        return None
     columns = DeviceColumns(origin, session, filter_engine(), owner)
     found = _split(bound, origin, columns, said=not reads_on)
     program = found.program

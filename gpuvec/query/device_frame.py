@@ -49,6 +49,8 @@ def load_scalars(plan: Plan, session: Session) -> None:
 
     def load(part: Part) -> None:
         assert part.origin is not None
+        if getattr(part.origin.view, "is_growing", False):
+            return
         columns = DeviceColumns(part.origin, session, engine, plan.columns.name)
         for name, kind in kinds.items():
             with contextlib.suppress(ColumnRefusedError), columns.held({name: kind}):

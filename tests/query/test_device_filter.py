@@ -178,6 +178,16 @@ def test_masks_of_the_host_go_up_packed_once_for_a_segment_and_a_condition(items
 
 
 @ON_DEVICE
+def test_of_rows_that_are_still_written_bits_alone_go_up(items):
+    found(items, "price < 200")
+    items.insert({"id": [ROWS + 7], "brand": ["a"], "price": [1.0], "extra": [{}],
+                  "v": VECTORS[:1]})  # fmt: skip
+    moved = crossed(lambda: found(items, "price < 200"))
+    assert (transfer.UP, "scalars") not in moved
+    assert moved[transfer.UP, "bits"] <= 8
+
+
+@ON_DEVICE
 def test_what_a_card_cannot_say_is_named_once(items, recwarn):
     for _ in range(2):
         found(items, 'price < 300 and extra["n"] < 900 and upper(brand) == "BRAND 2"')
