@@ -8,7 +8,9 @@ import pytest
 from gpuvec.testing import rehearsal
 
 
-@pytest.fixture(params=[1, 2, 3], ids=["order_1", "order_2", "order_3"])
+@pytest.fixture(
+    params=[1, 2, pytest.param(3, marks=pytest.mark.slow)], ids=["order_1", "order_2", "order_3"]
+)
 def xp(request: pytest.FixtureRequest, rehearsed: Any) -> Iterator[Any]:
     """The rehearsed CuPy, whose kernels run in one of three orders."""
     import cupy

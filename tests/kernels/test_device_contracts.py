@@ -5,6 +5,7 @@ import pytest
 from gpuvec.index.flat import FlatIndex
 from gpuvec.testing.indexes import ExactIndexTests
 from gpuvec.testing.kernels import (
+    CASES,
     BitSetTests,
     BitsTopKTests,
     GroupsTopKTests,
@@ -55,6 +56,11 @@ class TestFlatIndex(ExactIndexTests):
     @pytest.mark.parametrize("asked", [1, 200])
     def test_a_k_of_any_size_takes_no_more_room_than_the_rows(self, xp, build, count, asked):
         super().test_a_k_of_any_size_takes_no_more_room_than_the_rows(xp, build, count, asked)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("metric", "dtype"), CASES)
+    def test_batches_are_the_oracle(self, xp, build, metric, dtype):
+        super().test_batches_are_the_oracle(xp, build, metric, dtype)
 
     @pytest.fixture
     def build(self):
