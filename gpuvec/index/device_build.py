@@ -117,7 +117,10 @@ def build(
         dims, bits = pq_shape(spec, vectors.shape[1], bits=DEVICE_BITS)
         spec = replace(spec, pq_dim=dims, pq_bits=bits)
     host = on_host(vectors)
-    codec = codec_of(spec, space_of(host, metric, share=False), vectors.shape[1])
+    space = space_of(host, metric, share=False)
+    if space.codes == "bfloat16":  # which FAISS has on the CPU only
+        space = replace(space, codes="float32")
+    codec = codec_of(spec, space, vectors.shape[1])
     work = ListsBuild(spec, host, codec, held_out, threads, centers=DeviceCenters())
     lists = _ListFiles(codec, work, None)
     if not len(work.late):
@@ -218,10 +221,11 @@ def _lists_engine(spec: Any, lists: _ListFiles, name: str) -> Engine:
         return CuvsLists(spec)
     from gpuvec.index.faiss_gpu import FaissOnGpu, why_not
 
-    reason = why_not(lists.opened())
+    opened = lists.opened()
+    reason = why_not(opened)
     if reason:
         raise no_engine_for_index(type(spec).__name__, reason)
-    return FaissOnGpu(lists.opened, lists.codec, lists.codec.row_bytes)
+    return FaissOnGpu(type(spec).__name__, lists.opened, lists.codec, int(opened.code_size))
 
 
 def _build_graph(

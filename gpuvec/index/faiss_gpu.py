@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace, to_host
-from gpuvec.device.library import cupy_module
+from gpuvec.device.library import cupy_module, out_of_memory
 from gpuvec.device.residency import device_store
+from gpuvec.errors import no_engine_for_index
 from gpuvec.index.device_engine import Finder, Nodes
 from gpuvec.index.device_space import unit_rows
 from gpuvec.index.faiss_codes import Codec
@@ -91,6 +92,7 @@ class FaissOnGpu:
     """See `Engine`.
 
     Args:
+        kind: of the index, for messages.
         lists: returns FAISS's index on the CPU, called where a finder is made.
         codec: how it sees queries.
         row_bytes: of a row's codes.
@@ -100,7 +102,8 @@ class FaissOnGpu:
     by_rows = True
     least_nodes = 1024
 
-    def __init__(self, lists: Callable[[], Any], codec: Codec, row_bytes: int) -> None:
+    def __init__(self, kind: str, lists: Callable[[], Any], codec: Codec, row_bytes: int) -> None:
+        self._kind = kind
         self._lists = lists
         self._codec = codec
         self._row_bytes = row_bytes
@@ -127,7 +130,12 @@ class FaissOnGpu:
         resources = _resources(device)
         with resources.lock:
             resources.follow(device)
-            index = faiss.index_cpu_to_gpu(resources.held, device, self._lists(), options)
+            try:
+                index = faiss.index_cpu_to_gpu(resources.held, device, self._lists(), options)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                raise no_engine_for_index(self._kind, f"FAISS says {error}") from error
         return _OnGpu(index, device, self._codec)
 
 

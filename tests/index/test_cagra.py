@@ -1,6 +1,5 @@
 """CAGRA on the CPU: under the contract of approximate indexes, and what is its own."""
 
-import ml_dtypes
 import numpy as np
 
 from gpuvec.index.spec import CAGRA
@@ -16,6 +15,5 @@ class TestCagraOnHostContract(ApproximateIndexTests):
         (Metric.COSINE, np.float32),
         (Metric.L2, np.float16),
         (Metric.IP, np.int8),
-        (Metric.SQEUCLIDEAN, ml_dtypes.bfloat16),
     )
     more_cases = tuple(case for case in CASES if not is_binary(case[0]))

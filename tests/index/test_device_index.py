@@ -135,7 +135,7 @@ class TestEngineThatSeesMasks(DeviceIndexContract):
 
 
 class TestEngineThatSeesNoMasks(DeviceIndexContract):
-    cases = ((Metric.L2, np.float32), (Metric.IP, np.float16))
+    cases = ((Metric.L2, np.float32),)
 
     def engine(self):
         return Measured(sees_masks=False)
