@@ -1,6 +1,8 @@
 """The kernels of gpuvec alone, on the card, each beside the roof that it works under.
 
-    python -m benchmarks.gpu_kernels [--small] [--only scans,filtered,segments,steps] [--json FILE]
+    python -m benchmarks.gpu_kernels [--small] [--only SECTION,…] [--json FILE]
+
+Sections: scans, filtered, segments, steps (here), and those of `gpu_small_kernels`, `gpu_filters`.
 
 A scan's roof is the greater of two times: its products at the card's measured rate for that type,
 and its bytes at the card's measured copy bandwidth (`device_scan_launch.work_of`). Both ceilings
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import gpu_filters, gpu_small_kernels
 from benchmarks.gpu import machine
 from benchmarks.gpu_ceilings import ceilings, seconds
 from benchmarks.gpu_rows import Ceilings, Row, numbers
@@ -42,6 +45,8 @@ LARGE: dict[str, Any] = {
     "segments": {"count": 1000, "each": 10_000, "dim": 128, "queries": 1024},
     "steps": {"rows": 1_000_000, "dim": 768, "queries": 10_000},
     "ceilings": {},
+    **gpu_small_kernels.LARGE,
+    **gpu_filters.LARGE,
 }
 SMALL: dict[str, Any] = {
     "scans": {"shapes": [(600, 24)], "batches": (1, 20, 70)},
@@ -49,6 +54,8 @@ SMALL: dict[str, Any] = {
     "segments": {"count": 5, "each": 200, "dim": 16, "queries": 8},
     "steps": {"rows": 600, "dim": 24, "queries": 20},
     "ceilings": {"size": 64, "copied": 1 << 16},
+    **gpu_small_kernels.SMALL,
+    **gpu_filters.SMALL,
 }
 KINDS = ("int8", "float16", "bfloat16")
 
@@ -186,8 +193,8 @@ def steps(card: Ceilings, rows: int, dim: int, queries: int) -> Iterator[Row]:
     part = ScanPart(codes=codes, vectors=data, count=rows)
     run = Sweep([part], asked)
     encoding = seconds(lambda: coded(data, "int8"))
-    whole = seconds(lambda: device_scan_topk([part], asked, K, wave=queries))
-    found = device_scan_topk([part], asked, K, wave=queries)
+    whole = seconds(lambda: device_scan_topk([part], asked, K, scratch_bytes=1 << 30))
+    found = device_scan_topk([part], asked, K, scratch_bytes=1 << 30)
     yield {
         "row": "steps of an exact batch", "rows": rows, "dim": dim, "queries": queries,
         "s": {
@@ -211,6 +218,7 @@ def steps(card: Ceilings, rows: int, dim: int, queries: int) -> Iterator[Row]:
 
 SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "scans": scans, "filtered": filtered, "segments": segments, "steps": steps,
+    **gpu_small_kernels.SECTIONS, **gpu_filters.SECTIONS,
 }  # fmt: skip
 
 

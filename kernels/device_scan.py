@@ -21,7 +21,9 @@ from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.types import Array
 
 _GATHERED_BYTES = 1 << 26  # rows of several segments that lie side by side for a moment
-_PAIR_BYTES = 112  # of temporary data for each pair that there is room for
+_PAIR_BYTES = 14  # of temporary data for each pair that there is room for
+_FINAL_BYTES = 112  # for each that is measured; as many at a time as memory allows, but not more
+_MOST_FINALS = 1 << 20
 RankOf = Callable[[Array], Array]
 
 
@@ -42,9 +44,19 @@ class DeviceFound:
     candidates: int
 
 
-def scratch_of(k: int, dim: int, queries: int) -> int:
-    """Return the bytes of temporary data that one query of so many takes."""
-    return _PAIR_BYTES * room_of(k, queries) + 8 * dim + 512
+def scratch_of(k: int, dim: int, queries: int) -> tuple[int, int]:
+    """Return the bytes of temporary data without which so many queries cannot be answered.
+
+    The second number is the bytes beyond which more are of no use.
+    """
+    room = room_of(k, queries)
+    most_finals = max(room, min(queries * room, _MOST_FINALS))
+    each = _query_bytes(room, k, dim)
+    return each + _FINAL_BYTES * room, queries * each + _FINAL_BYTES * most_finals
+
+
+def _query_bytes(room: int, k: int, dim: int) -> int:
+    return _PAIR_BYTES * room + 16 * k + 8 * dim + 512
 
 
 def device_scan_topk(
@@ -54,7 +66,7 @@ def device_scan_topk(
     *,
     bound: Array | None = None,
     rank_of: RankOf | None = None,
-    wave: int,
+    scratch_bytes: int,
 ) -> DeviceFound:
     """Find the `k` nearest rows of each query in all parts together, in one launch a step.
 
@@ -65,11 +77,14 @@ def device_scan_topk(
         bound: (m,) float32; only rows at most that far are wanted. None: all.
         rank_of: returns the (…) int64 order of rows at equal distance for their numbers; None: the
             numbers' order.
-        wave: queries to answer at a time, each with `scratch_of` bytes.
+        scratch_bytes: for temporary data, at least the first number of `scratch_of`.
 
     Cost: see `sweep`; a final distance for each candidate.
     """
-    job = _Job(parts, queries, k, room_of(k, len(queries)), rank_of)
+    room, dim = room_of(k, len(queries)), int(queries.shape[1])
+    finals = max(room, scratch_bytes // 4 // _FINAL_BYTES)
+    wave = max(1, (scratch_bytes - _FINAL_BYTES * finals) // _query_bytes(room, k, dim))
+    job = _Job(parts, queries, k, room, finals, rank_of)
     done = []
     for start in range(0, len(queries), wave):
         at = slice(start, start + wave)
@@ -101,6 +116,7 @@ class _Job:
         queries: Array,
         k: int,
         room: int,
+        finals: int,
         rank_of: RankOf | None,
     ) -> None:
         codes = parts[0].codes
@@ -108,6 +124,7 @@ class _Job:
         self._parts = parts
         self._k = k
         self._room = room
+        self._finals = finals
         self._rank_of = rank_of
         self._kind, self._metric, self._origin = codes.kind, codes.metric, codes.origin
         self._largest = max(part.codes.largest for part in parts)
@@ -153,7 +170,7 @@ class _Job:
         pairs = Pairs.make(floors.copy(), self._room)
         sweep(self._table, self._kind, asked, pairs, self._k)
         wide, measured = self._sizes(pairs)
-        nearest = self._measure(queries, pairs, wide, bound)
+        nearest = self._nearest(queries, pairs, wide, bound)
         last = nearest.distances[:, self._k - 1].astype(xp.float64)
         if bound is not None:
             last = xp.minimum(last, bound)
@@ -170,11 +187,22 @@ class _Job:
         wide, total = to_host(xp.stack([counts.max(), counts.sum()]), "results").tolist()
         return max(wide, 1), total
 
-    def _measure(self, queries: Array, pairs: Pairs, wide: int, bound: Array | None) -> Neighbors:
+    def _nearest(self, queries: Array, pairs: Pairs, wide: int, bound: Array | None) -> Neighbors:
         """Return the k nearest of all pairs by their final distances, in order."""
+        step, answers = max(1, self._finals // wide), []
+        for start in range(0, len(queries), step):
+            at = slice(start, start + step)
+            limits = None if bound is None else bound[at]
+            places, counts = pairs.places[at, :wide], pairs.counts[at]
+            answers.append(self._measured(queries[at], places, counts, limits))
+        return Neighbors.concat(answers)
+
+    def _measured(
+        self, queries: Array, places: Array, counts: Array, bound: Array | None
+    ) -> Neighbors:
         xp = self._xp
-        places = pairs.places[:, :wide]
-        real = xp.arange(wide, dtype=xp.uint32)[None, :] < pairs.counts[:, None]
+        slots = xp.arange(places.shape[1], dtype=xp.uint32)
+        real = slots[None, :] < counts[:, None]
         owner, slot = xp.nonzero(real)
         distances = xp.full(real.shape, xp.inf, xp.float32)
         distances[owner, slot] = self._final(queries, owner, places[owner, slot])

@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gpuvec.device.arrays import array_namespace
 from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
+from gpuvec.errors import DeviceMemoryError
 from gpuvec.index.base import Neighbors, RangeNeighbors
 from gpuvec.index.flat_device_tiles import FloatTiles
 from gpuvec.index.flat_scans import FEW_ROWS, Found, Request
@@ -69,12 +70,15 @@ class DeviceScan:
 
     def _takes_codes(self, request: Request, k: int) -> bool:
         """Count the queries; return whether codes serve best and by now are worth deriving."""
-        if not self._kinds or request.count < FEW_ROWS or k > _CODES_SHARE * request.count:
+        asked = len(request.queries)
+        if not self._kinds or not asked or request.count < FEW_ROWS:
+            return False
+        if k > _CODES_SHARE * request.count:
             return False
         with self._lock:
-            self._asked += max(_LEAST_ASKED, len(request.queries))
-            asked = self._asked
-        return asked >= _CODES_AFTER or self._rows.has_derived(self._name(self._kinds[0]))
+            self._asked += max(_LEAST_ASKED, asked)
+            enough = self._asked >= _CODES_AFTER
+        return enough or self._rows.has_derived(self._name(self._kinds[0]))
 
     def _by_codes(
         self, held: HeldRows, request: Request, k: int, bound: Array | None, tiles: FloatTiles
@@ -91,6 +95,8 @@ class DeviceScan:
                     continue
                 limits = None if bound is None else bound[left]
                 found = self._scan(held, codes, request, queries[left], k, limits)
+            if found is None:
+                break
             out.rows[left] = found.neighbors.rows
             out.distances[left] = found.neighbors.distances
             hopeless = xp.concatenate([hopeless, left[xp.flatnonzero(found.refused)]])
@@ -144,15 +150,21 @@ class DeviceScan:
         queries: Array,
         k: int,
         bound: Array | None,
-    ) -> DeviceFound:
-        """Scan all rows once for some queries."""
+    ) -> DeviceFound | None:
+        """Scan all rows once for some queries; None: there is no room for what is found."""
         xp, rank = array_namespace(queries), request.tie_rank
         thin = request.bits is not None and request.count < _THIN * len(self._rows)
         fixed = len(self._rows) + 16 * request.count if thin else 0
-        item = scratch_of(k, int(queries.shape[1]), len(queries))
-        what = f"a scan for {len(queries)} queries"
-        most = fixed + item * len(queries)
-        with self._rows.scratch(fixed + item, most, what=what) as granted:
+        least, most = scratch_of(k, int(queries.shape[1]), len(queries))
+        what = f"a scan for {len(queries):,} queries"
+        with ExitStack() as stack:
+            try:
+                scratch = self._rows.scratch(fixed + least, fixed + most, what=what)
+                granted = stack.enter_context(scratch) - fixed
+            except DeviceMemoryError as error:
+                if error.code != "GV-903":
+                    raise
+                return None
             listed = request.listed() if thin else None
             part = ScanPart(
                 codes=codes,
@@ -161,10 +173,9 @@ class DeviceScan:
                 listed=None if listed is None else listed.astype(xp.uint32),
                 count=request.count,
             )
-            wave = (granted - fixed) // item
-            if rank is None:
-                return device_scan_topk([part], queries, k, bound=bound, wave=wave)
-            with device_rows(rank).held() as ranks:
-                return device_scan_topk(
-                    [part], queries, k, bound=bound, rank_of=ranks.take, wave=wave
-                )
+            ranks = None
+            if rank is not None:
+                ranks = stack.enter_context(device_rows(rank).held()).take
+            return device_scan_topk(
+                [part], queries, k, bound=bound, rank_of=ranks, scratch_bytes=granted
+            )

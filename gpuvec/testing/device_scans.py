@@ -230,7 +230,7 @@ class DeviceScanTests:
         rows, queries = made_up(dtype, 3000, 30, 40)
         put, codes = encoded(rows, metric, kind)
         part = ScanPart(codes=codes, vectors=put, count=3000)
-        found = device_scan_topk([part], to_device(queries), 10, wave=16)
+        found = device_scan_topk([part], to_device(queries), 10, scratch_bytes=1 << 20)
         proven = check_exact(found, rows, queries, 10, metric)
         assert proven.mean() > 0.9
 
@@ -245,7 +245,7 @@ class DeviceScanTests:
             bits=None if listed else bitset.pack(to_device(keep)),
             listed=to_device(np.flatnonzero(keep).astype(np.uint32)) if listed else None,
         )  # fmt: skip
-        found = device_scan_topk([part], to_device(queries), 5, wave=9)
+        found = device_scan_topk([part], to_device(queries), 5, scratch_bytes=1 << 26)
         assert check_exact(found, rows, queries, 5, Metric.COSINE, keep=keep).all()
 
     @pytest.mark.parametrize("metric", DENSE)
@@ -261,7 +261,7 @@ class DeviceScanTests:
         ranks = to_device(rank)
         found = device_scan_topk(
             [part], to_device(queries), 12, bound=to_device(bound),
-            rank_of=lambda numbers: ranks[numbers], wave=9,
+            rank_of=lambda numbers: ranks[numbers], scratch_bytes=1 << 26,
         )  # fmt: skip
         proven = check_exact(found, rows, queries, 12, metric, tie_rank=rank, bound=bound)
         assert proven.all()
@@ -286,7 +286,7 @@ class DeviceScanTests:
                 listed=to_device(np.flatnonzero(own).astype(np.uint32)) if thin else None,
             ))  # fmt: skip
             start += size
-        found = device_scan_topk(parts, to_device(queries), 7, wave=40)
+        found = device_scan_topk(parts, to_device(queries), 7, scratch_bytes=1 << 26)
         assert check_exact(found, rows, queries, 7, metric, keep=keep).mean() > 0.9
         numbers = to_host(found.neighbors.rows)
         segment, row = (to_host(side) for side in segments_of(parts, found.neighbors.rows))
@@ -302,7 +302,11 @@ class DeviceScanTests:
         ranks = to_device(rank)
         part = ScanPart(codes=codes, vectors=put, count=3000)
         found = device_scan_topk(
-            [part], to_device(queries), 4, rank_of=lambda numbers: ranks[numbers], wave=66
+            [part],
+            to_device(queries),
+            4,
+            rank_of=lambda numbers: ranks[numbers],
+            scratch_bytes=1 << 26,
         )
         proven = check_exact(found, rows, queries, 4, Metric.L2, tie_rank=rank)
         assert not proven[0]
@@ -313,7 +317,7 @@ class DeviceScanTests:
         queries[0], queries[1] = 0, 1e30
         put, codes = encoded(rows, metric, "int8")
         part = ScanPart(codes=codes, vectors=put, count=600)
-        found = device_scan_topk([part], to_device(queries), 3, wave=4)
+        found = device_scan_topk([part], to_device(queries), 3, scratch_bytes=1 << 26)
         flat = metric is not Metric.L2
         assert to_host(found.refused).tolist() == [flat, True, False, False]
         proven = check_exact(found, rows, queries, 3, metric)
@@ -352,7 +356,9 @@ class DeviceScanTests:
         rows, queries = made_up(np.float32, 500, 5, 24)
         put, codes = encoded(rows, Metric.COSINE, "int8")
         part = ScanPart(codes=codes, vectors=put, count=500)
-        near = device_scan_topk([part], to_device(queries), 6, wave=5).neighbors.to_host()
+        near = device_scan_topk(
+            [part], to_device(queries), 6, scratch_bytes=1 << 26
+        ).neighbors.to_host()
         owner = np.repeat(np.arange(5), 6)
         wanted = paired_distances(queries, rows, owner, near.rows.ravel(), Metric.COSINE)
         np.testing.assert_array_equal(near.distances.ravel(), wanted)
