@@ -93,6 +93,17 @@ def cuda_options(cards: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def worker_options() -> list[str]:
+    """Return the same for Dask-CUDA's command, which starts a worker for each card."""
+    found = ["--device-memory-limit", "0"]
+    names = [name for name in _IMPORTED if importlib.util.find_spec(name) is not None]
+    if names:
+        found += ["--pre-import", ",".join(names)]
+    if "rmm" in names:
+        found += ["--rmm-async", "--set-rmm-allocator-for-libs", "cupy"]
+    return found
+
+
 def _limits(cards: Sequence[str], workers: int) -> tuple[float, ...]:
     """Return the budget of each worker: those of one card share it."""
     used = [cards[number % len(cards)] for number in range(workers)]

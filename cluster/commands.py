@@ -17,7 +17,7 @@ from dask.system import CPU_COUNT
 from distributed.security import Security
 
 from gpuvec import errors
-from gpuvec.cluster import launch, view
+from gpuvec.cluster import cards, launch, view
 from gpuvec.cluster.certs import tls_settings
 
 PORT = 8786
@@ -119,8 +119,8 @@ def worker_command(start: Start, scheduler: str, workers: int | None, name: str)
     """
     common = [scheduler, "--host", start.host, "--worker-class", launch.WORKER]
     common += ["--name", name] if name else []
-    if launch.gpu_count():
-        return [sys.executable, "-m", "dask_cuda.cli", "worker", *common]
+    if cards.visible_cards():
+        return [sys.executable, "-m", "dask_cuda.cli", *common, *cards.worker_options()]
     count = workers or CPU_COUNT
     threads = max(1, CPU_COUNT // count)
     counts = ["--nworkers", str(count), "--nthreads", str(threads)]

@@ -16,6 +16,12 @@ _TIERS = {
     "host": "host: derived of segments",
     "disk": "local disk: cache of files",
 }
+_PARTS = {
+    "frames": "columns",
+    "bits": "rows that pass",
+    "scratch": "searches under way",
+    "other": "other libraries and processes",
+}
 
 
 def memory_lines(scheduler: Any) -> list[Line]:
@@ -28,12 +34,15 @@ def memory_lines(scheduler: Any) -> list[Line]:
             tier = f"device: {device.get('name', 'GPU')}"
             found.append((0, str(worker.name), tier, used, device.get("memory-total") or 0))
         for name, labels, value, _ in sent.get("readings") or ():
+            if name == "gpuvec_device_bytes":
+                part = _PARTS.get(labels[1], labels[1])
+                found.append((1, str(worker.name), f"device: {part}", value, 0))
             if name == "gpuvec_memory_bytes":
                 tier = _TIERS.get(labels[0], labels[0])
-                found.append((1, str(worker.name), tier, value, 0))
+                found.append((2, str(worker.name), tier, value, 0))
         limit = worker.memory_limit or 0
         used = worker.metrics.get("memory", 0)
-        found.append((2, str(worker.name), "process", used, limit))
+        found.append((3, str(worker.name), "process", used, limit))
     keys = ("worker", "tier", "bytes", "of")
     return [dict(zip(keys, line, strict=True)) for _, *line in sorted(found)]
 

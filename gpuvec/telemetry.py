@@ -103,7 +103,9 @@ DEVICE_COPY_BYTES = _counter(
     "gpuvec_device_copy_bytes_total", "Bytes copied between host and device", "direction", "purpose"
 )
 DEVICE_SECONDS = _counter(
-    "gpuvec_device_seconds_total", "Time that the device worked, by what for", "work"
+    "gpuvec_device_seconds_total",
+    "Time of work on the device until its answer is on the host, by what for: search, load",
+    "work",
 )
 
 # Jobs

@@ -4,6 +4,7 @@ import gc
 import itertools
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
@@ -151,10 +152,17 @@ class Residency:
         with self.budget.lock:
             self._loaded.add((scope, owner))
 
-    def run(self, work: Callable[[], T], *, what: str) -> T:
+    def run(self, work: Callable[[], T], *, what: str, kind: str) -> T:
         """Do work on the card; see `DeviceStore.run`."""
         if self.turns.inside:
             return work()
+        begin = time.perf_counter()
+        try:
+            return self._run(work, what)
+        finally:
+            telemetry.DEVICE_SECONDS.add(time.perf_counter() - begin, kind)
+
+    def _run(self, work: Callable[[], T], what: str) -> T:
         try:
             with self.turns.shared():
                 return work()
@@ -310,7 +318,7 @@ class DeviceStore:
         """Let go of everything; what is in use goes when it is left."""
         self._residency.forget(self._scope)
 
-    def run(self, work: Callable[[], T], *, what: str = "a search") -> T:
+    def run(self, work: Callable[[], T], *, what: str = "a search", kind: str = "search") -> T:
         """Do work on the card, which may be done twice.
 
         Where memory lacks because others work at the same time, or the card has run out although
@@ -319,12 +327,13 @@ class DeviceStore:
         Args:
             work: uses `use` and `budget.scratch`, and brings its answer to the host.
             what: it is, for messages.
+            kind: of work, for metrics: `search` or `load`.
 
         Raises:
             DeviceMemoryError: `GV-903`, the budget is too small even so; `GV-904`, the card has
                 no memory left.
         """
-        return self._residency.run(work, what=what)
+        return self._residency.run(work, what=what, kind=kind)
 
 
 def device_store() -> DeviceStore:

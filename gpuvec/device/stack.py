@@ -1,7 +1,7 @@
 """What of a GPU stack is installed, how far it carries, and what to do for the rest.
 
-Four levels, each of use without the next: CuPy alone searches on the card; cuDF filters there;
-cuVS or FAISS for GPUs add indexes; Dask-CUDA adds clusters.
+Four levels, each of use without the next: CuPy alone searches and filters on the card; cuDF adds
+frames that stay there; cuVS or FAISS for GPUs add indexes; Dask-CUDA adds clusters.
 """
 
 import importlib.metadata
@@ -17,8 +17,8 @@ from gpuvec.device.residency import device_store
 
 LEVELS = (
     "nothing runs on the card",
-    "L1: exact search runs on the card, filters on the CPU",
-    "L2: exact search and filters run on the card, indexes on the CPU",
+    "L1: exact search and most filters run on the card, indexes on the CPU",
+    "L2: exact search, filters and frames run on the card, indexes on the CPU",
     "L3: searches, filters and indexes run on the card",
     "L4: searches, filters and indexes run on the card, and clusters with a worker a card",
 )
@@ -54,7 +54,7 @@ PACKAGES = (
             purpose="arrays and kernels on the card"),
     Package(name="NVRTC", owners=("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc"),
             purpose="compiles kernels for the card; the CUDA toolkit has it too", optional=True),
-    Package(name="cuDF", owners=_cuda("cudf"), purpose="filters and columns on the card"),
+    Package(name="cuDF", owners=_cuda("cudf"), purpose="frames on the card, filters of every kind"),
     Package(name="cuVS", owners=_cuda("cuvs"), purpose="indexes on the card"),
     Package(name="RMM", owners=_cuda("rmm"),
             purpose="one pool of device memory for all libraries", optional=True),

@@ -29,7 +29,7 @@ def load(plan: Scan, session: Session) -> None:
         return
     store.pin(owner)
     try:
-        store.run(lambda: _load_vectors(plan, session), what=f"loading {owner}")
+        store.run(lambda: _load_vectors(plan, session), what=f"loading {owner}", kind="load")
         load_scalars(plan, session)
     except BaseException:
         store.release(owner)

@@ -41,6 +41,10 @@ def main():
     )
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     known[versions] = {path: parameters(path) for path in CALLED}
+    command = importlib.import_module("dask_cuda.cli").worker
+    known[versions]["dask_cuda.cli"] = sorted(
+        option for one in command.params for option in one.opts if one.param_type_name == "option"
+    )
     blocks = []
     for version, calls in sorted(known.items()):
         lines = [f"  {json.dumps(path)}: {json.dumps(found)}" for path, found in calls.items()]

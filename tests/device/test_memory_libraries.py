@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuvec.cluster import cards
+from gpuvec.cluster import cards, commands
 from gpuvec.device import allocator, disk, transfer
 from gpuvec.device.arrays import to_host
 from gpuvec.settings import config
@@ -75,6 +75,17 @@ def test_dask_cuda_takes_the_options_of_a_cluster(stack):
     known = signature(SIGNATURES[stack]["dask_cuda:LocalCUDACluster.__init__"])
     bound = known.bind(**options, threads_per_worker=1, host="127.0.0.1")
     assert bound.arguments["kwargs"].keys() == {"worker_class", "data", "host"}  # as Dask's own
+
+
+@pytest.mark.parametrize("stack", SIGNATURES)
+def test_the_command_of_workers_is_dask_cudas(stack, monkeypatch):
+    monkeypatch.setattr(cards, "visible_cards", lambda: ["0"])
+    monkeypatch.setattr(cards.importlib.util, "find_spec", lambda name: name)
+    start = commands.Start(databases=())
+    line = commands.worker_command(start, "tcp://host:1", None, "w")
+    assert line[1:4] == ["-m", "dask_cuda.cli", "tcp://host:1"]  # a module that is one command
+    used = {word for word in line if word.startswith("--")}
+    assert used <= {*SIGNATURES[stack]["dask_cuda.cli"]}
 
 
 @pytest.mark.parametrize(
