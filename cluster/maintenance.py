@@ -207,7 +207,8 @@ class Elsewhere:
 
     def takes(self, work: Work) -> bool:
         """See `Workplace.takes`."""
-        return work.size_bytes >= int(config["cluster.task_bytes"])
+        large = work.size_bytes >= int(config["cluster.task_bytes"])
+        return large and self._engine.usable  # what is done at its end is done here
 
     def do(self, work: Work, progress: Callable[[float], None]) -> Any:
         """See `Workplace.do`.
