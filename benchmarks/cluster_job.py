@@ -5,7 +5,7 @@ collection before it, and by several that each search the segments that they hol
 fewer cores than workers, CPU-seconds tell how well the work was split: efficiency is those of one
 worker by those of several. Every job runs twice: the first one opens files and makes codes.
 
-    python -m benchmarks.cluster_job [--workers 4] [--rows 400000] [--queries 20000] [--write]
+    python -m benchmarks.cluster_job [--workers 4] [--rows 400000] [--queries 40000] [--write]
 """
 
 import argparse
@@ -134,7 +134,7 @@ def main(told: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--queries", type=int, default=20_000)
+    parser.add_argument("--queries", type=int, default=40_000)
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(told)
     found = measure(args.rows, args.queries, args.workers)
