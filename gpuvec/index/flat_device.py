@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from gpuvec.device.arrays import array_namespace
 from gpuvec.device.rows import DeviceRows, HeldRows, device_rows
@@ -24,13 +24,14 @@ from gpuvec.kernels.device_scan_launch import ScanPart
 from gpuvec.kernels.pairwise import is_binary
 from gpuvec.types import Array, Metric
 
+T = TypeVar("T")
 _CODES_AFTER = 64  # queries that pay for deriving codes
 _LEAST_ASKED = 8  # queries that a scan in float32 costs as much as
 _CODES_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
 _THIN = 0.5  # of the rows: fewer are named one by one, more are told by bits
 _LOOSE = 8  # codes that leave more than such a part of a batch unproven are not asked first again
 _LEAST_BATCH = 64  # queries that tell so
-_ENCODE_ROWS = 1 << 18  # at a time
+_ENCODE_ROWS = 1 << 12, 1 << 18  # at a time, at least and at most
 
 
 class DeviceScan:
@@ -125,8 +126,9 @@ class DeviceScan:
     def _codes(self, held: HeldRows, kind: str) -> Iterator[DeviceCodes | None]:
         """Hold the codes of all rows; None: there is no room, or they cannot be bounded."""
         rows, name = held.array, self._name(kind)
-        with self._rows.derived(name, code_bytes(rows, kind), self._encode(rows, kind)) as codes:
-            yield codes
+        derived = self._rows.derived(name, code_bytes(rows, kind), self._encode(rows, kind))
+        with ExitStack() as stack:
+            yield _if_room(stack, derived)
 
     def _name(self, kind: str) -> str:
         return f"{kind} codes for {self._metric}"
@@ -135,10 +137,10 @@ class DeviceScan:
         """Return a function that derives the codes."""
 
         def make() -> DeviceCodes | None:
-            least = SCRATCH_BYTES * min(len(rows), _ENCODE_ROWS)
-            with self._rows.scratch(least, least, what="codes of vectors"):
+            least, most = (SCRATCH_BYTES * min(len(rows), n) for n in _ENCODE_ROWS)
+            with self._rows.scratch(least, most, what="codes of vectors") as granted:
                 origin = origin_of(rows, self._metric)
-                return encode_rows(rows, self._metric, kind, origin, _ENCODE_ROWS)
+                return encode_rows(rows, self._metric, kind, origin, granted // SCRATCH_BYTES)
 
         return make
 
@@ -158,12 +160,8 @@ class DeviceScan:
         least, most = scratch_of(k, int(queries.shape[1]), len(queries))
         what = f"a scan for {len(queries):,} queries"
         with ExitStack() as stack:
-            try:
-                scratch = self._rows.scratch(fixed + least, fixed + most, what=what)
-                granted = stack.enter_context(scratch) - fixed
-            except DeviceMemoryError as error:
-                if error.code != "GV-903":
-                    raise
+            granted = _if_room(stack, self._rows.scratch(fixed + least, fixed + most, what=what))
+            if granted is None:
                 return None
             listed = request.listed() if thin else None
             part = ScanPart(
@@ -177,5 +175,15 @@ class DeviceScan:
             if rank is not None:
                 ranks = stack.enter_context(device_rows(rank).held()).take
             return device_scan_topk(
-                [part], queries, k, bound=bound, rank_of=ranks, scratch_bytes=granted
+                [part], queries, k, bound=bound, rank_of=ranks, scratch_bytes=granted - fixed
             )
+
+
+def _if_room(stack: ExitStack, held: AbstractContextManager[T]) -> T | None:
+    """Enter a context; None: the budget of device memory has no room for it."""
+    try:
+        return stack.enter_context(held)
+    except DeviceMemoryError as error:
+        if error.code != "GV-903":
+            raise
+        return None

@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpuvec.device.arrays import to_device
+from gpuvec.index.flat import FlatIndex
 from gpuvec.kernels.device_scan_codes import DeviceCodes
 from gpuvec.kernels.device_scan_launch import stride, work_of
 from gpuvec.kernels.launch import source_of
-from gpuvec.testing.device_scans import DeviceScanTests
+from gpuvec.kernels.pairwise import pairwise_distances
+from gpuvec.settings import config
+from gpuvec.testing.device_scans import DeviceScanTests, made_up
+from gpuvec.testing.indexes import exact_answer
 from gpuvec.types import Metric
 
 
@@ -118,3 +123,18 @@ def test_the_work_of_a_scan_is_that_of_its_products_and_reads():
     work = work_of(1000, 7, codes)
     assert work.operations == 2 * 1000 * 7 * 32
     assert work.read_bytes == 1000 * (64 + 16)
+
+
+@pytest.mark.usefixtures("rehearsed")
+@pytest.mark.parametrize("limit", [200_000, 700_000, 4_000_000])
+def test_little_memory_changes_the_way_and_not_the_answer(limit):
+    rows, queries = made_up(np.float32, 4200, 70, 24)
+    wanted = exact_answer(pairwise_distances(queries, rows, Metric.L2), 6)
+    with config.set(device__memory_limit=limit):
+        index = FlatIndex(to_device(rows), Metric.L2)
+        for _ in range(2):
+            found = index.search(to_device(queries), 6).to_host()
+            np.testing.assert_array_equal(found.rows, wanted.rows)
+        assert index.last_stats.strategy == (
+            "device int8 scan" if limit == 4_000_000 else "device scan"
+        )
