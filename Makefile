@@ -91,7 +91,8 @@ peers: .venv/ready                 ## other libraries to compare with, each if i
 
 notebooks: .venv/ready             ## run the notebooks into dist/
 	$(BIN)/pip install --quiet --disable-pip-version-check ".[notebook]"
-	$(BIN)/jupytext --to ipynb --execute --output dist/02_choose_an_index.ipynb notebooks/02_choose_an_index.py
+	@for name in 02_choose_an_index 04_cluster; do \
+	    $(BIN)/jupytext --to ipynb --execute --output dist/$$name.ipynb notebooks/$$name.py || exit 1; done
 
 wheel: .venv/ready                 ## build dist/*.whl
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
