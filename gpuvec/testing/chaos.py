@@ -75,7 +75,7 @@ class Chaos:
         Raises:
             Violation: an answer was wrong, an error was none that may come, or a row is lost.
         """
-        _compile()
+        _compile(self._folder / "compile")
         try:
             with gv.connect(**self._place, cluster=self._processes.address) as db:
                 items = self._create(db)
@@ -278,23 +278,26 @@ class Chaos:
         }
 
 
-def _compile() -> None:
+def _compile(folder: Path) -> None:
     """Have what workers will use of compiled code in the cache that processes of a machine share.
 
     On a machine that never ran it, compiling would be what is measured.
     """
-    vectors = np.random.default_rng(0).random((4000, DIM), np.float32)
-    with gv.connect("memory://chaos-compile") as db:
+    vectors = np.random.default_rng(0).random((82_000, DIM), np.float32)
+    with gv.connect(folder) as db:
         items = db.create_collection("items", SCHEMA)
-        for start in (0, 2000):
-            ids = np.arange(start, start + 2000)
-            items.insert({"id": ids, "v": vectors[start : start + 2000]})
-            for count in (1, 2, 10, _JOB_QUERIES):
-                items.select("id").search(vectors[:count], k=K, exact=True).to_arrow()
+        for start, stop in ((0, 2000), (2000, 22_000), (22_000, 82_000)):
+            items.insert({"id": np.arange(start, stop), "v": vectors[start:stop]})
+            _ask(items, vectors)
             items.flush()
-        items.delete(ids=[1, 2, 3])
-        items.select("id").search(vectors[:2], k=K, exact=True).to_arrow()
-        db.drop_collection("items")
+            _ask(items, vectors)
+            items.delete(ids=[start, start + 1])
+            _ask(items, vectors)
+
+
+def _ask(items: gv.Collection, vectors: Any) -> None:
+    for count in (1, 2, 10, _JOB_QUERIES):
+        items.select("id").search(vectors[:count], k=K, exact=True).to_arrow()
 
 
 def main(told: Sequence[str] | None = None) -> int:
