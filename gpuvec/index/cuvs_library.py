@@ -9,6 +9,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from gpuvec.device.arrays import array_namespace
@@ -21,6 +22,7 @@ _FAR = 3e38  # cuVS says "none" by greater distances, beside ids of rows that it
 _local = threading.local()
 
 
+@cache
 def has_cuvs(module: str = "") -> bool:
     """Return whether cuVS is installed, with a module of `cuvs.neighbors` if one is named."""
     if importlib.util.find_spec("cuvs") is None:

@@ -31,6 +31,7 @@ _MOST, _MOST_WITH_CUVS = 2048, 16384  # candidates, and lists that are looked at
 _SLACK = 1.25  # lists on the card are longer than their rows
 
 
+@cache
 def has_faiss_gpu() -> bool:
     """Return whether the FAISS that is installed was built for GPUs."""
     if importlib.util.find_spec("faiss") is None:

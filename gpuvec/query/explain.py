@@ -168,7 +168,7 @@ def _way_line(taken: Taken, found: Survey, pruned: int) -> Line:
             note += f"; {live.mean:.3f} on {live.count:,.0f} real queries"
         return Line(text, note)
     notes = [f"{taken.rows:,} rows"]
-    if taken.indexed:
+    if taken.indexed or taken.target.unused:
         notes.append(_SAID_TWICE.sub("", taken.way.reason))
     elif found.recall is not None:
         notes.append("written since the index, or too few for one")

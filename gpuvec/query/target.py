@@ -26,7 +26,7 @@ from gpuvec.query.row_set import RowSet
 from gpuvec.query.session import Session
 from gpuvec.query.strategy import IndexInfo
 from gpuvec.rows import DenseVectors, SparseVectors, VectorColumn
-from gpuvec.segment.view import SegmentIndex, SegmentView
+from gpuvec.segment.view import SegmentIndex
 from gpuvec.storage.mapping import place_of
 from gpuvec.types import Metric, RowMask
 
@@ -60,6 +60,7 @@ class Target:
         indexed: the index of the field, when the search may use it.
         copied_bytes: of vectors that only this target holds.
         owner: the collection's name, by which it is pinned on a card.
+        unused: why the field has an index that the session's device cannot search; "" otherwise.
     """
 
     base: Part
@@ -74,6 +75,7 @@ class Target:
     indexed: SegmentIndex | None = None
     copied_bytes: int = 0
     owner: str = ""
+    unused: str = ""
 
     def _cached(self, what: tuple[Any, ...], make: Any, size: Any) -> Any:
         if self.cache_key is None:
@@ -301,22 +303,13 @@ def _make_target(
     kept = not getattr(origin.view, "transient", False)
     if kept and origin.computed.isdisjoint((field, pk)):
         key = (origin.view.segment_id, origin.view.generation)
+    index = origin.view.index(field) if usable else None
+    unused = "" if index is None else registry.why_not_on(session.device, index.spec, metric)
     return Target(
         origin.base, origin.rows, origin.start, part.num_rows,
-        field, metric, pk, session, key,
-        _index_of(origin.view, field, metric, session) if usable else None,
-        owner=columns.name,
+        field, metric, pk, session, key, None if unused else index,
+        owner=columns.name, unused=unused,
     )  # fmt: skip
-
-
-def _index_of(
-    view: SegmentView, field: str, metric: Metric, session: Session
-) -> SegmentIndex | None:
-    """Return a field's index if the session's device can search it."""
-    found = view.index(field)
-    if found is None or registry.why_not_on(session.device, found.spec, metric):
-        return None
-    return found
 
 
 def text_ranks(column: Any) -> IntArray:

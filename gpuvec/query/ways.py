@@ -1,6 +1,6 @@
 """The nearest rows within one segment: by its index or by the exact scan, whichever was chosen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,7 +63,8 @@ class Ways:
         """Return how a question would be answered, as far as is known before it is asked."""
         ask = self._ask(target, passing, queries, k)
         if target.indexed is None or not self._fits(target):
-            return choose_way(ask, None)
+            way = choose_way(ask, None)
+            return replace(way, reason=f"{target.unused}: exact scan") if target.unused else way
         return target.calibrator.choose(ask)
 
     def search(self, target: Target, question: Question) -> Neighbors:

@@ -7,6 +7,7 @@ is tested is what `DeviceIndex` makes of an engine's answers, and of what it can
 import numpy as np
 import pytest
 
+import gpuvec as gv
 from gpuvec.device.arrays import array_namespace, as_float32, to_device, to_host
 from gpuvec.device.residency import device_store
 from gpuvec.device.rows import device_rows
@@ -329,3 +330,16 @@ def test_auto_considers_what_the_device_can_search():
     vectors = DenseVectors(np.zeros((6000, 4), np.float32))
     assert candidates(vectors, Metric.L2, device="gpu") == []  # nothing is installed here
     assert [spec.KIND for spec in candidates(vectors, Metric.L2)] == ["ivf_int8", "hnsw"]
+
+
+def test_an_index_that_the_device_cannot_search_says_why(tmp_path):
+    _, rows, _ = case()
+    schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(32, metric="l2")}, primary_key="id")
+    with gv.connect(tmp_path / "db", device="gpu") as db:
+        items = db.create_collection("items", schema)
+        items.insert({"id": np.arange(len(rows)), "v": rows})
+        items.flush()
+        items.create_index("v", HNSW(m=4, ef_construction=8))
+        told = str(items.search(rows[:3], k=2, on="v").explain())
+        assert "HNSW is searched on the CPU only" in told
+        assert items.search(rows[:3], k=1, on="v").to_arrow()["id"].to_pylist() == [0, 1, 2]
