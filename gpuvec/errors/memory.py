@@ -23,7 +23,7 @@ def index_memory_exceeded(what: str, parts: Mapping[str, int], limit: int) -> De
     return DeviceMemoryError(
         "GV-401",
         f"{what} needs {_size(needed)} of memory ({listed}); {_size(limit)} are allowed",
-        hint="raise max_memory, choose an index that keeps fewer bytes a row (IVFInt8, IVFSQ8), "
+        hint="raise max_memory, choose an index that keeps fewer bytes a row (IVFPQ, IVFSQ8), "
         "or store the field as float16 or int8",
         details={"what": what, "parts": dict(parts), "needed": needed, "limit": limit},
     )
