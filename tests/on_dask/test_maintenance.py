@@ -108,17 +108,17 @@ def check(items, count):
     assert found == list(range(20))
 
 
-def test_indexes_compactions_and_imports_are_done_by_workers(cluster, tmp_path):
-    with gv.connect(tmp_path / "db", cluster=cluster) as db:
-        items = filled(db, 300, 300)
-        items.create_index("id", gv.index.Sorted())
-        assert indexed(items) == [1, 1]
-        items.delete(ids=[0])
-        items.compact()
-        assert items.count() == 599
-        pq.write_table(rows(600, 700), tmp_path / "more.parquet")
-        assert items.bulk_import(tmp_path / "more.parquet").inserted == 100
-        assert items.count() == 699
+def test_indexes_compactions_and_imports_are_tasks_of_workers(own, db, tmp_path):
+    items = filled(db, 300, 300)
+    items.create_index("id", gv.index.Sorted())
+    assert indexed(items) == [1, 1]
+    assert "perform" in own.scheduler.task_prefixes  # of `work_tasks`
+    items.delete(ids=[0])
+    items.compact()
+    assert items.count() == 599
+    pq.write_table(rows(600, 700), tmp_path / "more.parquet")
+    assert items.bulk_import(tmp_path / "more.parquet").inserted == 100
+    assert items.count() == 699
 
 
 def test_what_is_worth_a_segment_is_saved_when_the_last_client_leaves(cluster, tmp_path):
