@@ -5,7 +5,7 @@ columns, and `gpuvec.testing.programs` says what each operation means, over Arro
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -53,12 +53,17 @@ class Op:
         kind: the Arrow type of the result.
         args: what it is computed from.
         value: what goes with it.
+        size: operations of the tree.
     """
 
     name: str
     kind: pa.DataType
     args: tuple["Op", ...] = ()
     value: Any = None
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", 1 + sum(argument.size for argument in self.args))
 
     def __str__(self) -> str:
         value = self.value.to_pylist() if isinstance(self.value, pa.Array) else self.value

@@ -33,6 +33,7 @@ from gpuvec.schema import List
 
 BOOL, INT64, FLOAT64 = pa.bool_(), pa.int64(), pa.float64()
 NO_COLUMN = "values without a column"  # which is no work for a card
+MOST_OPS = 200  # of a program
 FEW_VALUES = 8  # compared one by one, in one pass with what is around them
 _COMPARE = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
@@ -129,7 +130,10 @@ class _Translator:
         make = _TRANSLATORS.get(type(node))
         if make is None:
             _refuse(_NAMES.get(type(node).__name__, type(node).__name__))
-        return make(self, node)
+        found = make(self, node)
+        if found.size > MOST_OPS:  # checks of 64 bits name their operands several times
+            _refuse("so many parts")
+        return found
 
     def _column(self, node: BoundColumn) -> Op:
         if node.name in self._present:
@@ -247,14 +251,9 @@ class _Translator:
                     return _known(operand, True)
                 return Op(node.name, BOOL, (operand,), text)
             case "fill_null", [value]:
-                operand, filled = numbers.beside(_widest(operand), value)
-                return Op("either", operand.kind, (operand, filled))
+                operand = numbers.to_be_filled(operand, value)
+                return Op("either", operand.kind, (operand, constant(value, operand.kind)))
         _refuse(f"{node.name}()")
-
-
-def _widest(op: Op) -> Op:
-    """Return numbers in the type that `fill_null` gives."""
-    return numbers.widened(op) if numbers.is_number(op.kind) else op
 
 
 def _escaped(part: str | None) -> str:

@@ -55,6 +55,13 @@ def beside(op: Op, value: Any) -> tuple[Op, Op]:
     return op, constant(value, op.kind)
 
 
+def to_be_filled(op: Op, value: Any) -> Op:
+    """Return an operand in the type that `fill_null` gives with a value: of numbers the widest."""
+    if not is_number(op.kind):
+        return op
+    return _float(op) if isinstance(value, float) else widened(op)
+
+
 def exact_values(kind: pa.DataType, values: pa.Array) -> list[Any]:
     """Return those of some values that a value of a type can equal, each once."""
     plain = values.drop_null().unique().to_pylist()

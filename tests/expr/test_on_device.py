@@ -79,7 +79,8 @@ GOLDEN = {
     " add(big, big), None), 3)",
     "small % 7 == 1": "eq(mod(to_int64(small), 7), 1)",
     "big % -1 == 0": "eq(mod(big, 1), 0)",
-    "price / small > 2": "gt(pick(ne(to_float64(small), 0.0), div(price, to_float64(small)), None), 2.0)",
+    "price / small > 2": "gt(pick(ne(to_float64(small), 0.0), div(price, to_float64(small)), None),"
+    " 2.0)",
     "price / 2 > 1": "gt(div(price, 2.0), 1.0)",
     "price < 10 * 2": "lt(price, 20.0)",
     "abs(big) > 3": "gt(pick(ne(big, -9223372036854775808), abs(big), None), 3)",
@@ -87,6 +88,8 @@ GOLDEN = {
     "length(brand) > 3": "gt(length(brand), 3)",
     'starts_with(brand, "")': "pick(not(is_null(brand)), True, None)",
     "fill_null(small, 7) == 7": "eq(either(to_int64(small), 7), 7)",
+    "fill_null(small, 0.5) < 7": "lt(either(to_float64(small), 0.5), 7.0)",
+    "fill_null(half, 7) < 7": "lt(either(to_float64(half), 7.0), 7.0)",
     'tags[0] == "a"': "eq(element(tags, 0), 'a')",
     "array_length(tags) == 2": "eq(count(tags), 2)",
     'array_contains_all(tags, ["a", "b"])': "and(has(tags, 'a'), has(tags, 'b'))",
@@ -121,6 +124,13 @@ def test_what_a_card_cannot_say_stays_with_the_host_and_is_named(text, reason):
     found = split(bound(text))
     assert (found.program, found.reasons) == (None, (reason,))
     assert found.rest is not None
+
+
+def test_programs_stay_small_however_deep_an_expression_is():
+    text = "big" + " + (big" * 60 + ")" * 60
+    found = split(bound(f"{text} > 3 and sold"))
+    assert found.reasons == ("so many parts",)
+    assert str(found.program) == "sold"
 
 
 def test_a_condition_is_divided_at_its_outer_and():
@@ -188,9 +198,9 @@ def test_programs_select_what_the_host_selects(case):
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=20_000)
+@settings(QUICK, max_examples=4_000)
 @given(cases())
-def test_twenty_thousand_programs_agree(case):
+def test_four_thousand_programs_agree(case):
     agree(case)
 
 
