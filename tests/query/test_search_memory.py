@@ -1,5 +1,6 @@
 """What a search takes beside mapped files, measured in a process of its own."""
 
+import os
 import subprocess
 import sys
 
@@ -80,4 +81,42 @@ def test_a_search_takes_no_more_than_its_limit_beside_its_answer_and_mapped_file
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     taken, limit = map(int, done.stdout.split())
+    assert taken <= limit
+
+
+LARGE = """
+import sys
+sys.argv[2:] = ["exact", "16"]
+code = open(sys.argv[1] + "/script.py").read().split("ways = ")[0].replace("100, 256", "10, 256")
+exec(code.replace('    items.create_index("v", gv.index.IVFInt8())', "    items.flush()"))
+queries = draw(150)
+for limit in (None, 1 << 20):
+    with gv.connect("memory://", memory_limit=limit) as db:  # compiled bodies are loaded
+        fill(db, 6_000).search(queries, K, exact=True).to_arrow()
+truth = []
+with gv.connect(sys.argv[1] + "/made") as db:
+    items = fill(db, 10_000)
+    for start in range(10_000, 170_000, 10_000):
+        values = pa.FixedSizeListArray.from_arrays(pa.array(draw(10_000).ravel()), DIM)
+        items.insert(pa.table({"id": np.arange(start, start + 10_000), "v": values}))
+    items.flush()
+    truth = items.search(queries, K, exact=True).to_arrow()
+with gv.connect(sys.argv[1] + "/made", memory_limit=LIMIT) as db:
+    found = []
+    search = lambda: found.append(db["items"].search(queries, K, exact=True).to_arrow()) or found[0]
+    grown, answer = peak_of(search)
+assert found[0].equals(truth)
+print(grown - answer, LIMIT)
+"""
+
+
+@pytest.mark.slow
+def test_a_database_of_ten_times_the_limit_is_answered_exactly_within_it(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = [sys.executable, "-c", LARGE, str(tmp_path)]
+    fixed = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=fixed)
+    assert done.returncode == 0, done.stderr
+    taken, limit = map(int, done.stdout.split())
+    assert 10 * limit <= 170_000 * 256 * 4
     assert taken <= limit
