@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from gpuvec import errors
@@ -206,11 +207,11 @@ class Quotas(Mapping[str | None, dict[str, float]]):
         self,
         collection: str | None = None,
         *,
-        collections: float | None = ...,  # type: ignore[assignment]
-        rows: float | None = ...,  # type: ignore[assignment]
-        size_bytes: float | None = ...,  # type: ignore[assignment]
-        write_rows_per_s: float | None = ...,  # type: ignore[assignment]
-        reads_per_s: float | None = ...,  # type: ignore[assignment]
+        collections: float | EllipsisType | None = ...,
+        rows: float | EllipsisType | None = ...,
+        size_bytes: float | EllipsisType | None = ...,
+        write_rows_per_s: float | EllipsisType | None = ...,
+        reads_per_s: float | EllipsisType | None = ...,
     ) -> None:
         """Change limits; None takes one away, and what is left out stays as it is.
 
