@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpuvec.index.flat import FlatIndex
+from gpuvec.testing.device_scans import DeviceScanTests
 from gpuvec.testing.indexes import ExactIndexTests
 from gpuvec.testing.kernels import (
     BitSetTests,
@@ -101,4 +102,8 @@ class TestFlatIndexOnHost(OnHost, FlatBuilt, ExactIndexTests):
 
 
 class TestFlatIndexOnDevice(OnDevice, FlatBuilt, ExactIndexTests):
+    pass
+
+
+class TestDeviceScanOnDevice(OnDevice, DeviceScanTests):
     pass
