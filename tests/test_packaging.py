@@ -66,7 +66,9 @@ def test_what_the_product_imports_is_declared() -> None:
         for wanted in chain(project["dependencies"], *extras.values())
     }
     brought = {"pydantic": "pydantic_settings", "llvmlite": "numba", "botocore": "s3fs"}
-    brought |= {"cupy": "cupy_cuda12x", "cudf": "cudf_cu12", "opentelemetry": "opentelemetry_api"}
+    brought |= {"cupy": "cupy_cuda12x", "cudf": "cudf_cu12", "pylibcudf": "pylibcudf_cu12"}
+    brought |= {name: f"{name}_cu12" for name in ("kvikio", "rmm", "cuvs")}
+    brought |= {"opentelemetry": "opentelemetry_api"}
     brought |= {"tornado": "distributed", "yaml": "dask", "pynvml": "dask_cuda"}
     for name, where in imported_by_the_product().items():
         assert brought.get(name, name) in declared, f"{where} imports {name}"
