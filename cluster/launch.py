@@ -5,6 +5,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
+from functools import partial
 from typing import Any
 
 from dask.system import CPU_COUNT
@@ -30,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.terminate": 0.97,
     "distributed.comm.timeouts.connect": "10s",
 }
+
+_CLOSE_S = 60.0
 
 _links: dict[str, Link] = {}  # of this process, by what was asked for
 _lock = threading.RLock()
@@ -105,13 +108,19 @@ def attach(cluster: Any) -> Link:
             known = _links.get("local")
             if known is None or not known.usable:
                 made = local()
-                known = _links["local"] = Link(made.scheduler_address, then=made.close)
+                known = _links["local"] = Link(made.scheduler_address, then=partial(_end, made))
             return known.use()
         address, security = _address(cluster)
         known = _links.get(address)
         if known is None or not known.usable:
             known = _links[address] = Link(address, security=security)
         return known.use()
+
+
+def _end(cluster: Any) -> None:
+    """End a cluster of this process; workers save what they own first, on a busy machine slowly."""
+    with contextlib.suppress(TimeoutError):  # what did not end in time was killed: nothing is lost
+        cluster.close(timeout=_CLOSE_S)
 
 
 def _address(cluster: Any) -> tuple[str, Any]:
