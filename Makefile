@@ -59,6 +59,7 @@ slow: .venv/ready                  ## long fuzzing, kill and simulation runs too
 	    printf '%6d s  %s\n' $$(($$(date +%s) - from)) "$$name" >>.slow; }; \
 	part "all tests, on this disk" --run-slow --timeout 3000; \
 	part "API, on nodes in one process" tests/api --cluster=inprocess --timeout 3000; \
+	part "searches, on nodes with a rehearsed GPU" tests/api/test_examples_search.py tests/api/test_search_with_index.py tests/api/test_indexes.py --cluster=inprocess --device=rehearsed --timeout 3000; \
 	part "API, on worker processes" tests/api -n 0 --cluster=local --timeout 3000; \
 	part "API and histories, on a rehearsed GPU" tests/api tests/properties --device=rehearsed --timeout 3000; \
 	part "API and histories, in memory" $(ON_STORES) --store=memory; \

@@ -263,7 +263,7 @@ def perform(engine: "NodeEngine", job_id: str, work: Work, memory_bytes: int) ->
         memory_bytes: that it may take.
     """
     with engine.bench:
-        session = replace(new_session(None, device="cpu"), memory_limit=memory_bytes)
+        session = replace(new_session(), memory_limit=memory_bytes)
         return work.run(engine, session, _Teller(engine, job_id))
 
 

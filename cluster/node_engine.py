@@ -100,7 +100,8 @@ class NodeEngine(Engine):
         self.committer_name = f"{self.committer_name}:{node}"
         self.grants = Grants(node, self._clock.monotonic_s)
         self._named: set[str] = set()  # collections that had a name, so without one are dropped
-        session = new_session(None, device="cpu")
+        session = new_session()  # on the card, where the worker has one
+        self.builds.device = session.device
         if self.files is not None:
             session = share_memory(session, self.files.resident)
         self.session = session
