@@ -21,6 +21,7 @@ from gpuvec.testing.roles import cut_off_owner, owner_of
 
 SCHEMA = gv.Schema({"id": gv.Int64(), "v": gv.Vector(8), "n": gv.Int64()}, primary_key="id")
 WRITES = {"insert", "upsert", "update", "delete"}  # the proxy brings them to the owner
+EVERYWHERE = {"load", "release"}  # every node is asked
 
 
 def rows(count, *, start=0, seed=0):
@@ -39,7 +40,7 @@ def methods_of(kind):
         name
         for part in classes
         for name, value in vars(part).items()
-        if inspect.isfunction(value) and not name.startswith("_") and name not in READS
+        if inspect.isfunction(value) and not name.startswith("_") and name not in READS | EVERYWHERE
     }
 
 

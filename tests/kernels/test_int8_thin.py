@@ -68,7 +68,7 @@ def test_bounds_ties_and_more_neighbours_than_rows_hold_in_thin_packs():
 
 def test_several_shards_are_thinned_alike(monkeypatch):
     monkeypatch.setattr(int8_pack, "CHUNK_BYTES", 4 * DIM * 900)
-    monkeypatch.setattr(int8_pack, "_BLOCK", 300)
+    monkeypatch.setattr(int8_pack, "LEAST_CHUNK", 300)
     rows, queries = clustered(6, ROWS), clustered(7, QUERIES)
     pack = pack_rows(rows, "l2")
     assert len(pack.int8.shards) > 3

@@ -288,7 +288,8 @@ def test_the_channel_of_a_key_is_that_of_the_page():
 
 
 def change_kinds():
-    return sorted(changes._KINDS.items())
+    ours = {n: kind for n, kind in changes._KINDS.items() if ".testing." not in kind.__module__}
+    return sorted(ours.items())
 
 
 @pytest.mark.parametrize(("name", "kind"), change_kinds())
