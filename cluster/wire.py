@@ -2,6 +2,10 @@
 
 Below `INLINE_BYTES` a pickle goes as one field of the message, at half the time of a frame. Whoever
 may connect to a Dask cluster can run code in it; these pickles open no new door.
+
+Buffers are held as arrays, which the garbage collector does not look into. When it takes apart a
+cycle with a memoryview and a `PickleBuffer` of it, such as an error whose traceback has a frame
+that knows both, Python before 3.12.7 ends with a segmentation fault (python/cpython#122306).
 """
 
 import pickle
@@ -9,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuvec.cluster.internals import beside_message
+
+Bytes = NDArray[np.uint8]
 
 INLINE_BYTES = 64 * 1024
 _ALIGNMENT = 16  # of frames that NumPy and Arrow read in place
@@ -22,19 +29,19 @@ def pack(value: Any) -> dict[str, Any]:
     Raises:
         TypeError: the value does not pickle.
     """
-    pieces: list[memoryview] = []
+    pieces: list[Bytes] = []
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
         """Keep small buffers in the pickle."""
-        raw = buffer.raw()
-        if raw.nbytes < INLINE_BYTES:
+        piece = np.frombuffer(buffer.raw(), np.uint8)
+        if piece.nbytes < INLINE_BYTES:
             return True
-        pieces.append(raw)
+        pieces.append(piece)
         return False
 
     head = pickle.dumps(value, protocol=5, buffer_callback=is_small)
     if len(head) >= INLINE_BYTES:
-        return {"head": b"", "frames": beside_message([memoryview(head), *pieces])}
+        return {"head": b"", "frames": beside_message([np.frombuffer(head, np.uint8), *pieces])}
     if pieces:
         return {"head": head, "frames": beside_message(pieces)}
     return {"head": head}
@@ -49,13 +56,13 @@ def unpack(message: Mapping[str, Any]) -> Any:
     return pickle.loads(head, buffers=[_aligned(frame) for frame in frames])
 
 
-def _aligned(frame: Any) -> memoryview:
+def _aligned(frame: Any) -> Bytes:
     """Return a frame where compiled code can read it; frames come from anywhere in a stream."""
-    view = memoryview(frame).cast("B")
-    if np.frombuffer(view, np.uint8).ctypes.data % _ALIGNMENT == 0:
+    view = np.frombuffer(frame, np.uint8)
+    if view.ctypes.data % _ALIGNMENT == 0:
         return view
     room = np.empty(view.nbytes + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     copy = room[start : start + view.nbytes]
-    copy[:] = np.frombuffer(view, np.uint8)
-    return memoryview(copy.data)
+    copy[:] = view
+    return copy
