@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from distributed.batched import BatchedSend
 from distributed.comm import registry
 from distributed.comm.addressing import parse_address
@@ -20,7 +19,6 @@ from distributed.comm.core import Comm, connect
 from distributed.core import Status, send_recv
 from distributed.protocol.serialize import ToPickle
 from distributed.worker_state_machine import FreeKeysEvent
-from numpy.typing import NDArray
 from tornado.iostream import IOStream, SSLIOStream
 
 Rpc = Callable[..., Awaitable[Any]]
@@ -34,8 +32,8 @@ def install_handler(server: Any, op: str, answer: Rpc) -> None:
     server.handlers[op] = answer
 
 
-def beside_message(buffers: Sequence[NDArray[np.uint8]]) -> Any:
-    """Wrap bytes so that they travel as frames of their own, without being copied.
+def beside_message(buffers: Sequence[Any]) -> Any:
+    """Wrap arrays of bytes so that they travel as frames of their own, without being copied.
 
     Schedulers, which unpack nothing else, unpack these too.
     """
