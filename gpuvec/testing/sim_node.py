@@ -253,7 +253,7 @@ class SimNode:
             self._numbers += 1
             save = SaveRows(
                 epoch=mine.epoch,
-                after=view.state.saved,
+                after=mine.view.saved,  # what was saved unknown to this node is not saved again
                 segment=SegmentId(f"{name}-{self.incarnation}-{self._numbers:06d}"),
                 records=mine.view.tail,
             )

@@ -129,6 +129,11 @@ class Look:
         """The newest version."""
         return max((version for version, _ in self.records()), default=0)
 
+    @property
+    def saved(self) -> int:
+        """The newest version in segments."""
+        return max((v for records in self.segments.values() for v, _ in records), default=0)
+
     def records(self) -> Iterable[Record]:
         """Iterate over all records."""
         for records in self.segments.values():
