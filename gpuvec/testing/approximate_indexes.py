@@ -69,7 +69,7 @@ class ApproximateIndexTests(VectorIndexTests):
     """Rules of `ApproximateIndex`, besides those of every index."""
 
     spec: IndexSpec
-    many = 700  # rows of tests whose answers an index, not a scan, should give
+    many = 500  # rows of tests whose answers an index, not a scan, should give
     cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()  # (metric, dtype) that the index serves
     more_cases: ClassVar[Sequence[tuple[Metric, Any]]] = ()
 
