@@ -79,7 +79,9 @@ class CagraOnHost(FaissIndex):
     @property
     def nbytes(self) -> int:
         """See `ApproximateIndex.nbytes`; rows that FAISS needs in another form count too."""
-        return self._graph.nbytes + _beside(self._size, self._values, self._space)
+        shared = self._space.shared and self._graph.rows is None
+        stored = 0 if shared else int(self._values.shape[1]) * ITEM_BYTES[self._space.codes]
+        return self._graph.nbytes + self._size * (_NODE_BYTES + stored)
 
     @property
     def _size(self) -> int:
@@ -177,8 +179,8 @@ def _walkable(vectors: DenseVectors, graph: CagraGraph, space: Space) -> Any:
 
 
 def _storage(vectors: DenseVectors, graph: CagraGraph, space: Space) -> Any:
-    """Return FAISS's index of the rows: where they lie, or another form of them."""
-    if space.shared:
+    """Return FAISS's index of the nodes' rows: where they lie, or a copy."""
+    if space.shared and graph.rows is None:
         return space.view(vectors.values)
     faiss, nodes = faiss_library(), len(graph.edges)
     width = int(vectors.values.shape[1])
@@ -191,11 +193,6 @@ def _storage(vectors: DenseVectors, graph: CagraGraph, space: Space) -> Any:
     for start in range(0, nodes, _TILE):
         storage.add(space.rows(vectors.values[rows[start : start + _TILE]]))
     return storage
-
-
-def _beside(nodes: int, values: NDArray[Any], space: Space) -> int:
-    stored = 0 if space.shared else int(values.shape[1]) * ITEM_BYTES[space.codes]
-    return nodes * (_NODE_BYTES + stored)
 
 
 class _Build:

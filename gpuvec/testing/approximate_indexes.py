@@ -257,6 +257,17 @@ class ApproximateIndexTests(VectorIndexTests):
         if metric is not Metric.IP:
             assert np.mean((after.rows == held_out[:, None]).any(axis=1)) >= 0.95
 
+    def test_the_other_rows_are_found_before_it_is_complete(
+        self, build: Any, metric: Metric, dtype: Any
+    ) -> None:
+        queries, rows = made_up_kind("gaussian", metric, dtype)
+        held_out = np.arange(5, ROWS, 40)
+        index = build(rows, metric, held_out=held_out)
+        found = index.search(queries, K, params=self.most(index))
+        others = pairwise_distances(queries, rows, metric)
+        others[:, held_out] = np.inf
+        assert recall_of(found, others, K) >= 0.9
+
     def test_a_bound_costs_no_near_row(self, build: Any, metric: Metric, dtype: Any) -> None:
         queries, rows = made_up_kind("clustered", metric, dtype)
         distances = pairwise_distances(queries, rows, metric)
