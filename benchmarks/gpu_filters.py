@@ -3,7 +3,7 @@
 Their roof is bytes: each column that a condition names is read once, and a bit a row is written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.gpu_ceilings import seconds
-from benchmarks.gpu_rows import Ceilings, Row
+from benchmarks.gpu_report import Ceilings, Row, Sections
 from gpuvec.device.columns import CudfColumns
 from gpuvec.expr.bind import bind_filter
 from gpuvec.expr.on_device import split
@@ -63,4 +63,4 @@ def _has_cudf() -> bool:
     return find_spec("cudf") is not None
 
 
-SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {"filters": filters}
+SECTIONS: Sections = {"filters": filters}

@@ -9,20 +9,15 @@ and its bytes at the card's measured copy bandwidth (`device_scan_launch.work_of
 are measured in the same run. `--small` takes sizes that also finish on a card that is rehearsed.
 """
 
-import argparse
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks import gpu_filters, gpu_small_kernels
-from benchmarks.gpu import machine
-from benchmarks.gpu_ceilings import ceilings, seconds
-from benchmarks.gpu_rows import Ceilings, Row, numbers
+from benchmarks.gpu_ceilings import seconds
+from benchmarks.gpu_report import Ceilings, Row, Sections, run
 from gpuvec.device.arrays import to_device, to_host
-from gpuvec.device.detect import resolve_device
 from gpuvec.kernels import bitset
 from gpuvec.kernels.device_scan import device_scan_topk
 from gpuvec.kernels.device_scan_codes import DeviceCodes, encode_queries, encode_rows, origin_of
@@ -216,39 +211,10 @@ def steps(card: Ceilings, rows: int, dim: int, queries: int) -> Iterator[Row]:
     }  # fmt: skip
 
 
-SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
+SECTIONS: Sections = {
     "scans": scans, "filtered": filtered, "segments": segments, "steps": steps,
     **gpu_small_kernels.SECTIONS, **gpu_filters.SECTIONS,
 }  # fmt: skip
 
-
-def measure(sizes: dict[str, Any], only: list[str] | None = None) -> dict[str, Any]:
-    """Run sections and return a report; prints each row as it comes."""
-    card = ceilings(**sizes["ceilings"])
-    print(json.dumps(numbers(card)), flush=True)
-    rows = []
-    for name, section in SECTIONS.items():
-        if only is None or name in only:
-            for row in section(card, **sizes[name]):
-                rows.append(numbers(row))
-                print(json.dumps(rows[-1]), flush=True)
-    return {"machine": machine(), "ceilings": numbers(card), "rows": rows}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--only", type=lambda text: text.split(","))
-    parser.add_argument("--json", type=Path)
-    told = parser.parse_args()
-    resolve_device("gpu")  # says what is missing
-    report = measure(SMALL if told.small else LARGE, told.only)
-    print(json.dumps(report["machine"]))
-    if told.json:
-        told.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, SECTIONS, large=LARGE, small=SMALL)

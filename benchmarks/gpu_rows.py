@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.gpu_ceilings import seconds
 from benchmarks.gpu_peers import cuvs_brute_force, cuvs_prefiltered, faiss_flat
+from benchmarks.gpu_report import Ceilings, Row
 from gpuvec.device.arrays import to_host
 from gpuvec.index.flat import FlatIndex
 from gpuvec.kernels import bitset
@@ -18,8 +19,6 @@ from gpuvec.types import Metric
 
 K = 10
 TRUTH_QUERIES = 256
-Row = dict[str, Any]
-Ceilings = dict[str, Any]
 
 
 def made_up(rows: int, queries: int, dim: int, seed: int = 0) -> tuple[Any, Any]:
@@ -103,7 +102,7 @@ def small_batches(ceilings: Ceilings, rows: int, dim: int) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def filtered(rows: int, dim: int, queries: int) -> Iterator[Row]:
+def filtered(_: Ceilings, rows: int, dim: int, queries: int) -> Iterator[Row]:
     """Yield filtered batches against the best of: gather first, scan all, cuVS's own filter."""
     import cupy
 
@@ -134,7 +133,7 @@ def filtered(rows: int, dim: int, queries: int) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def types_of_rows(rows: int, dim: int, queries: int) -> Iterator[Row]:
+def types_of_rows(_: Ceilings, rows: int, dim: int, queries: int) -> Iterator[Row]:
     """Yield the exact batch for each stored type."""
     data, asked = made_up(rows, queries, dim)
     whole = data.astype(np.float32)
@@ -149,10 +148,3 @@ def types_of_rows(rows: int, dim: int, queries: int) -> Iterator[Row]:
             "queries": queries, "s": ours, "queries/s": queries / ours,
             "recall": recall(held, asked, index.search(asked, K).rows),
         }  # fmt: skip
-
-
-def numbers(value: Any) -> Any:
-    """Return a row as JSON takes it."""
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    return float(np.round(value, 6)) if isinstance(value, float | np.floating) else value

@@ -4,13 +4,13 @@ Their roof is bytes: what a kernel has to read once, over the card's measured ra
 copy reads and writes, so its measured rate counts both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu_ceilings import seconds
-from benchmarks.gpu_rows import Ceilings, Row
+from benchmarks.gpu_report import Ceilings, Row, Sections
 from gpuvec.device.arrays import to_device
 from gpuvec.kernels.bits_topk import bits_topk
 from gpuvec.kernels.merge_k import merge_k
@@ -97,6 +97,6 @@ def ranges(card: Ceilings, queries: int, columns: int) -> Iterator[Row]:
     }  # fmt: skip
 
 
-SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
+SECTIONS: Sections = {
     "selections": selections, "merges": merges, "packed_bits": packed_bits, "ranges": ranges,
 }  # fmt: skip

@@ -67,8 +67,9 @@ def test_imports_are_measured_beside_a_plain_read(tmp_path):
 def test_gpu_rows_are_measured_with_recall_and_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ANN.parents[1]))
     from benchmarks import gpu
+    from benchmarks.gpu_report import measure
 
-    report = gpu.measure(gpu.SMALL)
+    report = measure(gpu.SECTIONS, gpu.SMALL)
     rows = [row for row in report["rows"] if "skipped" not in row]
     assert {row["row"] for row in rows} == {
         "exact batch", "exact, few queries", "filtered batch", "exact batch by stored type",

@@ -109,9 +109,10 @@ def test_a_broken_scan_is_noticed(file, text, instead):
 def test_each_row_of_the_benchmark_is_measured_beside_its_roof(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     from benchmarks import gpu_kernels
+    from benchmarks.gpu_report import measure
 
     own = ["scans", "filtered", "segments", "steps"]
-    rows = gpu_kernels.measure(gpu_kernels.SMALL, own)["rows"]
+    rows = measure(gpu_kernels.SECTIONS, gpu_kernels.SMALL, own)["rows"]
     assert {row["row"] for row in rows} == {
         "scan", "filtered scan", "segments in one launch", "steps of an exact batch"
     }  # fmt: skip
