@@ -5,6 +5,7 @@ one random start per query, recall falls on clustered data, so there are eight.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuvec.device.arrays import array_namespace, to_device
 from gpuvec.index.cagra_file import CagraGraph
-from gpuvec.index.cuvs_library import neighbors_module, prefilter, waiting, without_gaps
+from gpuvec.index.cuvs_library import found_nodes, neighbors_module, prefilter, waiting
 from gpuvec.index.device_engine import Finder, Nodes
 from gpuvec.index.device_space import TILE, DeviceSpace
 from gpuvec.index.spec import CAGRA
@@ -100,25 +101,14 @@ class CagraFinder:
         self, queries: Array, count: int, knobs: Mapping[str, float], keep: BitSet | None
     ) -> Array:
         """See `Finder.find`."""
-        xp = self._xp
         seen = self._space.queries(queries)
-        nodes = xp.empty((len(seen), count), xp.uint32)
-        distances = xp.empty((len(seen), count), xp.float32)
         params = self._library.SearchParams(
             itopk_size=max(int(knobs["itopk_size"]), count), num_random_samplings=_SAMPLINGS
         )
-        with waiting() as handle:
-            self._library.search(
-                params,
-                self._index,
-                seen,
-                count,
-                neighbors=nodes,
-                distances=distances,
-                resources=handle,
-                filter=prefilter(keep),
-            )
-        return without_gaps(nodes, distances, self._count)
+        search = partial(
+            self._library.search, params, self._index, seen, count, filter=prefilter(keep)
+        )
+        return found_nodes(search, seen, count, self._count, dtype="uint32")
 
 
 class CuvsScan:
@@ -160,21 +150,9 @@ class _Scan:
     ) -> Array:
         """See `Finder.find`."""
         del knobs
-        xp = array_namespace(queries)
         seen = self._space.queries(queries)
-        nodes = xp.empty((len(seen), count), xp.int64)
-        distances = xp.empty((len(seen), count), xp.float32)
-        with waiting() as handle:
-            self._library.search(
-                self._index,
-                seen,
-                count,
-                neighbors=nodes,
-                distances=distances,
-                resources=handle,
-                prefilter=prefilter(keep),
-            )
-        return without_gaps(nodes, distances, len(self._rows))
+        search = partial(self._library.search, self._index, seen, count, prefilter=prefilter(keep))
+        return found_nodes(search, seen, count, len(self._rows))
 
 
 def whole_graph(edges: NDArray[np.int32], xp: Any) -> Array:

@@ -5,10 +5,11 @@ numbers, so a list of codes can be made of more rows than the card holds. IVF-PQ
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gpuvec.device.arrays import array_namespace
-from gpuvec.index.cuvs_library import neighbors_module, prefilter, waiting, without_gaps
+from gpuvec.index.cuvs_library import found_nodes, neighbors_module, prefilter, waiting
 from gpuvec.index.device_engine import Finder, Nodes
 from gpuvec.index.device_space import TILE, DeviceSpace
 from gpuvec.index.faiss_ivfpq import DEVICE_BITS, pq_shape
@@ -118,32 +119,10 @@ class _Lists:
         self, queries: Array, count: int, knobs: Mapping[str, float], keep: BitSet | None
     ) -> Array:
         """See `Finder.find`."""
-        xp = array_namespace(queries)
         seen = self._space.queries(queries)
-        nodes = xp.empty((len(seen), count), xp.int64)
-        distances = xp.empty((len(seen), count), xp.float32)
         probes = min(int(knobs["n_probes"]), int(self._index.n_lists))
         params = self._library.SearchParams(n_probes=probes)
-        with waiting() as handle:
-            if self._masks:
-                self._library.search(
-                    params,
-                    self._index,
-                    seen,
-                    count,
-                    neighbors=nodes,
-                    distances=distances,
-                    resources=handle,
-                    filter=prefilter(keep),
-                )
-            else:
-                self._library.search(
-                    params,
-                    self._index,
-                    seen,
-                    count,
-                    neighbors=nodes,
-                    distances=distances,
-                    resources=handle,
-                )
-        return without_gaps(nodes, distances, self._count)
+        search = partial(self._library.search, params, self._index, seen, count)
+        if self._masks:
+            search = partial(search, filter=prefilter(keep))
+        return found_nodes(search, seen, count, self._count)

@@ -7,7 +7,7 @@ before its work is done: `waiting` waits for it, so that arrays it was given may
 import importlib
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -72,9 +72,24 @@ def prefilter(keep: BitSet | None) -> Any:
     return None if keep is None else neighbors_module("filters").from_bitset(keep.words)
 
 
-def without_gaps(nodes: Array, distances: Array, count: int) -> Array:
-    """Return (m, c) int64 nodes, -1 where cuVS found none: by distance, never by id."""
-    xp = array_namespace(distances)
-    found = nodes.astype(xp.int64)
-    real = (xp.abs(distances) < _FAR) & (found >= 0) & (found < count)
+def found_nodes(
+    search: Callable[..., Any], queries: Array, count: int, nodes: int, *, dtype: str = "int64"
+) -> Array:
+    """Have cuVS search; return (m, count) int64 nodes, -1 where it found none.
+
+    Args:
+        search: takes `neighbors`, `distances` and `resources`, and fills the first two.
+        queries: (m, dim) on the device.
+        count: candidates of each.
+        nodes: of the index.
+        dtype: of the ids that this search writes.
+    """
+    xp = array_namespace(queries)
+    ids = xp.empty((len(queries), count), dtype)
+    distances = xp.empty((len(queries), count), xp.float32)
+    with waiting() as handle:
+        search(neighbors=ids, distances=distances, resources=handle)
+    found = ids.astype(xp.int64)
+    # By distance, never by id alone: ids beside a great distance are of rows it should not find.
+    real = (xp.abs(distances) < _FAR) & (found >= 0) & (found < nodes)
     return xp.where(real, found, -1)
