@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import gpuvec as gv
-from gpuvec.cluster_messages import NodeLine, Owner, Ping, ReadPart, ReadPlan, RouteDelta
+from gpuvec.cluster_messages import NodeLine, Owner, Ping, RouteDelta
+from gpuvec.data_messages import ReadPart, ReadPlan
 from gpuvec.proxy.calls import TransportCalls
 from gpuvec.proxy.router import Router
 from gpuvec.types import NodeId, SegmentId

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gpuvec import errors
-from gpuvec.cluster_messages import Behind, Commit, Committed
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change
 from gpuvec.meta.changes_versions import DropPin, Pin
@@ -34,6 +33,7 @@ from gpuvec.meta.manifest import LogState, LogView, ManifestLog, folded
 from gpuvec.node.ports import Runner
 from gpuvec.storage import keys
 from gpuvec.storage.object_store import Ask, Nonce, Procedure, Sleep
+from gpuvec.work_messages import Behind, Commit, Committed
 
 S = TypeVar("S", bound=LogState)
 COMMIT_S = 3.0  # for an answer; one lock of the owner is held meanwhile

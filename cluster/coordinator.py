@@ -27,13 +27,11 @@ from gpuvec.cluster_messages import (
     KEEP_S,
     CallCoordinator,
     CloseDatabase,
-    Commit,
     DatabaseRef,
     Done,
     FindDatabase,
     FindOwner,
     GetRoutes,
-    HeavyWork,
     Hello,
     Leaving,
     NodeReport,
@@ -44,12 +42,12 @@ from gpuvec.cluster_messages import (
     ReportReply,
     RouteDelta,
     Welcome,
-    WorkShare,
 )
 from gpuvec.coord.adaptive import WorkerTarget
 from gpuvec.coord.cluster_coord import Ledger
 from gpuvec.coord.tso import ClusterTime
 from gpuvec.types import NodeId
+from gpuvec.work_messages import Commit, HeavyWork, WorkShare
 
 _PERIOD_S = 0.5
 _GONE_S = 15 * KEEP_S  # a client that was not heard so long holds nothing open

@@ -20,12 +20,9 @@ from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.opening import open_coordinator
 from gpuvec.cluster_messages import (
     LEASE_S,
-    Behind,
     CallCoordinator,
     Called,
     CloseDatabase,
-    Commit,
-    Committed,
     DatabaseRef,
     Disown,
     FindOwner,
@@ -42,6 +39,7 @@ from gpuvec.coord.cluster_coord import ClusterCoord, Command, Ledger, SegmentSiz
 from gpuvec.coord.tso import RANGE_MS, ClusterTime, TimeRange
 from gpuvec.storage.network import NetworkStore
 from gpuvec.types import NodeId
+from gpuvec.work_messages import Behind, Commit, Committed
 
 Send = Callable[[NodeId, str, Any, float], "Future[Any]"]  # node, incarnation, message, deadline_s
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpuvec import errors
 from gpuvec.api.heavy import Stopped, Work
-from gpuvec.cluster_messages import Done, HeavyWork, WorkShare, WorkState
+from gpuvec.cluster_messages import Done
 from gpuvec.query.session import new_session
 from gpuvec.settings import config
+from gpuvec.work_messages import HeavyWork, WorkShare, WorkState
 
 if TYPE_CHECKING:
     from gpuvec.cluster.node_engine import NodeEngine

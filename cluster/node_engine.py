@@ -27,12 +27,10 @@ from gpuvec.cluster_messages import (
     Done,
     LoadSegments,
     Own,
-    PlanRead,
-    ReadPart,
     ReleaseSegments,
-    Write,
 )
 from gpuvec.coord.data_coord import is_worth_a_segment
+from gpuvec.data_messages import PlanRead, ReadPart, Write
 from gpuvec.messages import WriteReply
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import Change

@@ -23,7 +23,6 @@ from gpuvec.cluster.transport import DaskTransport
 from gpuvec.cluster_messages import (
     COORDINATOR,
     REPORT_S,
-    Busy,
     CallOwner,
     CloseDatabase,
     DatabaseRef,
@@ -35,13 +34,11 @@ from gpuvec.cluster_messages import (
     LoadSegments,
     Own,
     Ping,
-    PlanRead,
     Pong,
-    ReadPart,
     ReleaseSegments,
     ReportReply,
-    Write,
 )
+from gpuvec.data_messages import Busy, PlanRead, ReadPart, Write
 from gpuvec.proxy.admission import Admission
 
 _DEADLINE_S = 2.0  # of a report; leases run from when it was sent

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuvec.messages import ChannelStatus
-from gpuvec.types import NodeId, SegmentId, Timestamp, Version
+from gpuvec.types import NodeId, SegmentId, Timestamp
 
 PROTOCOL = 2  # of these messages; nodes of another one are listed, and never given work
 COORDINATOR = NodeId("coordinator")  # in the scheduler; the name under which it is called
+REPORT_S = 0.5
+KEEP_S = 2.0
+LEASE_S = 3.0
 
 
 # Opening
@@ -242,100 +245,6 @@ class Done:
     """Node to coordinator: what it was told is done."""
 
 
-# Commits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """Node or client to coordinator: append this entry to the log of a collection.
-
-    Said again with the same `request_id` it is done once; answered with `Committed` or `Behind`.
-
-    Attributes:
-        after_entry: upon which the changes were judged: none may come between.
-        changes: of `gpuvec.meta.changes`.
-        generation, term: under which the sender owns the collection; 0: it is a reader.
-        request_id: becomes the nonce of the entry.
-        committer: for people who read the log.
-    """
-
-    identity: str
-    collection_id: str
-    after_entry: int
-    changes: tuple[Any, ...]
-    generation: int
-    term: int
-    request_id: str
-    committer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """The entry is in the log, as number `after_entry` + 1."""
-
-    generation: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behind:
-    """Another entry came first, so nothing was done, and never will be under this request id.
-
-    Attributes:
-        entry_id: the newest.
-    """
-
-    entry_id: int
-
-
-# Heavy work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeavyWork:
-    """Owner to coordinator: have a worker do this, unless one does, and tell how it stands.
-
-    Attributes:
-        job_id: a name that follows from what is read and wanted.
-        what: the work, for people.
-        work: see `gpuvec.api.heavy`; None: only tell.
-        wanted: False: it need not be done any more, or what came of it is known.
-    """
-
-    identity: str
-    job_id: str
-    what: str
-    work: Any = None
-    wanted: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkState:
-    """How a work stands: `unknown`, `running`, `done` or `failed`.
-
-    Attributes:
-        share: that is done.
-        width: how many works the cluster does at once.
-        result: what was written.
-        error: why it failed.
-    """
-
-    status: str
-    share: float = 0.0
-    width: int = 1
-    result: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkShare:
-    """Worker to coordinator: how far a work is; `GV-793` where nobody wants it any more."""
-
-    identity: str
-    job_id: str
-    share: float
-
-
 # Segments
 
 
@@ -444,121 +353,3 @@ class Called:
     value: Any
     warnings: tuple[tuple[type[Warning], str], ...] = ()
     stamp: Timestamp = 0
-
-
-# Writing and reading
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
-    """Client to owner: a `messages.WriteRequest` for a database.
-
-    Attributes:
-        term: of the owner that the client means; another one answers `GV-741`.
-        seen: the client's last timestamp; the write gets a larger one.
-    """
-
-    identity: str
-    request: Any
-    term: int
-    seen: Timestamp = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRead:
-    """Client to a node: at which version shall a collection be read, and what is there then?
-
-    The owner answers from memory; another node, or an owner whose lease has run out, looks at the
-    store first.
-
-    Attributes:
-        version: None: the newest; else this one.
-        seen: the answer is not older than this timestamp.
-        looked: False: what the node knows already is new enough.
-    """
-
-    identity: str
-    collection_id: str
-    version: Version | None = None
-    seen: Timestamp = 0
-    looked: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadPlan:
-    """A collection at one version, as every node can see it.
-
-    Attributes:
-        entry_id: of the manifest that names the segments.
-        segments: in files, in their order, with their rows, hidden ones too.
-        growing_rows: rows that are only in the log, hidden ones too.
-        now_ms: when it was made, which decides what has outlived its time; 0: the version's time
-            does, since it is an older version that was asked for.
-    """
-
-    collection_id: str
-    entry_id: int
-    version: Version
-    segments: tuple[tuple[SegmentId, int], ...]
-    growing_rows: int
-    now_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadPart:
-    """Client to node: one step of a read, over some segments at one version.
-
-    Attributes:
-        growing: whether the rows that are only in the log belong to it.
-        growing_rows, now_ms: of the plan.
-        question: a `gpuvec.query` question; see `gpuvec.node.query_node`.
-        cost: rows times queries, for admission.
-        plan: plan the collection first, and answer with a `PlannedPart`: what else is said here of
-            entry, version and rows is then a guess, and only answered for if it is right.
-        whole: whether all is asked about, so that it is answered for by the new plan, whatever was
-            guessed.
-    """
-
-    identity: str
-    collection_id: str
-    entry_id: int
-    version: Version
-    segments: tuple[SegmentId, ...]
-    growing: bool
-    question: Any
-    growing_rows: int = 0
-    now_ms: int = 0
-    cost: int = 0
-    plan: PlanRead | None = None
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedPart:
-    """Node to client: where the collection stands, and the answer to a `ReadPart` that asked both.
-
-    Attributes:
-        answer: None: the part was not one of this plan.
-    """
-
-    plan: ReadPlan
-    answer: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stale:
-    """Node to client: its manifest is another one, so the read is to be planned again."""
-
-    entry_id: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Busy:
-    """Node to client: too much waits here; try another replica, or later."""
-
-    retry_after_s: float
-
-
-REPORT_S = 0.5
-KEEP_S = 2.0
-LEASE_S = 3.0

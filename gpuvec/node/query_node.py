@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gpuvec import telemetry
 from gpuvec.clock import Clock
-from gpuvec.cluster_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
+from gpuvec.data_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.node.shards import Channels
 from gpuvec.node.standing import Standing, at_version, find, is_of, newest, whole_of
 from gpuvec.query.answering import Asked, UnknownSegmentError, answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpuvec.cluster_messages import ReadPart, ReadPlan
+from gpuvec.data_messages import ReadPart, ReadPlan
 from gpuvec.node.delegator import Segment
 from gpuvec.node.shards import Channels
 from gpuvec.segment.growing import GrowingSegment

@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 
 from gpuvec import errors, telemetry
-from gpuvec.cluster_messages import Busy
+from gpuvec.data_messages import Busy
 
 LARGE_COST = 20_000_000  # rows times queries, from which a call may keep a thread for long
 _WAIT_S = (0.02, 2.0)  # that a refused call is told to wait, at least and at most

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuvec import errors
-from gpuvec.cluster_messages import COORDINATOR, Called, CallOwner, FindOwner, Owner, Ping, Write
+from gpuvec.cluster_messages import COORDINATOR, Called, CallOwner, FindOwner, Owner, Ping
+from gpuvec.data_messages import Write
 from gpuvec.messages import WriteReply, WriteRequest
 from gpuvec.proxy.calls import Came
 from gpuvec.proxy.directory import Directory

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpuvec.cluster_messages import ReadPlan
+from gpuvec.data_messages import ReadPlan
 from gpuvec.proxy.fleet import Fleet
 from gpuvec.proxy.route_table import Routes
 from gpuvec.types import NodeId, SegmentId

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpuvec.cluster_messages import ReadPlan
+from gpuvec.data_messages import ReadPlan
 from gpuvec.proxy.consistency import Guarantee
 
 STEADY = 1  # plans in a row that were as the one before, until the next is taken to be

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpuvec import telemetry
-from gpuvec.cluster_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
+from gpuvec.data_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.proxy.placing import Unit
 from gpuvec.proxy.scatter import Group, Verdict
 from gpuvec.query.spread import Answered, Question, Replan, read_part

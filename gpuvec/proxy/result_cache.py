@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from gpuvec import telemetry
-from gpuvec.cluster_messages import ReadPlan
+from gpuvec.data_messages import ReadPlan
 from gpuvec.proxy.placing import Unit
 from gpuvec.query.spread import Answered, Question
 

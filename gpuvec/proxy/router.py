@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpuvec import telemetry
-from gpuvec.cluster_messages import PlanRead, ReadPlan, RouteDelta
+from gpuvec.cluster_messages import RouteDelta
+from gpuvec.data_messages import PlanRead, ReadPlan
 from gpuvec.proxy.calls import Calls
 from gpuvec.proxy.consistency import Consistency, Guarantee, Seen, guarantee
 from gpuvec.proxy.directory import Directory, Limits, limits_of_settings

@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from gpuvec import errors, telemetry
-from gpuvec.cluster_messages import Busy, Ping
+from gpuvec.cluster_messages import Ping
+from gpuvec.data_messages import Busy
 from gpuvec.proxy.calls import Came
 from gpuvec.proxy.directory import Directory, Limits
 from gpuvec.proxy.placing import Placer, Tried, Unit

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpuvec.cluster_messages import ReadPlan
+from gpuvec.data_messages import ReadPlan
 from gpuvec.once import cached_property
 from gpuvec.query import questions as q
 from gpuvec.query.fragment import Fragment, pack

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpuvec.cluster_messages import ReadPlan
+from gpuvec.data_messages import ReadPlan
 from gpuvec.query.measurements import Measurements
 from gpuvec.query.spread import Answered, Spread
 

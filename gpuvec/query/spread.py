@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gpuvec.cluster_messages import ReadPart, ReadPlan
+from gpuvec.data_messages import ReadPart, ReadPlan
 from gpuvec.types import NodeId, SegmentId, Version
 
 

@@ -28,23 +28,21 @@ from gpuvec.cluster_messages import (
     LEASE_S,
     CallCoordinator,
     CloseDatabase,
-    Commit,
     DatabaseRef,
     Disown,
     Done,
     FindOwner,
     GetRoutes,
-    HeavyWork,
     Hello,
     OpenDatabase,
     Opened,
     Owner,
     RouteDelta,
-    WorkShare,
 )
 from gpuvec.coord.cluster_coord import ClusterCoord, SegmentSize
 from gpuvec.rpc import InProcessTransport
 from gpuvec.types import NodeId
+from gpuvec.work_messages import Commit, HeavyWork, WorkShare
 
 _TICK_S = 0.2
 _FIND_S = 5.0

@@ -9,8 +9,6 @@ from gpuvec.cluster.commits import check_order, commit_once
 from gpuvec.cluster_messages import (
     COORDINATOR,
     LEASE_S,
-    Commit,
-    Committed,
     Done,
     FindOwner,
     GetRoutes,
@@ -24,6 +22,7 @@ from gpuvec.proxy.calls import Came
 from gpuvec.testing.sim_network import Process, Web, Work
 from gpuvec.testing.sim_store import SimStore, View, stepwise
 from gpuvec.types import NodeId
+from gpuvec.work_messages import Commit, Committed
 
 DB = "db"
 CONFIRM_S = 3.0

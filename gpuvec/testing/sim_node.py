@@ -15,22 +15,16 @@ from gpuvec.cluster_messages import (
     REPORT_S,
     Called,
     CallOwner,
-    Commit,
     Disown,
     Done,
     Hello,
     LoadSegments,
     NodeReport,
     Own,
-    PlannedPart,
-    PlanRead,
-    ReadPart,
-    ReadPlan,
     ReleaseSegments,
     ReportReply,
-    Stale,
-    Write,
 )
+from gpuvec.data_messages import PlannedPart, PlanRead, ReadPart, ReadPlan, Stale, Write
 from gpuvec.messages import WriteReply
 from gpuvec.meta.changes import Change
 from gpuvec.node.standing import is_of, whole_of
@@ -49,6 +43,7 @@ from gpuvec.testing.sim_store import (
     stepwise,
 )
 from gpuvec.types import NodeId, SegmentId
+from gpuvec.work_messages import Commit
 
 DB = "db"
 _STORE_S = 0.01  # of one step at the store

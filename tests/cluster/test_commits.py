@@ -9,7 +9,7 @@ import gpuvec as gv
 from gpuvec import errors
 from gpuvec.clock import SystemClock
 from gpuvec.cluster.commits import Desk, OwnersLog, Standing
-from gpuvec.cluster_messages import COORDINATOR, Behind, Commit, Committed
+from gpuvec.cluster_messages import COORDINATOR
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import InitCollection, SetTtl
 from gpuvec.meta.changes_versions import Pin
@@ -20,6 +20,7 @@ from gpuvec.storage.memory import MemoryStore
 from gpuvec.storage.object_store import answered, run
 from gpuvec.testing.roles import owner_of
 from gpuvec.types import ChannelName
+from gpuvec.work_messages import Behind, Commit, Committed
 
 CID = "c-1"
 GENERATION, TERM = 3, 17

@@ -13,9 +13,10 @@ import gpuvec as gv
 from gpuvec import errors
 from gpuvec.api.heavy import Building
 from gpuvec.cluster.maintenance import Workshop
-from gpuvec.cluster_messages import COORDINATOR, HeavyWork, WorkShare
+from gpuvec.cluster_messages import COORDINATOR
 from gpuvec.node.build import plan_build
 from gpuvec.testing.roles import cut_off_owner, owner_of, wait_for
+from gpuvec.work_messages import HeavyWork, WorkShare
 
 DIM = 4
 SCHEMA = gv.Schema({"id": gv.Int64(), "n": gv.Int64(), "v": gv.Vector(DIM)}, primary_key="id")

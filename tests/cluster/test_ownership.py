@@ -5,7 +5,7 @@ import pytest
 
 import gpuvec as gv
 from gpuvec import errors
-from gpuvec.cluster_messages import Write
+from gpuvec.data_messages import Write
 from gpuvec.messages import DeleteRows, WriteRequest
 from gpuvec.testing.roles import Roles, cut_off_owner, owner_of, wait_for
 from gpuvec.types import RequestId

@@ -8,7 +8,7 @@ import pytest
 
 import gpuvec as gv
 from gpuvec.clock import ManualClock, SystemClock
-from gpuvec.cluster_messages import PlanRead, Stale
+from gpuvec.data_messages import PlanRead, Stale
 from gpuvec.errors import NotFoundError, UnavailableError
 from gpuvec.node.query_node import IDLE_S, QueryNode
 from gpuvec.query.fragment import pack

@@ -11,7 +11,8 @@ import pytest
 from gpuvec import errors
 from gpuvec.cluster.service import Lane
 from gpuvec.cluster.transport import DaskTransport
-from gpuvec.cluster_messages import COORDINATOR, Busy, CloseDatabase, GetRoutes, ReadPart
+from gpuvec.cluster_messages import COORDINATOR, CloseDatabase, GetRoutes
+from gpuvec.data_messages import Busy, ReadPart
 from gpuvec.testing.dask_hosts import host
 from gpuvec.types import NodeId
 

@@ -2,19 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from gpuvec.cluster_messages import (
-    COORDINATOR,
-    Busy,
-    GetRoutes,
-    NodeLine,
-    Owner,
-    PlannedPart,
-    PlanRead,
-    ReadPart,
-    ReadPlan,
-    RouteDelta,
-    Stale,
-)
+from gpuvec.cluster_messages import COORDINATOR, GetRoutes, NodeLine, Owner, RouteDelta
+from gpuvec.data_messages import Busy, PlannedPart, PlanRead, ReadPart, ReadPlan, Stale
 from gpuvec.node.standing import is_of, whole_of
 from gpuvec.proxy.directory import Limits
 from gpuvec.proxy.router import Router

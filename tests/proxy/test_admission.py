@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuvec.cluster_messages import Busy
+from gpuvec.data_messages import Busy
 from gpuvec.errors import QuotaError
 from gpuvec.proxy.admission import Admission, Rate, Ticket
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuvec.cluster_messages import ReadPart
+from gpuvec.data_messages import ReadPart
 from gpuvec.proxy.hedging import LEAST_SEEN, Hedging
 from gpuvec.types import NodeId
 from tests.proxy.nodes import FakeCluster, covered, segment

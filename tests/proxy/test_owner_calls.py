@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from gpuvec import errors
-from gpuvec.cluster_messages import COORDINATOR, Called, CallOwner, FindOwner, Owner, Write
+from gpuvec.cluster_messages import COORDINATOR, Called, CallOwner, FindOwner, Owner
+from gpuvec.data_messages import Write
 from gpuvec.errors import SchemaError, UnavailableError
 from gpuvec.messages import DeleteRows, WriteReply, WriteRequest
 from gpuvec.proxy.directory import Limits

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpuvec.cluster_messages import PlannedPart, PlanRead, ReadPart, Stale
+from gpuvec.data_messages import PlannedPart, PlanRead, ReadPart, Stale
 from gpuvec.errors import UnavailableError
 from gpuvec.proxy.reading import SMALL
 from gpuvec.proxy.router import MOST_GUESSED

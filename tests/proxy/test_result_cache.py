@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gpuvec.cluster_messages import ReadPart, Stale
+from gpuvec.data_messages import ReadPart, Stale
 from gpuvec.proxy.result_cache import ResultCache
 from gpuvec.query.spread import Answered, Replan
 from gpuvec.settings import config

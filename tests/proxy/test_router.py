@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from gpuvec.cluster_messages import Ping, PlanRead, ReadPart
+from gpuvec.cluster_messages import Ping
+from gpuvec.data_messages import PlanRead, ReadPart
 from gpuvec.errors import QueryError, SchemaError, StorageError, UnavailableError
 from gpuvec.proxy.fleet import FAILURES
 from gpuvec.proxy.reading import SMALL

@@ -11,7 +11,7 @@ from gpuvec.api.collection import Collection
 from gpuvec.api.engine import Engine
 from gpuvec.api.source import CollectionSource
 from gpuvec.clock import SystemClock
-from gpuvec.cluster_messages import PlanRead, Stale
+from gpuvec.data_messages import PlanRead, Stale
 from gpuvec.node.query_node import QueryNode
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.session import Session

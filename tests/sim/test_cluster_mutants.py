@@ -7,7 +7,7 @@ import pytest
 
 from gpuvec.cluster.commits import OwnersLog
 from gpuvec.cluster.grants import Grants
-from gpuvec.cluster_messages import Behind, Committed, Done
+from gpuvec.cluster_messages import Done
 from gpuvec.coord import cluster_coord, ownership
 from gpuvec.coord.ownership import Ownership
 from gpuvec.errors import GpuvecError, no_committer
@@ -21,6 +21,7 @@ from gpuvec.testing.sim_cluster import ClusterSimulation
 from gpuvec.testing.sim_network import Weather
 from gpuvec.testing.sim_node import Claimed, SimNode
 from gpuvec.testing.sim_store import Shelf
+from gpuvec.work_messages import Behind, Committed
 
 
 class Parted(ClusterSimulation):
