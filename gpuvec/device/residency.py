@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, TypeVar
 
 from gpuvec import telemetry
@@ -345,22 +344,32 @@ def device_store() -> DeviceStore:
     return DeviceStore(residency_of(int(cupy_module().cuda.runtime.getDevice())))
 
 
+_cards: dict[int, Residency] = {}
+_cards_lock = threading.Lock()
+
+
 def forget_cards() -> None:
     """Know nothing of any card any more: those that are asked for next are others."""
-    residency_of.cache_clear()
+    with _cards_lock:
+        _cards.clear()
 
 
-@cache
 def residency_of(device: int) -> Residency:
     """Return what this process has on a card; makes the pool of memory that libraries share."""
-    allocator.share_pool()
-    residency = Residency(Budget(card_memory), allocator.free_blocks)
-    telemetry.METERS.watch(residency, lambda one: _readings(one, str(device)))
-    return residency
+    with _cards_lock:
+        if device not in _cards:
+            allocator.share_pool()
+            residency = Residency(Budget(card_memory), allocator.free_blocks)
+            telemetry.METERS.watch(residency, lambda one: _readings(one, device))
+            _cards[device] = residency
+        return _cards[device]
 
 
-def _readings(residency: Residency, device: str) -> list[Reading]:
-    """Return bytes booked by part, and what others have of the card."""
+def _readings(residency: Residency, card: int) -> list[Reading]:
+    """Return bytes booked by part, and what others have of the card; none of a forgotten one."""
+    if _cards.get(card) is not residency:
+        return []
+    device = str(card)
     with residency.budget.lock:
         residency.sweep()
     parts = residency.budget.parts()

@@ -9,7 +9,7 @@ from gpuvec import telemetry
 from gpuvec.cluster.memory_view import memory_bars, memory_lines
 from gpuvec.cluster.metrics import KEY
 from gpuvec.device.arrays import to_device
-from gpuvec.device.residency import device_store
+from gpuvec.device.residency import device_store, residency_of
 from gpuvec.settings import config
 from gpuvec.testing.rehearsal import rehearsal, why_not
 
@@ -37,6 +37,17 @@ def test_bytes_are_told_by_part_and_the_rest_of_the_card_as_others():
         }  # fmt: skip
         store.close()
         assert told()["vectors"] == 0
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_card_is_told_once_though_somebody_holds_what_was_known_of_one_before():
+    with rehearsal():
+        before = residency_of(0)
+    with rehearsal() as card:
+        device_store()
+        card.others = 10 * MIB
+        assert told()["other"] == pytest.approx(10 * MIB, abs=1024)
+    assert before.budget.parts()["vectors"] == 0
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
