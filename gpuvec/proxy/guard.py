@@ -86,8 +86,8 @@ class Guard:
     def _now(self) -> Access:
         now_s = self._now_s()
         if now_s >= self._looked_s + _LOOK_S:
-            self._looked_s = now_s
             self._access = self._look()
+            self._looked_s = now_s  # only now: what could not be looked at is not known
         return self._access
 
     def _take(self, limit: str, what: str, collection_id: str, amount: float) -> None:
