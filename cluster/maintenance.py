@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpuvec import errors
 from gpuvec.api.heavy import Stopped, Work
+from gpuvec.cluster.wire import alone
 from gpuvec.cluster_messages import Done
 from gpuvec.query.session import new_session
 from gpuvec.settings import config
@@ -127,7 +128,7 @@ class Workshop:
             order.task = self._submit(message.identity, message.job_id, order.work)
             return WorkState(status="running", width=width)
         except Exception as error:
-            return WorkState(status="failed", width=width, error=_plain(error))
+            return WorkState(status="failed", width=width, error=alone(error))
         return WorkState(status="done", share=1.0, width=width, result=result)
 
     def share(self, message: WorkShare) -> Done:
@@ -290,9 +291,3 @@ class _Teller:
             raise Stopped from None  # the scheduler that waits for the task is gone
         except errors.GpuvecError:
             return  # it hears of it later
-
-
-def _plain(error: Exception) -> Exception:
-    """Return an error that travels: what led to it need not pickle."""
-    error.__cause__ = error.__context__ = error.__traceback__ = None
-    return error

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpuvec import errors, telemetry
 from gpuvec.cluster.internals import install_handler
-from gpuvec.cluster.wire import pack, unpack
+from gpuvec.cluster.wire import alone, pack, unpack
 from gpuvec.types import NodeId
 
 OP = "gpuvec"
@@ -122,9 +122,7 @@ class Service:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    # What led to it stays here: with Dask it would travel too, and need not pickle.
-    error.__cause__ = error.__context__ = error.__traceback__ = None
     try:
-        return {"ok": False, **pack(error)}
+        return {"ok": False, **pack(alone(error))}
     except Exception:  # it holds what does not pickle
         return {"ok": False, **pack(RuntimeError(f"{type(error).__name__}: {error}"))}

@@ -47,6 +47,12 @@ def pack(value: Any) -> dict[str, Any]:
     return {"head": head}
 
 
+def alone(error: Exception) -> Exception:
+    """Return an error without what led to it: with Dask that travels too, and need not pickle."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
 def unpack(message: Mapping[str, Any]) -> Any:
     """Return the value that `pack` put into a message."""
     frames: Sequence[Any] = message.get("frames", ())
