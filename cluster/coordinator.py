@@ -16,7 +16,6 @@ from typing import Any
 
 from gpuvec import errors
 from gpuvec.api.batch_job import Runner
-from gpuvec.clock import SystemClock
 from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.hosted import Hosted
 from gpuvec.cluster.maintenance import Workshop
@@ -45,7 +44,6 @@ from gpuvec.cluster_messages import (
 )
 from gpuvec.coord.adaptive import WorkerTarget
 from gpuvec.coord.cluster_coord import Ledger
-from gpuvec.coord.tso import ClusterTime
 from gpuvec.types import NodeId
 from gpuvec.work_messages import Commit, HeavyWork, WorkShare
 
@@ -101,7 +99,6 @@ class Coordinator:
         self._members = Members()
         self._ledger = Ledger()
         self._target = WorkerTarget()
-        self._time = ClusterTime(SystemClock())
         self._lock = threading.Lock()
         self._pool = Fuse(end, _POOL)
         self._news = threading.Event()
@@ -160,18 +157,17 @@ class Coordinator:
         hello = self._members.get(report.node)
         if hello is None or hello.incarnation != report.incarnation:
             return ReportReply(known=False)
-        self._time.observe(report.newest)
         renewed: dict[str, Mapping[str, int]] = {}
+        now_ms: dict[str, int] = {}
         until_ms: dict[str, int] = {}
         for identity, database in self._open_now().items():
             reply = database.report(report)
             if not reply.known:
                 return ReportReply(known=False)
             renewed[identity] = reply.renewed.get(identity, {})
+            now_ms.update(reply.now_ms)
             until_ms.update(reply.until_ms)
-        return ReportReply(
-            known=True, renewed=renewed, now_ms=self._time.now_ms(), until_ms=until_ms
-        )
+        return ReportReply(known=True, renewed=renewed, now_ms=now_ms, until_ms=until_ms)
 
     def _leaving(self, leaving: Leaving, _: float) -> Done:
         self.drain(leaving.node)
@@ -252,7 +248,6 @@ class Coordinator:
             push=self._push,
             kick=self.kick,
             pool=self._pool,
-            time_of_all=self._time,
             replicas=self._replicas,
             groups=self._groups,
         )

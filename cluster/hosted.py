@@ -16,6 +16,7 @@ from typing import Any
 
 from gpuvec import errors, telemetry
 from gpuvec.api.figures import described
+from gpuvec.clock import SystemClock
 from gpuvec.cluster.fuse import Fuse
 from gpuvec.cluster.opening import open_coordinator
 from gpuvec.cluster_messages import (
@@ -63,7 +64,6 @@ class Hosted:
         push: tells clients what changed in the routes.
         kick: has `reconcile` called soon.
         pool: for work on the store.
-        time_of_all: the cluster's.
         replicas: nodes that shall hold each segment.
         groups: by name of a collection, the resource groups whose nodes may hold its segments.
 
@@ -82,7 +82,6 @@ class Hosted:
         push: Callable[[RouteDelta], None],
         kick: Callable[[], None],
         pool: Fuse,
-        time_of_all: ClusterTime,
         replicas: int = 1,
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -92,7 +91,7 @@ class Hosted:
         try:
             self.generation = self.engine.rule()
             quarantine_s = self.engine.lease_s
-            self._time = time_of_all
+            self._time = ClusterTime(SystemClock())
             self._time.begin_at(self.engine.reserved_ms)
             self._range = TimeRange(self._time.now_ms() + RANGE_MS)
             lease_s = LEASE_S + (_CONFIRM_S if self._on_network else 0.0)
@@ -140,7 +139,10 @@ class Hosted:
                 self._read_soon(collection_id)
         with self._news:
             reply = self._coord.note_report(report, time.monotonic())
-        return replace(reply, until_ms={self.ref.identity: self._range.until_ms})
+            self._time.observe(report.newest.get(self.ref.identity, 0))
+            now_ms = self._time.now_ms()
+        identity = self.ref.identity
+        return replace(reply, now_ms={identity: now_ms}, until_ms={identity: self._range.until_ms})
 
     def lost(self, node: NodeId, incarnation: str) -> None:
         """Note that a node is gone."""

@@ -195,7 +195,8 @@ class NodeHost:
         now_s = time.monotonic()
         for identity, engine in engines.items():
             engine.heard(sent_s, reply.renewed.get(identity, {}))
-            engine.oracle.follow(reply.now_ms, now_s, reply.until_ms.get(identity))
+            time_ms, until_ms = reply.now_ms.get(identity, 0), reply.until_ms.get(identity)
+            engine.oracle.follow(time_ms, now_s, until_ms)
             if identity in reply.renewed:
                 self._known_s[identity] = now_s
             elif now_s > self._known_s[identity] + _FORGET_S:

@@ -41,5 +41,5 @@ def report_of(
         memory_used=sum(engine.memory_used for engine in engines.values()),
         queue=queue,
         latency_s=latency_s,
-        newest=max((engine.oracle.last for engine in engines.values()), default=0),
+        newest={identity: engine.oracle.last for identity, engine in engines.items()},
     )

@@ -127,7 +127,7 @@ class NodeReport:
         owned: by database and collection, the terms under which it owns collections.
         statuses: by database, what its channels hold that is in no file.
         entries: by database and owned collection, the newest entry of its manifest.
-        newest: the newest timestamp that it gave to a write, or knows.
+        newest: by database, the newest timestamp that it gave to a write, or knows.
         memory_used: bytes of segments and what is derived from them.
         queue: calls that wait or run.
         latency_s: p95 of searches of late; 0: there were none.
@@ -139,7 +139,7 @@ class NodeReport:
     owned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     statuses: Mapping[str, tuple[ChannelStatus, ...]] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    newest: Timestamp = 0
+    newest: Mapping[str, Timestamp] = field(default_factory=dict)
     memory_used: int = 0
     queue: int = 0
     latency_s: float = 0.0
@@ -152,13 +152,13 @@ class ReportReply:
     Attributes:
         known: False: say `Hello` again.
         renewed: by database and collection, the terms that go on.
-        now_ms: the cluster's time; see `coord.tso`.
+        now_ms: by database, its time; see `coord.tso`.
         until_ms: by database, which timestamps must not reach.
     """
 
     known: bool
     renewed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    now_ms: int = 0
+    now_ms: Mapping[str, int] = field(default_factory=dict)
     until_ms: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
-"""The timestamp oracle: hybrid timestamps that never go back, and one time for all of a cluster.
+"""The timestamp oracle: hybrid timestamps that never go back, and one time for all nodes.
 
-A cluster's time is bounded: the coordinator commits to the database's log how far timestamps may go
-before it lets nodes go there. Whoever rules next begins above the bound, so timestamps rise though
-all processes were lost at once and the clock was set back.
+In a cluster, a database's time is bounded: the coordinator commits to the database's log how far
+timestamps may go before it lets nodes go there. Whoever rules next begins above the bound, so
+timestamps rise though all processes were lost at once and the clock was set back.
 """
 
 import threading

@@ -8,6 +8,7 @@ import pytest
 
 import gpuvec as gv
 from gpuvec import errors, telemetry
+from gpuvec.clock import pack_timestamp
 from gpuvec.cluster.client_database import open_database
 from gpuvec.cluster.coordinator import Coordinator
 from gpuvec.cluster.fuse import Fuse
@@ -156,6 +157,18 @@ def test_a_closed_database_leaves_no_lease_for_the_next_to_wait_for(db, coordina
         assert alone._engine.names.view.state.lease_s == 0
         alone["items"].insert({"id": [2], "v": [[0, 1]]})
         assert alone["items"].count() == 2
+
+
+def test_a_database_whose_timestamps_are_ahead_of_the_clock_moves_no_other_in_time(ask, tmp_path):
+    ask(hello())
+    one, other = (reference(tmp_path / name) for name in ("one", "other"))
+    for ref in (one, other):
+        ask(OpenDatabase(database=ref, client="c"))
+    ahead_ms = int(time.time() * 1000) + 15_000
+    newest = {one.identity: pack_timestamp(ahead_ms)}
+    told = ask(NodeReport(node=NodeId("n1"), incarnation="1", newest=newest)).now_ms
+    assert told[one.identity] == ahead_ms
+    assert told[other.identity] <= time.time() * 1000
 
 
 def test_without_nodes_an_owner_is_waited_for_until_the_deadline(ask, tmp_path):
