@@ -28,8 +28,25 @@ __device__ inline float widen(signed char x) { return (float)x; }
 __device__ inline float widen(u8 x) { return (float)x; }
 __device__ inline float widen(bf16 x) { return bits_to_float((u32)x.bits << 16); }
 
-// Finite values only; the product with 2^112 rebuilds the exponent, also of subnormal values.
+// Finite values only. No step meets a float below 2^-126, which this code would take for 0.
 __device__ inline float widen(f16 x) {
-    float size = bits_to_float((u32)(x.bits & 0x7fff) << 13) * bits_to_float(0x77800000u);
+    u32 bits = x.bits & 0x7fff;
+    float size = bits < 0x400 ? (float)bits * bits_to_float(0x33800000u)  // in steps of 2^-24
+                              : bits_to_float((bits << 13) + (112u << 23));
     return (x.bits & 0x8000) ? -size : size;
 }
+
+// CuPy compiles with -ftz=true: arithmetic takes float32 below 2^-126 for 0, also in conversions.
+// These do not; the shim has twins of them.
+#ifdef __CUDACC__
+__device__ inline double to_double(float x) {
+    double wide;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(x));
+    return wide;
+}
+__device__ inline float to_float(double x) {
+    float narrow;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(narrow) : "d"(x));
+    return narrow;
+}
+#endif

@@ -142,7 +142,8 @@ def _choose(distances: Array, ranks: Array | None, rank_stride: int, k: int, par
 def _order(distances: Array, ranks: Array) -> Array:
     """Return the order of (m, k) places by distance, then rank; needs no stable sort."""
     xp = array_namespace(distances)
-    bits = (distances + xp.float32(0)).view(xp.uint32)  # -0 becomes 0
+    bits = distances.view(xp.uint32)
+    bits = xp.where(bits == xp.uint32(1 << 31), xp.uint32(0), bits)  # -0 becomes 0
     keys = xp.where(bits >> 31, ~bits, bits | xp.uint32(1 << 31)).astype(xp.uint64)
     place = xp.argsort(xp.argsort(ranks, axis=1), axis=1)
     return xp.argsort((keys << xp.uint64(32)) | place.astype(xp.uint64), axis=1)

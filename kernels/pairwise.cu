@@ -103,7 +103,7 @@ __device__ void paired(const float* queries, const T* rows, const i64* query_ind
     const T* r = rows + row_index[p] * width;
     double sum = 0.0, query_square = 0.0, row_square = 0.0;
     for (i64 c = threadIdx.x % 16; c < width; c += 16) {
-        double x = q[c], y = widen(r[c]);
+        double x = to_double(q[c]), y = to_double(widen(r[c]));
         if (metric == COSINE || metric == IP) {
             sum = __dadd_rn(sum, __dmul_rn(x, y));
             query_square = __dadd_rn(query_square, __dmul_rn(x, x));
@@ -124,7 +124,7 @@ __device__ void paired(const float* queries, const T* rows, const i64* query_ind
         double scale = sqrt(__dmul_rn(query_square, row_square));
         found = scale > 0.0 ? fmax(0.0, __dadd_rn(1.0, -(sum / scale))) : 1.0;
     }
-    out[wanted] = (float)found;
+    out[wanted] = to_float(found);
 }
 
 #define DENSE(T, SUFFIX)                                                                      \
@@ -160,7 +160,7 @@ __device__ inline float bit_distance(const u8* a, const u8* b, i64 width, int me
         united += __popc((u32)(a[c] | b[c]));
     }
     if (metric == HAMMING) return (float)differ;
-    return united > 0 ? (float)((double)differ / (double)united) : 0.0f;
+    return united > 0 ? to_float((double)differ / (double)united) : 0.0f;
 }
 
 extern "C" __global__ void pairwise_bits(const u8* queries, const u8* rows, i64 m, i64 n,

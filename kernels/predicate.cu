@@ -3,6 +3,8 @@
 // A program is postfix: each step takes values from a stack of 64 bits and puts one there. The stack
 // lies in shared memory, a lane beside a lane; which slots are null is a register of bits.
 
+#define DOUBLES_MAY_BE_TINY  // to the shim, which cannot take float32 for 0 and leave float64
+
 enum Step {
     LOAD_BIT, LOAD_I8, LOAD_I16, LOAD_I32, LOAD_I64, LOAD_F32, LOAD_F64,  // of a column
     STATE, COUNT,                // of a text's number: true, false or null; a whole number
@@ -66,7 +68,7 @@ __device__ inline i64 loaded(int op, const void* values, i64 row) {
         case LOAD_I8: return ((const signed char*)values)[row];
         case LOAD_I16: return ((const short*)values)[row];
         case LOAD_I32: return ((const int*)values)[row];
-        case LOAD_F32: return as_bits((double)((const float*)values)[row]);
+        case LOAD_F32: return as_bits(to_double(((const float*)values)[row]));
         default: return ((const i64*)values)[row];  // whole numbers and float64 alike
     }
 }

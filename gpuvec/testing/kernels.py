@@ -94,6 +94,23 @@ class PairwiseTests:
             size = 1.0 if metric is Metric.COSINE else float(np.abs(wanted).max())
             np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * size)
 
+    @pytest.mark.parametrize("metric", [Metric.COSINE, Metric.IP, Metric.SQEUCLIDEAN])
+    @pytest.mark.parametrize(
+        ("dtype", "size"),
+        [(np.float16, 3e-6), (ml_dtypes.bfloat16, 1e-39), (np.float32, 1e-39), (np.float32, 1e-20)],
+    )
+    def test_the_smallest_numbers_count(
+        self, xp: Any, metric: Metric, dtype: Any, size: float
+    ) -> None:
+        queries, rows = made_up(metric, np.float32, 40, 33)
+        queries, rows = (queries * size).astype(np.float32), (rows / 20 * size).astype(dtype)
+        owner, row = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
+        wanted = paired_in_numpy(queries, rows, owner, row, metric)
+        found = paired_distances(
+            put(xp, queries), put(xp, rows), put(xp, owner), put(xp, row), metric
+        )
+        np.testing.assert_array_equal(to_host(found), wanted)
+
     def test_a_vector_is_at_distance_zero_of_itself(self, xp: Any) -> None:
         queries, _ = made_up(Metric.COSINE, np.float32, 4, 33)
         own = np.arange(4)
@@ -145,6 +162,13 @@ class SelectKTests:
         found = select_k(put(xp, distances), k, tie_rank=moved).to_host()
         np.testing.assert_array_equal(found.rows, wanted.rows)
         np.testing.assert_array_equal(found.distances, wanted.distances)
+
+    @pytest.mark.parametrize("k", [20, 300])
+    def test_the_smallest_numbers_are_told_apart(self, xp: Any, k: int) -> None:
+        rng = np.random.default_rng(k)
+        distances = (rng.permutation(900) * 1e-44).astype(np.float32)[None]
+        found = select_k(put(xp, distances), k).to_host()
+        np.testing.assert_array_equal(found.rows, select_k_reference(distances, k).rows)
 
     @pytest.mark.parametrize("k", [20, 300])
     def test_ranks_may_be_negative(self, xp: Any, k: int) -> None:

@@ -17,6 +17,7 @@ _ENTRY = re.compile(
     r"(\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)",
     re.DOTALL,
 )
+CUPYS = ("-ftz=true",)  # CuPy adds it to the options of every source (cupy/cuda/compiler.py)
 _SHARED = re.compile(r"(\d+) bytes smem")
 
 
@@ -66,18 +67,7 @@ def resources(file: str, architecture: str) -> dict[str, Resources]:
     Raises:
         AssertionError: it does not compile; the text is the compiler's.
     """
-    compiler, program, size = library(), ctypes.c_void_p(), ctypes.c_size_t()
-    text = source_of(file).encode()
-    compiler.nvrtcCreateProgram(ctypes.byref(program), text, file.encode(), 0, None, None)
-    options = [*OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
-    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    status = compiler.nvrtcCompileProgram(program, len(options), given)
-    compiler.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    compiler.nvrtcGetProgramLog(program, log)
-    compiler.nvrtcDestroyProgram(ctypes.byref(program))
-    if status:
-        raise AssertionError(f"{file} for {architecture}: {log.value.decode()}")
+    log, _ = _compiled(file, architecture)
     return {
         name: Resources(
             registers=int(registers),
@@ -85,5 +75,36 @@ def resources(file: str, architecture: str) -> dict[str, Resources]:
             stack_bytes=int(stack),
             spilled_bytes=int(stored) + int(loaded),
         )
-        for name, stack, stored, loaded, registers, rest in _ENTRY.findall(log.value.decode())
+        for name, stack, stored, loaded, registers, rest in _ENTRY.findall(log)
     }
+
+
+def ptx(file: str, architecture: str) -> str:
+    """Return a source in the card's assembly language; see `resources`."""
+    return _compiled(file, architecture)[1]
+
+
+@cache
+def _compiled(file: str, architecture: str) -> tuple[str, str]:
+    """Return what the compiler says, and the assembly that it made."""
+    compiler, program = library(), ctypes.c_void_p()
+    text = source_of(file).encode()
+    compiler.nvrtcCreateProgram(ctypes.byref(program), text, file.encode(), 0, None, None)
+    options = [*OPTIONS, *CUPYS, f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
+    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    status = compiler.nvrtcCompileProgram(program, len(options), given)
+    log = _text(compiler.nvrtcGetProgramLogSize, compiler.nvrtcGetProgramLog, program)
+    found = _text(compiler.nvrtcGetPTXSize, compiler.nvrtcGetPTX, program)
+    compiler.nvrtcDestroyProgram(ctypes.byref(program))
+    if status:
+        raise AssertionError(f"{file} for {architecture}: {log}")
+    return log, found
+
+
+def _text(size_of: Any, get: Any, program: ctypes.c_void_p) -> str:
+    size = ctypes.c_size_t()
+    size_of(program, ctypes.byref(size))
+    found = ctypes.create_string_buffer(max(1, size.value))
+    if size.value:
+        get(program, found)
+    return found.value.decode()

@@ -4,7 +4,8 @@
 // order, all together or (odd orders) each warp as far as it can, so a missing barrier shows. Shuffles and votes join the lanes of their mask; a mask that
 // names a lane which has ended, or lacks the caller's own, is an error, as is a block in which no
 // fiber can go on. Shared memory, static and dynamic, holds 0xAB bytes when a block starts.
-// An error ends the launch; its text goes to the caller.
+// An error ends the launch; its text goes to the caller. Numbers below 2^-126 are taken for 0 (those
+// below 2^-1022 in float64), as CuPy has NVRTC compile, unless a source says DOUBLES_MAY_BE_TINY.
 //
 // It cannot show races inside a warp, nor what only the hardware rounds or orders.
 
@@ -23,6 +24,9 @@
 #endif
 #ifdef SHIM_UCONTEXT
 #include <ucontext.h>
+#endif
+#ifdef __SSE__
+#include <xmmintrin.h>
 #endif
 
 #define __device__
@@ -94,6 +98,17 @@ shim_change:
 )");
 static void change(Fiber* from, Fiber* to) { shim_change(&from->top, to->top); }
 #endif
+
+// Whether tiny numbers are taken for 0 for as long as it lives; where the processor can.
+struct Tiny {
+#ifdef __SSE__
+    unsigned before = _mm_getcsr();
+    explicit Tiny(bool zero) { _mm_setcsr(zero ? before | 0x8040 : before & ~0x8040u); }
+    ~Tiny() { _mm_setcsr(before); }
+#else
+    explicit Tiny(bool) {}
+#endif
+};
 
 static void wait(State state) {
     unsigned own = current;
@@ -241,8 +256,9 @@ static void run_block(uint64_t& random, bool run_ahead, size_t dynamic_bytes) {
 }
 
 // `sizes`: grid x y z, block x y z. Returns what went wrong, or null.
-static const char* launch(const unsigned* sizes, unsigned seed, size_t dynamic_bytes,
+static const char* launch(const unsigned* sizes, unsigned seed, size_t dynamic_bytes, bool tiny_is_zero,
                           const std::function<void()>& kernel) {
+    Tiny tiny(tiny_is_zero);
     uint64_t random = 0x9E3779B97F4A7C15ull * (seed + 1);
     body = &kernel;
     error[0] = 0;
@@ -388,6 +404,18 @@ static float __int_as_float(int bits) { float x; memcpy(&x, &bits, 4); return x;
 static int __float_as_int(float x) { int bits; memcpy(&bits, &x, 4); return bits; }
 static double __longlong_as_double(long long bits) { double x; memcpy(&x, &bits, 8); return x; }
 static long long __double_as_longlong(double x) { long long bits; memcpy(&bits, &x, 8); return bits; }
+static double to_double(float x) {
+    shim::Tiny tiny(false);
+    volatile float own = x;
+    volatile double wide = own;
+    return wide;
+}
+static float to_float(double x) {
+    shim::Tiny tiny(false);
+    volatile double own = x;
+    volatile float narrow = own;
+    return narrow;
+}
 static int __popc(unsigned bits) { return __builtin_popcount(bits); }
 static int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 static int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -37,6 +37,13 @@ _C = {
     np.uint32: ctypes.c_uint32, np.float32: ctypes.c_float, np.float64: ctypes.c_double,
     np.bool_: ctypes.c_bool,
 }  # fmt: skip
+_TINY = """
+#ifdef DOUBLES_MAY_BE_TINY
+#define SHIM_TINY_IS_ZERO false
+#else
+#define SHIM_TINY_IS_ZERO true
+#endif
+"""
 _ONE_AT_A_TIME = threading.Lock()  # libraries share what the shim defines: g++ makes it unique
 
 
@@ -100,14 +107,15 @@ def signatures(source: str) -> dict[str, tuple[str, ...]]:
 
 
 def _entries(source: str) -> str:
-    text = ""
+    text = _TINY
     for name, parameters in signatures(source).items():
         names = ", ".join(_name_of(part) for part in parameters)
         own = "".join(f", {part}" for part in parameters)
         text += (
             f'\nextern "C" const char* run_{name}(const unsigned* shim_sizes, unsigned shim_seed, '
             f"unsigned long long shim_bytes{own}) {{ return shim::launch("
-            f"shim_sizes, shim_seed, shim_bytes, [&] {{ {name}({names}); }}); }}\n"
+            "shim_sizes, shim_seed, shim_bytes, SHIM_TINY_IS_ZERO, "
+            f"[&] {{ {name}({names}); }}); }}\n"
         )
     return text
 

@@ -243,7 +243,9 @@ def test_a_damaged_segment_is_told_to_whoever_waits(tmp_path, items):
     assert items.indexes().count() == 0
 
 
-@pytest.mark.parametrize("name", ["curve.json", "graph.faiss", ""])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.cpu) for n in ("curve.json", "graph.faiss")), ""]
+)
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_the_same_wish_builds_a_damaged_index_anew(tmp_path, engine, items, name, how):
     wishes = {"v": gv.index.HNSW(m=4, ef_construction=10), "n": SORTED}

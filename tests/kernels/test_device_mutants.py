@@ -39,6 +39,19 @@ def pairs_are_right() -> bool:
         exact = pairwise_distances(queries, rows, Metric.L2)
         if not (np.array_equal(one, wanted) and np.allclose(tile, exact, rtol=1e-5)):
             return False
+    return tiny_pairs_are_right()
+
+
+def tiny_pairs_are_right() -> bool:
+    for dtype, size in ((np.float16, 3e-6), (np.float32, 1e-39), (np.float32, 1e-20)):
+        queries, rows = made_up(Metric.L2, np.float32, 70, 37)
+        queries, rows = (queries * size).astype(np.float32), (rows / 20 * size).astype(dtype)
+        owner, row = np.repeat(np.arange(5), 70), np.tile(np.arange(70), 5)
+        for metric in (Metric.COSINE, Metric.IP):
+            moved = [to_device(x) for x in (queries, rows, owner, row)]
+            found = to_host(paired_distances(*moved, metric))
+            if not np.array_equal(found, paired_in_numpy(queries, rows, owner, row, metric)):
+                return False
     return True
 
 
@@ -167,7 +180,11 @@ MUTANTS = [
         ("i < m && j < n", "i < m && j < n - 1"),
         ("column += SLICE", "column += SLICE + 1"),
         ("bits << 16", "bits << 15"),
-        ("0x77800000u", "0x77000000u"),
+        ("112u << 23", "111u << 23"),
+        ("0x33800000u", "0x33000000u"),
+        ("x = to_double(q[c])", "x = q[c]"),
+        ("y = to_double(widen(r[c]))", "y = widen(r[c])"),
+        ("to_float(found)", "(float)found"),
     ),
     *broken(
         "best_k.cu", selections_are_right,

@@ -1,5 +1,6 @@
 """CUDA sources compile to machine code for the cards that are meant, within what a card has."""
 
+import re
 import shutil
 
 import pytest
@@ -34,6 +35,12 @@ def test_kernels_stay_within_their_budget(file, architecture):
         assert taken.stack_bytes == 0, name
         assert taken.registers <= MORE_REGISTERS.get(file, REGISTERS), (name, taken.registers)
         assert taken.shared_bytes <= SHARED_BYTES, (name, taken.shared_bytes)
+
+
+@pytest.mark.parametrize("file", ["pairwise.cu", "predicate.cu"])
+def test_final_distances_and_conditions_see_the_smallest_numbers(file):
+    assert ".ftz" in nvrtc.ptx("pairwise.cu", QUICK)  # the compiler was told to drop them
+    assert not re.search(r"cvt\S*\.ftz\.f(64\.f32|32\.f64)", nvrtc.ptx(file, QUICK))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
