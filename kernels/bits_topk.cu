@@ -51,6 +51,7 @@ __device__ void bits_topk(const u8* queries, const u8* rows, const u32* mask, co
         best[q].start((Entry*)(memory + OWN * stride) + (warp * OWN + q) * room, keep, room);
         last[q] = bounds && first + q < m ? key_of(bounds[first + q]) : ALL;
     }
+    u64 unit = (u64)rows | (u64)width;  // what words must begin at multiples of
     for (i64 base = start; base < stop; base += LANES) {
         u32 word = mask ? mask[base / LANES] : ALL;
         if (!word) continue;
@@ -59,9 +60,9 @@ __device__ void bits_topk(const u8* queries, const u8* rows, const u32* mask, co
         u32 differ[OWN] = {}, united[OWN] = {};
         if (real) {
             const u8* row = rows + j * width;
-            if (width % 8 == 0)
+            if (unit % 8 == 0)
                 count_bits<OWN, u64>(row, memory, stride, width, differ, united);
-            else if (width % 4 == 0)
+            else if (unit % 4 == 0)
                 count_bits<OWN, u32>(row, memory, stride, width, differ, united);
             else
                 count_bits<OWN, u8>(row, memory, stride, width, differ, united);

@@ -1,11 +1,13 @@
 """The nearest rows of packed bits: final at once, on either device."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace, is_device_array
 from gpuvec.kernels.bitset import WORD, BitSet, unpack
 from gpuvec.kernels.device_select import ENTRY_BYTES, LANES, WARP_K, best_of, list_size
-from gpuvec.kernels.launch import kernel_of, whole
+from gpuvec.kernels.launch import card_limits, kernel_of, whole
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import METRIC_CODES, check_pair, pairwise_distances
@@ -13,7 +15,7 @@ from gpuvec.kernels.select_k import check_k, check_lengths, select_k
 from gpuvec.types import Array, Metric
 
 _TOGETHER = 4  # queries that a warp asks of a row at once, while their lists are short
-_WARPS = 8  # of a block
+_WARPS = 8  # of a block, at most
 _PARTS = 4096  # enough to fill a large card
 _LEAST_ROWS = 2048  # of a part
 
@@ -52,7 +54,9 @@ def bits_topk(
     check_pair(queries, rows, metric)
     check_lengths(len(rows), len(queries), keep=bits, tie_rank=tie_rank, bound=bound)
     if is_device_array(queries) and k <= WARP_K and len(queries) and len(rows):
-        return _on_device(queries, rows, int(k), metric, bits, tie_rank, bound)
+        block = _block(int(k), *queries.shape, most_bytes=card_limits().shared_bytes)
+        if block.warps:
+            return _on_device(queries, rows, int(k), block, metric, bits, tie_rank, bound)
     xp = array_namespace(queries, rows)
     listed = xp.arange(len(rows)) if bits is None else xp.flatnonzero(unpack(bits))
     distances = pairwise_distances(queries, rows[listed], metric)
@@ -69,10 +73,38 @@ def bits_topk(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """How a block works: queries that a warp asks of a row at once, warps, shared memory."""
+
+    together: int
+    warps: int
+    shared_bytes: int
+
+
+def _block(k: int, num_queries: int, width: int, *, most_bytes: int) -> _Block:
+    """Return the block that a card's shared memory has room for; of no warps: there is none."""
+    keep, room = list_size(k)
+    sizes = (_TOGETHER, 1) if keep == LANES and num_queries > 1 else (1,)
+    found = _Block(1, 0, 0)
+    for together in sizes:
+        list_bytes, query_bytes = room * ENTRY_BYTES, _stride(width)
+        warps = min(_WARPS, (most_bytes // together - query_bytes) // list_bytes)
+        found = _Block(together, max(0, warps), together * (query_bytes + warps * list_bytes))
+        if warps >= _WARPS // 2:
+            break
+    return found
+
+
+def _stride(width: int) -> int:
+    return -(-width // 16) * 16
+
+
 def _on_device(
     queries: Array,
     rows: Array,
     k: int,
+    block: _Block,
     metric: Metric,
     bits: BitSet | None,
     tie_rank: Array | None,
@@ -81,25 +113,23 @@ def _on_device(
     xp = array_namespace(queries, rows)
     (m, width), n = queries.shape, len(rows)
     keep, room = list_size(k)
-    together = _TOGETHER if keep == LANES and m > 1 else 1
-    groups = -(-m // together)
+    groups = -(-m // block.together)
     parts = max(1, min(_PARTS // groups, n // _LEAST_ROWS))
     words = -(-n // WORD)
     size = -(-words // parts) * WORD
     parts = -(-n // size)
-    stride = -(-width // 16) * 16
     found = Neighbors(xp.empty((m, parts * k), xp.int64), xp.empty((m, parts * k), xp.float32))
     ranks = None if tie_rank is None else xp.ascontiguousarray(tie_rank, xp.int64)
     null = np.uintp(0)
-    kernel_of("bits_topk.cu", f"bits_topk_{together}").launch(
-        (groups, -(-parts // _WARPS)), (_WARPS * LANES,),
+    kernel_of("bits_topk.cu", f"bits_topk_{block.together}").launch(
+        (groups, -(-parts // block.warps)), (block.warps * LANES,),
         xp.ascontiguousarray(queries), xp.ascontiguousarray(rows),
         null if bits is None else bits.words, null if ranks is None else ranks,
         null if bound is None else xp.ascontiguousarray(bound, xp.float32),
-        whole(m), whole(n), whole(width), whole(stride), whole(size), whole(parts),
+        whole(m), whole(n), whole(width), whole(_stride(width)), whole(size), whole(parts),
         np.int32(METRIC_CODES[metric]), np.int32(k), np.int32(keep), np.int32(room),
         found.rows, found.distances,
-        shared_bytes=together * (stride + _WARPS * room * ENTRY_BYTES),
+        shared_bytes=block.shared_bytes,
     )  # fmt: skip
     if parts == 1:
         return found

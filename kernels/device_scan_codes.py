@@ -17,7 +17,7 @@ import numpy as np
 
 from gpuvec.device.arrays import array_namespace, as_float32
 from gpuvec.kernels.device_pairwise import stored_as
-from gpuvec.kernels.launch import THREADS, kernel_of, whole
+from gpuvec.kernels.launch import THREADS, card_limits, kernel_of, whole
 from gpuvec.kernels.scan_bounds import L2_SLACK, LARGEST, SMALLEST
 from gpuvec.types import Array, Metric
 
@@ -72,7 +72,12 @@ class QueryCodes:
 
 
 def kinds_of(rows: Array) -> tuple[str, ...]:
-    """Return the kinds of codes that serve rows of a dtype, cheapest first, tightest last."""
+    """Return the kinds of codes that serve rows of a dtype, cheapest first, tightest last.
+
+    None on a card that has no tensor cores for them (below sm_80).
+    """
+    if not card_limits().has_tiles:
+        return ()
     name = "bfloat16" if rows.dtype == np.uint16 else str(rows.dtype.name)
     return {"float16": ("float16",), "bfloat16": ("bfloat16",)}.get(name, ("int8", "float16"))
 
@@ -176,7 +181,8 @@ def _is_direct(rows: Array, kind: str) -> bool:
     """Return whether rows are their own codes."""
     name = "bfloat16" if rows.dtype == np.uint16 else str(rows.dtype.name)
     whole = rows.shape[1] * rows.dtype.itemsize % PIECE == 0
-    return bool(name == kind and whole and rows.flags.c_contiguous)
+    aligned = rows.data.ptr % PIECE == 0  # as copies of pieces must be
+    return bool(name == kind and whole and aligned and rows.flags.c_contiguous)
 
 
 def _sum_slack(kind: str, dim: int) -> float:

@@ -6,10 +6,10 @@ from math import gcd
 
 import numpy as np
 
-from gpuvec.device.arrays import array_namespace, cupy_module, to_device
+from gpuvec.device.arrays import array_namespace, to_device
 from gpuvec.kernels.bitset import BitSet
 from gpuvec.kernels.device_scan_codes import DeviceCodes, QueryCodes
-from gpuvec.kernels.launch import THREADS, kernel_of, whole
+from gpuvec.kernels.launch import THREADS, card_limits, kernel_of, whole
 from gpuvec.types import Array
 
 TILE_ROWS = 128  # as in scan_tile.cuh
@@ -219,8 +219,7 @@ def scan_tiles(
     """
     m, width = asked.codes.shape
     size = next((size for size in _TILES if m <= size), max(_TILES))
-    cores = int(cupy_module().cuda.Device().attributes["MultiProcessorCount"])
-    grid = min(count * -(-m // size), cores * _TILES[size])
+    grid = min(count * -(-m // size), card_limits().multiprocessors * _TILES[size])
     kernel_of(f"scan_{kind}.cu", f"scan_{kind}_{size}").launch(
         (grid,), (TILE_ROWS,),
         table.array, whole(len(table)), whole(table.tiles), whole(stride(table.tiles)),

@@ -1,6 +1,7 @@
 """CUDA sources: read, compiled for the card, kept; the one place that loads a module."""
 
 import re
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ SOURCES = Path(__file__).parent
 OPTIONS = ("-std=c++17",)
 THREADS = 256
 _PLAIN_SHARED = 48 << 10  # bytes of shared memory that a block has without asking for more
+_asking = threading.Lock()
 
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
@@ -47,18 +49,58 @@ class Kernel:
         Args:
             grid: blocks, up to three numbers.
             block: threads, up to three numbers.
-            arguments: device arrays, and NumPy scalars of the size the source says.
+            arguments: C-contiguous device arrays, and NumPy scalars of the size the source says.
             shared_bytes: of dynamic shared memory (`DYNAMIC_SHARED` in the source).
         """
         if not all(grid):
             return
+        if not all(x.flags.c_contiguous for x in arguments if hasattr(x, "flags")):
+            raise AssertionError("kernels read whole arrays")
         if shared_bytes > _PLAIN_SHARED:
-            self.function.max_dynamic_shared_size_bytes = shared_bytes
+            with _asking:  # never less: another thread may be about to launch with what it asked
+                if self.function.max_dynamic_shared_size_bytes < shared_bytes:
+                    self.function.max_dynamic_shared_size_bytes = shared_bytes
         self.function(grid, block, arguments, shared_mem=shared_bytes)
 
     def over(self, count: int, *arguments: Any) -> None:
         """Start one thread for each of `count` items."""
         self.launch((-(-count // THREADS),), (THREADS,), *arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a card has of what kernels ask for.
+
+    Attributes:
+        compute: its capability: 90 is 9.0.
+        shared_bytes: of dynamic shared memory that a block may ask for.
+        multiprocessors: that it has.
+    """
+
+    compute: int
+    shared_bytes: int
+    multiprocessors: int
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether it runs `scan_tile.cuh`, its copies and products of 8 and 16 bits."""
+        return self.compute >= 80
+
+
+def card_limits() -> Limits:
+    """Return the limits of the current card."""
+    return _limits(int(cupy_module().cuda.runtime.getDevice()))
+
+
+@cache
+def _limits(device: int) -> Limits:
+    card = cupy_module().cuda.Device(device)
+    attributes = card.attributes
+    return Limits(
+        compute=int(card.compute_capability),
+        shared_bytes=int(attributes["MaxSharedMemoryPerBlockOptin"]),
+        multiprocessors=int(attributes["MultiProcessorCount"]),
+    )
 
 
 def kernel_of(file: str, name: str) -> Kernel:
@@ -87,6 +129,7 @@ def _loaded(file: str, name: str, device: int) -> Kernel:
 
 def forget() -> None:
     """Drop every compiled kernel, as a process must whose CuPy is replaced."""
+    _limits.cache_clear()
     _loaded.cache_clear()
     _module.cache_clear()
 

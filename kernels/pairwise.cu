@@ -148,7 +148,7 @@ DENSE(u8, uint8)
 
 __device__ inline float bit_distance(const u8* a, const u8* b, i64 width, int metric) {
     i64 differ = 0, united = 0, c = 0;
-    if (width % 8 == 0) {
+    if (((u64)a | (u64)b | (u64)width) % 8 == 0) {
         for (; c < width; c += 8) {
             u64 x = *(const u64*)(a + c), y = *(const u64*)(b + c);
             differ += __popcll(x ^ y);

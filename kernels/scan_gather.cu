@@ -16,7 +16,7 @@ extern "C" __global__ void __launch_bounds__(256) gather_rows(const i64* table, 
     }
     const u8* from = segments[low].vectors + ((i64)places[pair] - segments[low].first_place) * row_bytes;
     u8* to = out + pair * row_bytes;
-    if (row_bytes % 4 == 0) {
+    if (((u64)from | (u64)row_bytes) % 4 == 0) {
         for (i64 i = threadIdx.x % 32; i < row_bytes / 4; i += 32) ((u32*)to)[i] = ((const u32*)from)[i];
     } else {
         for (i64 i = threadIdx.x % 32; i < row_bytes; i += 32) to[i] = from[i];

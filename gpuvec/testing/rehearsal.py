@@ -52,6 +52,7 @@ def why_not() -> str:
 def rehearsal(
     *,
     card_bytes: int = 4 * GIB,
+    compute: int = 90,
     order: int = 1,
     change: Callable[[str], str] | None = None,
     checked: bool | None = None,
@@ -60,6 +61,7 @@ def rehearsal(
 
     Args:
         card_bytes: memory of the card.
+        compute: its capability.
         order: in which a kernel's threads take turns; another number, another order.
         change: what to do to CUDA sources, to see that tests notice it.
         checked: compile kernels with AddressSanitizer, see `shim.build`; None: as the rehearsal
@@ -71,7 +73,7 @@ def rehearsal(
     Raises:
         AssertionError: a real driver is there: on a card nothing is rehearsed.
     """
-    found = Card(card_bytes)
+    found = Card(card_bytes, compute=compute)
     with contextlib.ExitStack() as stack:
         if not rehearsed_arrays.CARD:
             stack.enter_context(_driver())

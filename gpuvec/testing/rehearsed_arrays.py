@@ -242,6 +242,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     plain = {name: unwrap(value) for name, value in kwargs.items()}
     with np.errstate(all="ignore"):
         found = function(*(unwrap(value) for value in args), **plain)
+    card().operations += getattr(found, "base", None) is None  # views start nothing
     if kwargs.get("out") is not None:
         return kwargs["out"]
     return wrap(found, *sources)

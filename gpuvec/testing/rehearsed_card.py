@@ -13,6 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 UNIT = 512  # bytes; CuPy's pool rounds up to it
+# Bytes of shared memory that a block may ask for, by compute capability (CUDA programming guide).
+SHARED = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}
 
 
 class OutOfMemoryError(MemoryError):
@@ -53,11 +55,14 @@ class Card:
     Args:
         total: its bytes.
         others: bytes that other processes hold; may be changed.
+        compute: its capability, one of `SHARED`.
     """
 
-    def __init__(self, total: int, others: int = 0) -> None:
-        self.total, self.others = total, others
+    def __init__(self, total: int, others: int = 0, compute: int = 90) -> None:
+        self.total, self.others, self.compute = total, others, compute
         self.copies = Copies()
+        self.launches: list[str] = []  # of our kernels, by name
+        self.operations = 0  # of CuPy on arrays: each is a launch or more
         self.used = 0  # in arrays
         self.held = 0  # by the pool, used or not
         self.most_used = 0

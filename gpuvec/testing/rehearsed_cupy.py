@@ -11,14 +11,14 @@ import inspect
 import types
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from gpuvec.testing import rehearsed_arrays as arrays
 from gpuvec.testing.cupy_names import recorded, signature_of
 from gpuvec.testing.rehearsed_arrays import DeviceArray, card, checked_dtype, run, unwrap, wrap
-from gpuvec.testing.rehearsed_card import Event, OutOfMemoryError, PinnedMemory, Stream
+from gpuvec.testing.rehearsed_card import SHARED, Event, OutOfMemoryError, PinnedMemory, Stream
 from gpuvec.testing.shim import ShimFunction, ShimModule
 
 UFUNC = signature_of("*args out= casting= dtype=")
@@ -27,9 +27,6 @@ _CREATE = ("arange", "empty", "eye", "full", "identity", "linspace", "ones", "tr
 
 class Device:
     """The card; see `cupy.cuda.Device`."""
-
-    compute_capability = "90"
-    attributes: ClassVar = {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlockOptin": 227 << 10}
 
     def __init__(self, device: int | None = None) -> None:
         if device not in (None, 0):
@@ -50,6 +47,17 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait for the null stream, whose work is done at once."""
+
+    @property
+    def compute_capability(self) -> str:
+        """Such as "90"."""
+        return str(card().compute)
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Some of what the driver tells."""
+        shared = SHARED[card().compute]
+        return {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlockOptin": shared}
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -109,11 +117,14 @@ class RawModule:
             raise NotImplementedError("a rehearsal compiles sources, it cannot run cubins")
         order, change, checked = _compiled[-1]
         source = code if change is None else change(code)
-        self._module = ShimModule(source, order=order, checked=checked)
+        if "cp.async" in source and card().compute < 80:
+            raise RuntimeError("ptxas: feature 'cp.async' requires .target sm_80 or higher")
+        shared = SHARED[card().compute]
+        self._module = ShimModule(source, order=order, checked=checked, shared_bytes=shared)
 
     def get_function(self, name: str) -> ShimFunction:
         """Return a kernel."""
-        return self._module.get_function(name)
+        return self._module.get_function(name, lambda: card().launches.append(name))
 
 
 _compiled: list[tuple[int, Callable[[str], str] | None, bool]] = []
@@ -275,8 +286,9 @@ def modules() -> dict[str, types.ModuleType]:
         "memGetInfo": _free_and_total, "deviceSynchronize": lambda: None,
         "runtimeGetVersion": lambda: 13000, "driverGetVersion": lambda: 13000,
         "getDeviceProperties": lambda device: {
-            "name": b"rehearsed", "major": 9, "minor": 0, "multiProcessorCount": 4,
-            "totalGlobalMem": card().total, "sharedMemPerBlockOptin": 227 << 10,
+            "name": b"rehearsed", "major": card().compute // 10, "minor": card().compute % 10,
+            "multiProcessorCount": 4, "totalGlobalMem": card().total,
+            "sharedMemPerBlockOptin": SHARED[card().compute],
         },
     })  # fmt: skip
     memory = _Names("cupy.cuda.memory", {"OutOfMemoryError": OutOfMemoryError})

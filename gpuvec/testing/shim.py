@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -138,32 +139,50 @@ class ShimModule:
         source: as `launch.source_of` gives it.
         order: in which fibers run; another number, another order.
         checked: see `build`.
+        shared_bytes: that a block may ask for.
     """
 
-    def __init__(self, source: str, *, order: int = 1, checked: bool = False) -> None:
+    def __init__(
+        self, source: str, *, order: int = 1, checked: bool = False, shared_bytes: int = 227 << 10
+    ) -> None:
         self._library = ctypes.CDLL(str(build(source, checked=checked)))
         self._signatures = signatures(source)
-        self._order = order
+        self._order, self._shared_bytes = order, shared_bytes
         self._lock = _ONE_AT_A_TIME
 
-    def get_function(self, name: str) -> "ShimFunction":
-        """Return a kernel; see `cupy.RawModule.get_function`."""
+    def get_function(self, name: str, started: Callable[[], None] = lambda: None) -> "ShimFunction":
+        """Return a kernel; see `cupy.RawModule.get_function`. `started` is told of each launch."""
         if name not in self._signatures:
             raise ShimError(f"the source has no kernel {name}, only {sorted(self._signatures)}")
         run = getattr(self._library, f"run_{name}")
         run.restype = ctypes.c_char_p
-        return ShimFunction(name, run, self._signatures[name], self._order, self._lock)
+        return ShimFunction(
+            name, run, self._signatures[name], self._order, self._lock, started, self._shared_bytes
+        )
 
 
 class ShimFunction:
     """A kernel, called as `cupy.RawKernel` is, on arrays whose memory the CPU can reach."""
 
     def __init__(
-        self, name: str, run: Any, parameters: tuple[str, ...], order: int, lock: threading.Lock
-    ) -> None:
+        self, name: str, run: Any, parameters: tuple[str, ...], order: int, lock: threading.Lock,
+        started: Callable[[], None], shared_bytes: int,
+    ) -> None:  # fmt: skip
         self.name = name
-        self.max_dynamic_shared_size_bytes = 48 << 10
+        self._started = started
+        self._asked, self._most = 48 << 10, shared_bytes
         self._run, self._parameters, self._order, self._lock = run, parameters, order, lock
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """Bytes that launches may ask for; more than the card has are refused."""
+        return self._asked
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        if size > self._most:
+            raise ShimError(f"{self.name}: {size} bytes of shared memory, a card has {self._most}")
+        self._asked = size
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *,
@@ -175,6 +194,7 @@ class ShimFunction:
             ShimError: a wrong launch, a wrong argument, or a block that cannot go on.
         """
         sizes = (*grid, 1, 1)[:3] + (*block, 1, 1)[:3]
+        self._started()
         self._check_launch(sizes, shared_mem)
         if len(args) != len(self._parameters):
             raise ShimError(f"{self.name} takes {self._parameters}, got {len(args)} arguments")

@@ -216,7 +216,7 @@ MUTANTS = [
         ("key <= last[q] &&", "key < last[q] &&"),
         ("start + entry.place : -1", "entry.place : -1"),
         ("(warp * OWN + q) * room", "warp * room"),
-        ("width % 8 == 0", "width % 4 == 0"),
+        ("unit % 8 == 0", "unit % 4 == 0"),
     ),
     *broken(
         "range_pairs.cu", ranges_are_right,
