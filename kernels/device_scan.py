@@ -24,6 +24,7 @@ _GATHERED_BYTES = 1 << 26  # rows of several segments that lie side by side for 
 _PAIR_BYTES = 14  # of temporary data for each pair that there is room for
 _FINAL_BYTES = 112  # for each that is measured; as many at a time as memory allows, but not more
 _MOST_FINALS = 1 << 20
+_TIES_FOR_K, _TIES = 4, 64  # so many times k, and so many more: places for rows as far as the k-th
 RankOf = Callable[[Array], Array]
 
 
@@ -32,7 +33,8 @@ class DeviceFound:
     """What a scan answers.
 
     Attributes:
-        neighbors: (m, k); rows are numbered through all parts, see `segments_of`.
+        neighbors: (m, k), or wider with ties; rows are numbered through all parts, see
+            `segments_of`.
         proven: (m,) bool, queries whose answer is complete.
         refused: (m,) bool, queries that no codes can prove; their answers are empty.
         candidates: pairs measured for their final distance.
@@ -56,7 +58,11 @@ def scratch_of(k: int, dim: int, queries: int) -> tuple[int, int]:
 
 
 def _query_bytes(room: int, k: int, dim: int) -> int:
-    return _PAIR_BYTES * room + 16 * k + 8 * dim + 512
+    return _PAIR_BYTES * room + 16 * (k + _most_ties(k)) + 8 * dim + 512
+
+
+def _most_ties(k: int) -> int:
+    return _TIES_FOR_K * k + _TIES
 
 
 def device_scan_topk(
@@ -66,6 +72,7 @@ def device_scan_topk(
     *,
     bound: Array | None = None,
     rank_of: RankOf | None = None,
+    with_ties: bool = False,
     scratch_bytes: int,
 ) -> DeviceFound:
     """Find the `k` nearest rows of each query in all parts together, in one launch a step.
@@ -77,6 +84,8 @@ def device_scan_topk(
         bound: (m,) float32; only rows at most that far are wanted. None: all.
         rank_of: returns the (…) int64 order of rows at equal distance for their numbers; None: the
             numbers' order.
+        with_ties: return the rows beyond the k-th that are as far as it too: whoever orders equal
+            distances later needs them. A query with too many of them is not proven.
         scratch_bytes: for temporary data, at least the first number of `scratch_of`.
 
     Cost: see `sweep`; a final distance for each candidate.
@@ -84,14 +93,14 @@ def device_scan_topk(
     room, dim = room_of(k, len(queries)), int(queries.shape[1])
     finals = max(room, scratch_bytes // 4 // _FINAL_BYTES)
     wave = max(1, (scratch_bytes - _FINAL_BYTES * finals) // _query_bytes(room, k, dim))
-    job = _Job(parts, queries, k, room, finals, rank_of)
+    job = _Job(parts, queries, k, room, finals, rank_of, with_ties=with_ties)
     done = []
     for start in range(0, len(queries), wave):
         at = slice(start, start + wave)
         done.append(job.wave(queries[at], None if bound is None else bound[at]))
     xp = array_namespace(queries)
     return DeviceFound(
-        Neighbors.concat([found.neighbors for found in done]),
+        _side_by_side([found.neighbors for found in done]),
         xp.concatenate([found.proven for found in done]),
         xp.concatenate([found.refused for found in done]),
         sum(found.candidates for found in done),
@@ -118,6 +127,8 @@ class _Job:
         room: int,
         finals: int,
         rank_of: RankOf | None,
+        *,
+        with_ties: bool,
     ) -> None:
         codes = parts[0].codes
         self._table = Table(parts)
@@ -126,6 +137,7 @@ class _Job:
         self._room = room
         self._finals = finals
         self._rank_of = rank_of
+        self._most_tied = k + _most_ties(k) if with_ties else 0
         self._kind, self._metric, self._origin = codes.kind, codes.metric, codes.origin
         self._largest = max(part.codes.largest for part in parts)
         self._xp = array_namespace(queries)
@@ -141,12 +153,12 @@ class _Job:
             return found
         some = None if bound is None else bound[again]
         better, _ = self._try(queries[again], _some(asked, again), pairs.floors[again], some)
-        found.neighbors.rows[again] = better.neighbors.rows
-        found.neighbors.distances[again] = better.neighbors.distances
+        wide = max(found.neighbors.k, better.neighbors.k)
+        whole, rest = found.neighbors.widened(wide), better.neighbors.widened(wide)
+        whole.rows[again], whole.distances[again] = rest.rows, rest.distances
         found.proven[again] = better.proven
         return DeviceFound(
-            found.neighbors, found.proven, found.refused,
-            found.candidates + better.candidates,
+            whole, found.proven, found.refused, found.candidates + better.candidates
         )  # fmt: skip
 
     def _first_floors(self, asked: QueryCodes, bound: Array | None) -> Array:
@@ -170,13 +182,13 @@ class _Job:
         pairs = Pairs.make(floors.copy(), self._room)
         sweep(self._table, self._kind, asked, pairs, self._k)
         wide, measured = self._sizes(pairs)
-        nearest = self._nearest(queries, pairs, wide, bound)
+        nearest, whole = self._nearest(queries, pairs, wide, bound)
         last = nearest.distances[:, self._k - 1].astype(xp.float64)
         if bound is not None:
             last = xp.minimum(last, bound)
         safe = self._limits(last, asked)
         reached = xp.where(pairs.floors <= LOWEST, -xp.inf, pairs.floors.astype(xp.float64))
-        proven = (reached <= safe) & ~asked.refused
+        proven = (reached <= safe) & ~asked.refused & whole
         proven &= (pairs.dropped == 0) | (pairs.dropped_scores() < safe)
         return DeviceFound(nearest, proven, asked.refused, measured), pairs
 
@@ -187,19 +199,25 @@ class _Job:
         wide, total = to_host(xp.stack([counts.max(), counts.sum()]), "results").tolist()
         return max(wide, 1), total
 
-    def _nearest(self, queries: Array, pairs: Pairs, wide: int, bound: Array | None) -> Neighbors:
-        """Return the k nearest of all pairs by their final distances, in order."""
+    def _nearest(
+        self, queries: Array, pairs: Pairs, wide: int, bound: Array | None
+    ) -> tuple[Neighbors, Array]:
+        """Return the k nearest of all pairs by their final distances, in order.
+
+        With ties the second is (m,) bool, queries for all of whose ties there are places.
+        """
         step, answers = max(1, self._finals // wide), []
         for start in range(0, len(queries), step):
             at = slice(start, start + step)
             limits = None if bound is None else bound[at]
             places, counts = pairs.places[at, :wide], pairs.counts[at]
             answers.append(self._measured(queries[at], places, counts, limits))
-        return Neighbors.concat(answers)
+        whole = self._xp.concatenate([whole for _, whole in answers])
+        return _side_by_side([found for found, _ in answers]), whole
 
     def _measured(
         self, queries: Array, places: Array, counts: Array, bound: Array | None
-    ) -> Neighbors:
+    ) -> tuple[Neighbors, Array]:
         xp = self._xp
         slots = xp.arange(places.shape[1], dtype=xp.uint32)
         real = slots[None, :] < counts[:, None]
@@ -212,7 +230,17 @@ class _Job:
         order = xp.maximum(numbers, 0)
         measured = Neighbors(numbers, xp.where(real, distances, xp.inf))
         rank = order if self._rank_of is None else self._rank_of(order)
-        return merge_k([measured], self._k, ranks=[rank])
+        nearest = merge_k([measured], self._k, ranks=[rank])
+        if not self._most_tied:
+            return nearest, xp.ones(len(queries), bool)
+        tied = (real & (distances <= nearest.distances[:, -1:])).sum(axis=1)
+        wide = min(self._most_tied, int(tied.max()))
+        if wide > self._k:
+            nearest = merge_k([measured], wide, ranks=[rank])
+            hidden = nearest.distances > nearest.distances[:, self._k - 1 : self._k]
+            rows = xp.where(hidden, -1, nearest.rows)
+            nearest = Neighbors(rows, xp.where(hidden, xp.inf, nearest.distances))
+        return nearest, tied <= self._most_tied
 
     def _final(self, queries: Array, owner: Array, places: Array) -> Array:
         """Return the final distances of pairs."""
@@ -228,6 +256,12 @@ class _Job:
             rows = xp.arange(len(vectors))
             found.append(paired_distances(queries, vectors, owner[at], rows, self._metric))
         return xp.concatenate(found)
+
+
+def _side_by_side(parts: Sequence[Neighbors]) -> Neighbors:
+    """Return answers of several widths, one after the other, in one of the widest."""
+    wide = max(part.k for part in parts)
+    return Neighbors.concat([part.widened(wide) for part in parts])
 
 
 def _some(asked: QueryCodes, at: Array) -> QueryCodes:

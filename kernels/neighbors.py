@@ -42,6 +42,17 @@ class Neighbors:
             xp.full((num_queries, k), -1, xp.int64), xp.full((num_queries, k), xp.inf, xp.float32)
         )
 
+    def widened(self, k: int) -> Self:
+        """Return the same neighbours with at least `k` places, the last ones empty."""
+        if self.k >= k:
+            return self
+        xp = array_namespace(self.rows)
+        none = self.empty(self.num_queries, k - self.k, like=self.rows)
+        return type(self)(
+            xp.concatenate([self.rows, none.rows], axis=1),
+            xp.concatenate([self.distances, none.distances], axis=1),
+        )
+
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Return the answers of several blocks of queries, one block after the other."""

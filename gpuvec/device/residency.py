@@ -258,6 +258,7 @@ class DeviceStore:
     def __init__(self, residency: Residency) -> None:
         self._residency = residency
         self._scope = next(self._scopes)
+        self._common: dict[tuple[str, Hashable], Any] = {}
         weakref.finalize(self, residency.abandon, self._scope).atexit = False
 
     @property
@@ -293,6 +294,20 @@ class DeviceStore:
         finally:
             self._residency.leave(entry)
 
+    def common(self, owner: str, what: Hashable, make: Callable[[], T]) -> T:
+        """Return something small that all segments of a collection share; it is not booked.
+
+        Args:
+            owner: the collection.
+            what: its name.
+            make: called if it is not there.
+        """
+        try:
+            found: T = self._common[owner, what]
+        except KeyError:
+            found = self._common.setdefault((owner, what), make())
+        return found
+
     def has(self, key: Key) -> bool:
         """Return whether something is on the card."""
         return self._residency.has(self._scope, key)
@@ -312,10 +327,13 @@ class DeviceStore:
     def release(self, owner: str) -> None:
         """Let go of all that a collection has on the card."""
         self._residency.forget(self._scope, owner)
+        for name in [name for name in self._common if name[0] == owner]:
+            self._common.pop(name, None)
 
     def close(self) -> None:
         """Let go of everything; what is in use goes when it is left."""
         self._residency.forget(self._scope)
+        self._common.clear()
 
     def run(self, work: Callable[[], T], *, what: str = "a search", kind: str = "search") -> T:
         """Do work on the card, which may be done twice.

@@ -159,6 +159,19 @@ class DeviceRows:
         """Return whether something that is made of the rows is on the card now."""
         return self._store.has((*self._key, "derived", what))
 
+    def common(self, what: str, make: Callable[[], T]) -> T:
+        """Return something small that such rows of all segments of the collection share.
+
+        It is made each time for rows of no collection: they share it with nobody.
+
+        Args:
+            what: its name.
+            make: called if it is not there.
+        """
+        if not self._owner:
+            return make()
+        return self._store.common(self._owner, (self._key[2:], what), make)
+
     @contextmanager
     def _room(
         self, key: Key, size_bytes: int, make: Callable[[], T], part: str
@@ -220,6 +233,13 @@ class ArrayRows(DeviceRows):
     def has_derived(self, what: str) -> bool:
         """See `DeviceRows.has_derived`."""
         return what in self._derived
+
+    def common(self, what: str, make: Callable[[], T]) -> T:
+        """See `DeviceRows.common`: with nobody."""
+        if what not in self._derived:
+            self._derived[what] = make()
+        found: T = self._derived[what]
+        return found
 
     def scratch(self, least: int, most: int, *, what: str) -> AbstractContextManager[int]:
         """See `DeviceRows.scratch`; of the budget of the current card."""

@@ -200,13 +200,19 @@ class FlatIndex:
 
     def _in_both(self, keep: Keep | None) -> BitSet | None:
         """Return the kept rows that have a vector, on the device; None: all rows."""
-        kept, valid = as_bits(keep), self._valid_bits
+        kept, valid = as_bits(keep), self.valid_bits
         if kept is None or valid is None:
             return valid if kept is None else kept
         return both(kept, valid)
 
+    @property
+    def device_scan(self) -> Any:
+        """The `DeviceScan` of vectors on a GPU; None: they are searched on the host."""
+        return self._scan if self._on_device else None
+
     @cached_property
-    def _valid_bits(self) -> BitSet | None:
+    def valid_bits(self) -> BitSet | None:
+        """The rows whose vector is not null, on the device; None: all."""
         return as_bits(self._valid)
 
     def _check(self, queries: Queries) -> None:

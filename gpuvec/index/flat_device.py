@@ -49,16 +49,16 @@ class DeviceScan:
     nbytes = 0  # what is derived is booked where it lies
 
     def __init__(self, rows: DeviceRows | Array, metric: Metric) -> None:
-        self._rows = device_rows(rows)
-        self._metric = metric
-        self._kinds = () if is_binary(metric) else kinds_of(self._rows)
+        self.rows = device_rows(rows)
+        self.metric = metric
+        self._kinds = () if is_binary(metric) else kinds_of(self.rows)
         self._asked = 0
         self._lock = threading.Lock()  # held shortly
 
     def topk(self, request: Request, k: int, bound: Array | None) -> Found:
         """See `RowScan.topk`."""
-        tiles = FloatTiles(self._rows, self._metric, request.bits, request.tie_rank)
-        with self._rows.held() as held:
+        tiles = FloatTiles(self.rows, self.metric, request.bits, request.tie_rank)
+        with self.rows.held() as held:
             if held.array is None or not self._takes_codes(request, k):
                 found, measured = tiles.topk(request.queries, k, bound)
                 return found, "device scan", measured, 0
@@ -66,7 +66,7 @@ class DeviceScan:
 
     def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
         """See `RowScan.range`."""
-        tiles = FloatTiles(self._rows, self._metric, request.bits, request.tie_rank)
+        tiles = FloatTiles(self.rows, self.metric, request.bits, request.tie_rank)
         return tiles.range(request.queries, low, high), "device scan"
 
     def _takes_codes(self, request: Request, k: int) -> bool:
@@ -78,8 +78,20 @@ class DeviceScan:
             return False
         with self._lock:
             self._asked += max(_LEAST_ASKED, asked)
+        return self.is_worth_codes()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Codes that are asked, in that order; none: of bits."""
+        return self._kinds
+
+    def is_worth_codes(self) -> bool:
+        """Return whether codes are there, or enough was asked to pay for them."""
+        if not self._kinds:
+            return False
+        with self._lock:
             enough = self._asked >= _CODES_AFTER
-        return enough or self._rows.has_derived(self._name(self._kinds[0]))
+        return enough or self.rows.has_derived(self._name(self._kinds[0]))
 
     def _by_codes(
         self, held: HeldRows, request: Request, k: int, bound: Array | None, tiles: FloatTiles
@@ -91,7 +103,7 @@ class DeviceScan:
         left, strategy, measured, rescanned = xp.arange(len(queries)), "device scan", 0, 0
         hopeless = left[:0]
         for kind in self._kinds:
-            with self._codes(held, kind) as codes:
+            with self.codes(held, kind) as codes:
                 if codes is None:
                     continue
                 limits = None if bound is None else bound[left]
@@ -102,7 +114,7 @@ class DeviceScan:
             out.distances[left] = found.neighbors.distances
             hopeless = xp.concatenate([hopeless, left[xp.flatnonzero(found.refused)]])
             unproven = left[xp.flatnonzero(~found.proven & ~found.refused)]
-            self._note(kind, len(left), len(unproven))
+            self.note(kind, len(left), len(unproven))
             if strategy == "device scan":
                 strategy, rescanned = f"device {kind} scan", len(unproven) + len(hopeless)
             left, measured = unproven, measured + found.candidates
@@ -115,7 +127,7 @@ class DeviceScan:
         out.rows[left], out.distances[left] = rest.rows, rest.distances
         return out, strategy, measured + pairs, rescanned
 
-    def _note(self, kind: str, asked: int, unproven: int) -> None:
+    def note(self, kind: str, asked: int, unproven: int) -> None:
         """Leave out codes that are too loose for such rows, while there are tighter ones."""
         loose = asked >= _LEAST_BATCH and unproven * _LOOSE > asked
         with self._lock:
@@ -123,24 +135,26 @@ class DeviceScan:
                 self._kinds = self._kinds[1:]
 
     @contextmanager
-    def _codes(self, held: HeldRows, kind: str) -> Iterator[DeviceCodes | None]:
+    def codes(self, held: HeldRows, kind: str) -> Iterator[DeviceCodes | None]:
         """Hold the codes of all rows; None: there is no room, or they cannot be bounded."""
         rows, name = held.array, self._name(kind)
-        derived = self._rows.derived(name, code_bytes(rows, kind), self._encode(rows, kind))
+        derived = self.rows.derived(name, code_bytes(rows, kind), self._encode(rows, kind))
         with ExitStack() as stack:
-            yield _if_room(stack, derived)
+            yield if_room(stack, derived)
 
     def _name(self, kind: str) -> str:
-        return f"{kind} codes for {self._metric}"
+        return f"{kind} codes for {self.metric}"
 
     def _encode(self, rows: Array, kind: str) -> Callable[[], Any]:
         """Return a function that derives the codes."""
 
         def make() -> DeviceCodes | None:
             least, most = (SCRATCH_BYTES * min(len(rows), n) for n in _ENCODE_ROWS)
-            with self._rows.scratch(least, most, what="codes of vectors") as granted:
-                origin = origin_of(rows, self._metric)
-                return encode_rows(rows, self._metric, kind, origin, granted // SCRATCH_BYTES)
+            with self.rows.scratch(least, most, what="codes of vectors") as granted:
+                origin = self.rows.common(
+                    f"origin for {self.metric}", lambda: origin_of(rows, self.metric)
+                )
+                return encode_rows(rows, self.metric, kind, origin, granted // SCRATCH_BYTES)
 
         return make
 
@@ -155,12 +169,12 @@ class DeviceScan:
     ) -> DeviceFound | None:
         """Scan all rows once for some queries; None: there is no room for what is found."""
         xp, rank = array_namespace(queries), request.tie_rank
-        thin = request.bits is not None and request.count < _THIN * len(self._rows)
-        fixed = len(self._rows) + 16 * request.count if thin else 0
+        thin = request.bits is not None and request.count < _THIN * len(self.rows)
+        fixed = len(self.rows) + 16 * request.count if thin else 0
         least, most = scratch_of(k, int(queries.shape[1]), len(queries))
         what = f"a scan for {len(queries):,} queries"
         with ExitStack() as stack:
-            granted = _if_room(stack, self._rows.scratch(fixed + least, fixed + most, what=what))
+            granted = if_room(stack, self.rows.scratch(fixed + least, fixed + most, what=what))
             if granted is None:
                 return None
             listed = request.listed() if thin else None
@@ -179,7 +193,7 @@ class DeviceScan:
             )
 
 
-def _if_room(stack: ExitStack, held: AbstractContextManager[T]) -> T | None:
+def if_room(stack: ExitStack, held: AbstractContextManager[T]) -> T | None:
     """Enter a context; None: the budget of device memory has no room for it."""
     try:
         return stack.enter_context(held)

@@ -99,15 +99,15 @@ class JoinedVectors(DenseVectors):
         return DenseVectors(self.values, self.valid)
 
 
-def bundles(targets: Sequence[Target]) -> list[Bundle]:
-    """Return all targets, small ones together when they were asked for together before.
+def bundles(targets: Sequence[Target], numbers: Sequence[int]) -> list[Bundle]:
+    """Return some targets, small ones together when they were asked for together before.
 
     Those with an index come first: scans after them gain most by what is found already.
     """
-    small = [number for number, target in enumerate(targets) if _is_small(target)]
+    small = [number for number in numbers if _is_small(targets[number])]
     joined = _join(targets, small) if len(small) >= FEWEST else None
     found = [] if joined is None else [joined]
-    alone = range(len(targets)) if joined is None else sorted({*range(len(targets))} - {*small})
+    alone = numbers if joined is None else sorted({*numbers} - {*small})
     single = [_single(targets[number], number) for number in alone]
     return sorted(single + found, key=lambda bundle: bundle.target.indexed is None)
 

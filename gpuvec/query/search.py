@@ -9,18 +9,19 @@ import pyarrow.compute as pc
 
 from gpuvec.device.arrays import is_device_array, to_device, to_host
 from gpuvec.index.base import Queries
-from gpuvec.index.keep import Keep, passing_rows
+from gpuvec.index.keep import Keep
 from gpuvec.kernels.neighbors import RangeNeighbors
 from gpuvec.once import cached_property
 from gpuvec.query.batch import as_queries, host_queries
-from gpuvec.query.bundle import Bundle, bundles
 from gpuvec.query.measurements import Measurements
+from gpuvec.query.nearest import Nearest
 from gpuvec.query.part import Part, arrow_numbers, gather, take_column
 from gpuvec.query.plan import Search
-from gpuvec.query.reduce import Hits, IntArray, TopK, add_neighbors, merge_ranges
+from gpuvec.query.reduce import Hits, IntArray, TopK, merge_ranges
 from gpuvec.query.session import Session
 from gpuvec.query.target import Target, text_ranks
-from gpuvec.query.ways import Question, Ways
+from gpuvec.query.together import Asked
+from gpuvec.query.ways import Ways
 from gpuvec.rows import SparseVectors
 
 T = TypeVar("T")
@@ -108,29 +109,14 @@ class Searcher:
             high: rows farther than this are not wanted; a few may still come.
             masks: per target, instead of its own `keep`.
         """
-        best: TopK | None = None
-        many = len(self.targets) > 1
         kept = [target.selection for target in self.targets] if masks is None else masks
-        for bundle in self._bundles:
-            target, keep = bundle.target, bundle.mask(kept)
-            count = target.count if masks is None or keep is None else passing_rows(keep)
-            if not count:
-                continue
-            bound = best.bound() if best is not None and best.row.shape[1] >= k else None
-            question = Question(
-                queries=queries, k=min(k, count), keep=keep, passing=count, bound=bound, high=high
-            )
-            found = self._ways.search(target, question)
-            target.let_go()
-            best = add_neighbors(best, *bundle.places(found), k, self.ranks if many else None)
-        if best is None:
-            none = np.full((len(queries), 1), -1, np.int64)
-            return TopK(none, none, np.full(none.shape, np.inf, np.float32))
-        return best
+        return self._nearest.top(
+            Asked(queries=queries, k=k, high=high, kept=kept, counted=masks is None)
+        )
 
     @cached_property
-    def _bundles(self) -> list[Bundle]:
-        return bundles(self.targets)
+    def _nearest(self) -> Nearest:
+        return Nearest(self.targets, self._ways, self._metrics, self.ranks)
 
     def _range(self, queries: Queries) -> Hits:
         node = self.node

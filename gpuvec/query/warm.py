@@ -6,12 +6,13 @@ from gpuvec.device.rows import DeviceRows
 from gpuvec.errors import device_budget_exceeded
 from gpuvec.index.flat import FlatIndex
 from gpuvec.query.build_search import field_metric
-from gpuvec.query.bundle import bundles
 from gpuvec.query.device_frame import load_scalars
 from gpuvec.query.execute import Run
+from gpuvec.query.nearest import in_order
 from gpuvec.query.plan import Scan
 from gpuvec.query.session import Session
 from gpuvec.query.target import Target, field_targets
+from gpuvec.query.together import Together
 
 
 def load(plan: Scan, session: Session) -> None:
@@ -48,9 +49,14 @@ def _load_vectors(plan: Scan, session: Session) -> None:
         for name in plan.columns.vectors:
             for _ in range(2):  # small segments lie side by side from the second time on
                 metric = field_metric(plan.columns.fields[name], name, None)
-                found = bundles(field_targets(parts, plan.columns, name, metric, session))
-            for bundle in found:
-                _warm(bundle.target)
+                targets = field_targets(parts, plan.columns, name, metric, session)
+                found = in_order(targets)
+            for one in found:
+                if isinstance(one, Together):
+                    for number in one.numbers:
+                        _warm(targets[number])
+                else:
+                    _warm(one.target)
 
 
 def _warm(target: Target) -> None:

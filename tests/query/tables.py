@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuvec.api.frame import Frame
+from gpuvec.device.residency import device_store
 from gpuvec.query import build
 from gpuvec.query.cache import DerivedCache
 from gpuvec.query.memory_source import MemorySource, MemoryView, new_segment_id
@@ -37,13 +38,17 @@ class Table:
         return len(self.keys)
 
 
-def session(memory_limit=1 << 30):
-    return Session(memory_limit=memory_limit, threads=1, cache=DerivedCache(1 << 28))
+def session(memory_limit=1 << 30, device="cpu"):
+    store = device_store() if device == "gpu" else None
+    return Session(
+        memory_limit=memory_limit, threads=1, cache=DerivedCache(1 << 28), device=device,
+        device_store=store,
+    )  # fmt: skip
 
 
 def make_table(
     seed, *, rows=200, segments=3, text_keys=False, metric="sqeuclidean", dtype="float32",
-    memory_limit=1 << 30, brands=None,
+    memory_limit=1 << 30, brands=None, device="cpu", hidden=True, nulls=True, values=None,
 ):  # fmt: skip
     """Return a table whose vectors have few distinct values, so that ties abound."""
     rng = np.random.default_rng(seed)
@@ -53,9 +58,10 @@ def make_table(
     price = [None if rng.random() < 0.1 else float(np.float32(rng.random())) for _ in keys]
     names = BRANDS if brands is None else [f"b{number}" for number in range(brands)]
     brand = [names[place] for place in rng.integers(0, len(names), rows)]
-    values, kind = _vectors(rng, rows, metric, dtype)
-    valid = rng.random(rows) > 0.05
-    visible = rng.random(rows) > 0.1
+    made, kind = _vectors(rng, rows, metric, dtype)
+    values = made if values is None else values
+    valid = rng.random(rows) > (0.05 if nulls else -1)
+    visible = rng.random(rows) > (0.1 if hidden else -1)
     fields = {
         "id": String() if text_keys else Int64(),
         "price": Float32(nullable=True),
@@ -82,7 +88,7 @@ def make_table(
         return [values_[row] for row in alive]
 
     return Table(
-        Frame(build.scan(source), session(memory_limit)), of(keys), of(price), of(brand),
+        Frame(build.scan(source), session(memory_limit, device)), of(keys), of(price), of(brand),
         _take(values, alive), valid[alive], metric,
     )  # fmt: skip
 
