@@ -41,7 +41,7 @@ def read_file(place: FilePlace, shape: tuple[int, ...], dtype: Any, purpose: str
     try:
         with kvikio.CuFile(place.path, "r") as file:
             size = file.pread(out, out.nbytes, file_offset=place.offset).get()
-    except OSError:
+    except (OSError, RuntimeError):  # KvikIO's own errors are of the second kind
         return None
     if size != out.nbytes:
         return None

@@ -284,6 +284,9 @@ def modules() -> dict[str, types.ModuleType]:
     runtime = _Names("cupy.cuda.runtime", {
         "getDevice": lambda: 0, "getDeviceCount": lambda: 1, "setDevice": Device,
         "memGetInfo": _free_and_total, "deviceSynchronize": lambda: None,
+        "deviceGetDefaultMemPool": lambda device: 1, "memPoolTrimTo": lambda pool, size: None,
+        "memPoolSetAttribute": lambda pool, attr, value: None,
+        "cudaMemPoolAttrReleaseThreshold": 4,
         "runtimeGetVersion": lambda: 13000, "driverGetVersion": lambda: 13000,
         "getDeviceProperties": lambda device: {
             "name": b"rehearsed", "major": card().compute // 10, "minor": card().compute % 10,

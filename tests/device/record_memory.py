@@ -15,7 +15,7 @@ CALLED = (
     "dask_cuda:LocalCUDACluster.__init__",
     "kvikio:CuFile.__init__", "kvikio:CuFile.pread", "kvikio.cufile:IOFuture.get",
     "kvikio.defaults:get", "kvikio.defaults:set",
-    "rmm.mr:CudaAsyncMemoryResource", "rmm.mr:CudaMemoryResource",
+    "rmm.mr:CudaAsyncViewMemoryResource", "rmm.mr:CudaMemoryResource",
     "rmm.mr:get_current_device_resource", "rmm.mr:set_current_device_resource",
     "rmm.allocators.cupy:rmm_cupy_allocator",
 )  # fmt: skip

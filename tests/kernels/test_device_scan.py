@@ -68,10 +68,18 @@ GATHER = [
     ("first_place <= (i64)places[pair]", "first_place < (i64)places[pair]"),
     ("row_bytes / 4; i += 32", "row_bytes / 4; i += 33"),
 ]
+ENCODE = [
+    ("step > 0; step /= 2) value += ", "step > 1; step /= 2) value += "),
+    ("unit = peak / 127.0f", "unit = peak / 64.0f * 0.4f"),
+    ("lost += ((double)x - near) * ((double)x - near);", ";"),
+    ("square += (double)x * x;", ";"),
+    ("number * width + c] = (signed char)level", "number * width + c] = (signed char)(level + 1)"),
+]
 MUTANTS = [
     pytest.param(file, text, instead, marks=[] if number == 0 else pytest.mark.slow)
     for file, changes in (
-        ("scan_int8.cu", SCAN), ("scan_tighten.cu", TIGHTEN), ("scan_gather.cu", GATHER)
+        ("scan_int8.cu", SCAN), ("scan_tighten.cu", TIGHTEN), ("scan_gather.cu", GATHER),
+        ("scan_encode.cu", ENCODE),
     )
     for number, (text, instead) in enumerate(changes)
 ]  # fmt: skip
