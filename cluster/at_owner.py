@@ -13,6 +13,7 @@ from gpuvec.api.job import Job, Status
 from gpuvec.api.tuning import Tuning
 from gpuvec.cluster.warned import gathered
 from gpuvec.cluster_messages import Called, CallOwner
+from gpuvec.messages import WorkLine
 from gpuvec.query.session import Session
 from gpuvec.settings import config
 
@@ -37,6 +38,7 @@ REPEATABLE = frozenset(
         "expect",
         "make_partition",
         "job",
+        "cancel_work",
     }
 )  # done twice, they do what they do once; the next owner is asked where one is lost
 SETTINGS = ("store.grace_s", "store.retention_s")  # those of the client count
@@ -97,6 +99,7 @@ class AtOwner:
             "index_reports": lambda collection: collection._index_reports(),
             "make_partition": lambda collection, name: collection._partition(name),
             "job": self._job,
+            "cancel_work": self._cancel_work,
         }
 
     def call(self, message: CallOwner, deadline_s: float) -> Called:
@@ -141,6 +144,9 @@ class AtOwner:
         elif action == "resume":
             job.resume()
         return JobState(status=job.status, share=job.progress)
+
+    def _cancel_work(self, _: Collection, line: WorkLine) -> None:
+        self._engine.own_works.cancel(line)
 
     def _expect(self, collection: Collection, name: str) -> None:
         """Call a collection that is being filled by the name that it will have."""

@@ -18,7 +18,7 @@ from gpuvec.api.maintenance import Maintenance
 from gpuvec.clock import Clock
 from gpuvec.cluster.at_owner import REPEATABLE, SETTINGS
 from gpuvec.cluster.commits import COMMIT_S, OwnersLog, Standing
-from gpuvec.cluster.job_calls import RemoteJobs
+from gpuvec.cluster.job_calls import RemoteJobs, RemoteWorks
 from gpuvec.cluster.warned import give
 from gpuvec.cluster_messages import (
     COORDINATOR,
@@ -124,6 +124,7 @@ class ClusterEngine(Engine):
         self.collections = _RemoteCollections(self)
         self.maintenance = _OwnersMaintenance(self)
         self.jobs = RemoteJobs(self)
+        self.works = RemoteWorks(self)
 
     def open(self) -> None:
         """Have the coordinator hold the database until `close`."""

@@ -16,9 +16,11 @@ from gpuvec.clock import Clock
 from gpuvec.cluster.commits import Desk
 from gpuvec.cluster.doors import Doors
 from gpuvec.cluster_messages import CallCoordinator, Called, OpenDatabase
+from gpuvec.messages import WorkLine
 from gpuvec.meta.changes import Change, GrantLeases, ReserveTime
 from gpuvec.schema import Schema
 from gpuvec.storage.open import Store
+from gpuvec.types import NodeId
 
 
 class CoordinatorEngine(Engine):
@@ -56,6 +58,7 @@ class CoordinatorEngine(Engine):
         self.collections = _Collections(self, disown)
         self.jobs: LocalJobs = LocalJobs(self, by_cluster=True)
         self.doors = Doors()
+        self._works: dict[NodeId, tuple[WorkLine, ...]] = {}  # heavy work, as nodes tell of it
         self.begun: dict[str, str] = {}  # collections that are being filled, and their names to be
         self.leaving: set[str] = set()  # collections that are being dropped
         self._methods: dict[str, Callable[..., Any]] = {
@@ -98,10 +101,22 @@ class CoordinatorEngine(Engine):
             UnsupportedError: `GV-746`, there is no such method.
         """
         method = self._methods.get(message.method)
-        if method is None:
+        if method is None and message.method != "works":
             raise errors.not_from_here(message.method)
         self.doors.check(message, self.names.root, self.where)
+        if method is None:
+            return Called(value=self._works_for(message.client))
         return Called(value=method(**message.arguments))
+
+    def note_works(self, node: NodeId, lines: tuple[WorkLine, ...]) -> None:
+        """Note the heavy work that a node tells of."""
+        self._works[node] = lines
+
+    def _works_for(self, client: str) -> list[WorkLine]:
+        """Return heavy work of the collections that a client may read."""
+        may = self.doors.reader(client, self.names.root.access)
+        told = [line for lines in list(self._works.values()) for line in lines]
+        return [line for line in told if may(line.collection_id)]
 
     def desk(self, owns: Callable[[str, int], bool]) -> Desk:
         """Return where nodes have entries committed, once this rules; see `Desk`."""

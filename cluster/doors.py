@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from gpuvec import errors
@@ -47,6 +48,13 @@ class Doors:
         with self._lock:
             self._users.pop(client, None)
             self._nodes.discard(client)
+
+    def reader(self, client: str, access: Access) -> Callable[[str], bool]:
+        """Return what tells which collections a client may read."""
+        if not access.users or client in self._nodes:
+            return lambda _: True
+        user, _ = self._users.get(client, ("", b""))
+        return lambda collection_id: access.may(user, "read", collection_id)
 
     def check(self, message: CallCoordinator, root: RootCoord, identity: str) -> None:
         """Raise unless a client may have something done.

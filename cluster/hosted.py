@@ -140,6 +140,7 @@ class Hosted:
         with self._news:
             reply = self._coord.note_report(report, time.monotonic())
             self._time.observe(report.newest.get(self.ref.identity, 0))
+            self.engine.note_works(report.node, report.works.get(self.ref.identity, ()))
             now_ms = self._time.now_ms()
         identity = self.ref.identity
         return replace(reply, now_ms={identity: now_ms}, until_ms={identity: self._range.until_ms})
@@ -148,6 +149,7 @@ class Hosted:
         """Note that a node is gone."""
         with self._news:
             self._coord.note_lost(node, incarnation, time.monotonic())
+            self.engine.note_works(node, ())
 
     def leaving(self, node: NodeId, incarnation: str) -> None:
         """Note that a node will end."""

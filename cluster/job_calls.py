@@ -1,12 +1,17 @@
-"""Batch jobs as a client of a cluster sees them: the coordinator has them done."""
+"""Batch jobs and heavy work as a client of a cluster sees them: others do them."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from gpuvec.messages import WorkLine
 from gpuvec.query.session import Session
 
 
 class _Calls(Protocol):
-    def call_coordinator(self, method: str, **arguments: object) -> object: ...
+    def call_coordinator(self, method: str, **arguments: object) -> Any: ...
+
+    def call_owner(
+        self, collection_id: str, method: str, *arguments: object, **options: object
+    ) -> Any: ...
 
 
 class RemoteJobs:
@@ -30,3 +35,23 @@ class RemoteJobs:
 
     def stop(self) -> None:
         """See `JobHost.stop`: jobs go on without this client."""
+
+
+class RemoteWorks:
+    """Heavy work of all nodes; see `gpuvec.api.works.WorkList`.
+
+    Args:
+        engine: of the client.
+    """
+
+    def __init__(self, engine: _Calls) -> None:
+        self._engine = engine
+
+    def lines(self) -> list[WorkLine]:
+        """See `WorkList.lines`: what nodes said in their last report, `REPORT_S` ago."""
+        found: list[WorkLine] = self._engine.call_coordinator("works")
+        return found
+
+    def cancel(self, line: WorkLine) -> None:
+        """See `WorkList.cancel`: at the owner of the collection."""
+        self._engine.call_owner(line.collection_id, "cancel_work", line)

@@ -41,5 +41,6 @@ def report_of(
         memory_used=sum(engine.memory_used for engine in engines.values()),
         queue=queue,
         latency_s=latency_s,
+        works={identity: tuple(engine.works.lines()) for identity, engine in engines.items()},
         newest={identity: engine.oracle.last for identity, engine in engines.items()},
     )

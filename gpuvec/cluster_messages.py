@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuvec.messages import ChannelStatus
+from gpuvec.messages import ChannelStatus, WorkLine
 from gpuvec.types import NodeId, SegmentId, Timestamp
 
-PROTOCOL = 2  # of these messages; nodes of another one are listed, and never given work
+PROTOCOL = 3  # of these messages; nodes of another one are listed, and never given work
 COORDINATOR = NodeId("coordinator")  # in the scheduler; the name under which it is called
 REPORT_S = 0.5
 KEEP_S = 2.0
@@ -131,6 +131,7 @@ class NodeReport:
         memory_used: bytes of segments and what is derived from them.
         queue: calls that wait or run.
         latency_s: p95 of searches of late; 0: there were none.
+        works: by database, heavy work that runs here or ended of late.
     """
 
     node: NodeId
@@ -143,6 +144,7 @@ class NodeReport:
     memory_used: int = 0
     queue: int = 0
     latency_s: float = 0.0
+    works: Mapping[str, tuple[WorkLine, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Filters and values are expression trees of `gpuvec.expr`, a higher floor; messag
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -133,3 +133,35 @@ class SegmentWeight:
     def dead_share(self) -> float:
         """The part of the rows that is not there in the newest version."""
         return 1 - self.live / max(1, self.rows)
+
+
+WorkStatus = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLine:
+    """Heavy work that runs or ended of late, as `db.jobs()` tells of it.
+
+    Attributes:
+        job_id: its name; of an index, that of the wish for it.
+        kind: `index`, `compaction` or `import`.
+        what: the work, for people.
+        begun_ms: when it began, by the clock of who does it.
+        can_cancel: whether it can be ended.
+        share: that is done, 0 to 1.
+        taken_s: how long it ran, or runs.
+        eta_s: until it is done; None: not known.
+        problem: why it failed.
+    """
+
+    job_id: str
+    kind: str
+    collection_id: str
+    what: str
+    begun_ms: int
+    can_cancel: bool
+    status: WorkStatus = "running"
+    share: float = 0.0
+    taken_s: float = 0.0
+    eta_s: float | None = None
+    problem: str = ""

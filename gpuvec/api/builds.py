@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 
 from gpuvec import telemetry
 from gpuvec.api.heavy import Building, Stopped, Workplace
+from gpuvec.api.told_builds import ToldBuilds
+from gpuvec.api.works import Works, is_cancelled
 from gpuvec.clock import Clock
 from gpuvec.coord.data_coord import BuildIndex, CompactSegments, DataCoord, HeavyJob
 from gpuvec.errors import index_not_built
@@ -35,9 +37,11 @@ class Host(BuildHost, Protocol):
 
     Attributes:
         workplace: where other processes do heavy work; None: nowhere.
+        own_works: told of the work that runs here.
     """
 
     workplace: Workplace | None
+    own_works: Works
 
     def writable(self) -> Sequence[Channels]:
         """Return the open channels of a database that this process writes to; else none."""
@@ -89,6 +93,7 @@ class Builds:
         self.device = "cpu"
         self._threads: set[threading.Thread] = set()
         self._shares: dict[HeavyJob, float] = {}  # of jobs under way
+        self._told = ToldBuilds(host.own_works)
         self._here = threading.Lock()  # one job at a time in this process
         self._stopping = False
         self._asked: set[tuple[str, str]] = set()  # collection and field of jobs
@@ -180,6 +185,8 @@ class Builds:
         if job is not None:
             self._shares[job] = 0.0
             self._coord.note_begun(job)
+            if isinstance(job, BuildIndex):
+                self._told.begun(job, self._coord.waiting(job.collection_id))
         return job
 
     def _build_all(self, job: HeavyJob | None) -> None:
@@ -193,6 +200,9 @@ class Builds:
                 self._coord.note_ended(job, error, self._clock.monotonic_s())
                 del self._shares[job]
                 self._note()
+                if isinstance(job, BuildIndex):
+                    waiting, status = self._coord.waiting(job.collection_id), self._status(job)
+                    self._told.ended(job, error, waiting=waiting, status=status)
                 job = self._take()
                 if job is None:
                     self._threads.discard(threading.current_thread())
@@ -207,6 +217,8 @@ class Builds:
         except Exception as error:
             if self._channel(job.collection_id) is None:
                 return None  # it was dropped
+            if is_cancelled(error):
+                return error  # it is put off
             telemetry.COMPACTION_FAILURES.add()
             _log.warning("compaction will be tried again: %s: %s", type(error).__name__, error)
             return error
@@ -281,21 +293,30 @@ class Builds:
         """Note how far a build is; end it when nobody wants it any more."""
         with self._changed:
             self._shares[build] = share
+            self._told.tell(build, share)
             self._changed.notify_all()
         if not self._wanted(build):
             raise Stopped
 
     def _wanted(self, build: BuildIndex) -> bool:
         channel = None if self._stopping else self._channel(build.collection_id)
-        if channel is None:
-            return False
-        state = channel.state
-        definition = state.indexes.get(build.field)
         return (
-            definition is not None
-            and definition.index_id == build.definition_id
-            and build.segment_id in state.segments
+            channel is not None
+            and _is_wish(channel, build)
+            and build.segment_id in channel.state.segments
         )
+
+    def _status(self, build: BuildIndex) -> str:
+        """Return how the wish for an index stands; see `ToldBuilds.ended`."""
+        channel = None if self._stopping else self._channel(build.collection_id)
+        if channel is None:
+            return "elsewhere"
+        return "wanted" if _is_wish(channel, build) else "unwanted"
 
     def _channel(self, collection_id: str) -> Channels | None:
         return next((c for c in self._host.writable() if c.collection_id == collection_id), None)
+
+
+def _is_wish(channel: Channels, build: BuildIndex) -> bool:
+    definition = channel.state.indexes.get(build.field)
+    return definition is not None and definition.index_id == build.definition_id

@@ -16,6 +16,7 @@ from gpuvec.api.import_part import HELD, ImportingPart, Part, Tell, batches, fil
 from gpuvec.api.import_rows import ImportRows, first_ids
 from gpuvec.api.source import WriteResult
 from gpuvec.api.source_files import Piece, SourceFiles, Survey
+from gpuvec.api.works import Works
 from gpuvec.kernels.parallel import thread_count
 from gpuvec.messages import OnConflict
 from gpuvec.meta.catalog import CollectionState, SegmentRecord, WriteSummary
@@ -79,6 +80,16 @@ class BulkImport:
     def what(self) -> str:
         """The work, for people."""
         return f'import of {self._wish.pattern} into "{self._wish.name}"'
+
+    @property
+    def works(self) -> Works:
+        """What tells of the work that runs here."""
+        return self._engine.own_works
+
+    @property
+    def collection_id(self) -> str:
+        """Where the rows go."""
+        return self._wish.collection_id
 
     @property
     def size_bytes(self) -> int:

@@ -22,7 +22,6 @@ from gpuvec.query.build import whole_number
 from gpuvec.schema import Schema
 
 if TYPE_CHECKING:
-    from gpuvec.api.frame import Frame
     from gpuvec.api.job import Job
 
 _engines: dict[
@@ -261,15 +260,20 @@ class Database:
         self._check_open()
         return Quotas(self._engine)
 
-    def jobs(self) -> "list[Job[Frame]]":
-        """Return the batch jobs that `Frame.submit` made, the newest first; see `Job`."""
+    def jobs(self) -> "list[Job[Any]]":
+        """Return heavy work that runs or ended of late, then batch jobs; each the newest first.
+
+        Heavy work are indexes, compactions and imports, of this process, or of the cluster's nodes;
+        what ended is told of for 10 minutes, as long as its process lives. Batch jobs are those
+        that `Frame.submit` made. `Job.kind` tells them apart.
+        """
         from gpuvec.api.jobs import all_jobs
 
         self._check_open()
         return all_jobs(self._engine, self._session)
 
-    def job(self, job_id: str) -> "Job[Frame]":
-        """Return a batch job, whichever process submitted it.
+    def job(self, job_id: str) -> "Job[Any]":
+        """Return one of `jobs`, whichever process began it.
 
         Raises:
             NotFoundError: `GV-774`, there is no such job.

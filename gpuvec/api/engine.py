@@ -27,6 +27,7 @@ from gpuvec.api.maintenance import Maintenance
 from gpuvec.api.names import Names
 from gpuvec.api.quotas import admit
 from gpuvec.api.reading import Reading
+from gpuvec.api.works import WorkList, Works
 from gpuvec.api.writership import Writership
 from gpuvec.clock import Clock, SystemClock, pack_timestamp
 from gpuvec.coord.compaction import Wanted
@@ -73,6 +74,8 @@ class Engine(Reading):
         leases: versions that are read here.
         maintenance: flushes, builds, compacts and collects.
         jobs: where batch jobs run.
+        works: heavy work that runs, here or anywhere in the cluster.
+        own_works: what runs here.
         workplace: where other processes do heavy work; None: nowhere.
         access: changes users, roles and quotas.
     """
@@ -113,6 +116,8 @@ class Engine(Reading):
         self._committer: Committer | None = None
         self.workplace: Workplace | None = None
         self.leases = Leases(self, self._clock)
+        self.own_works = Works(self._clock)
+        self.works: WorkList = self.own_works
         self.maintenance = Maintenance(self._data, self, self._clock, self.leases)
         self.builds = self.maintenance.builds
         self.jobs: JobHost = LocalJobs(self)

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -12,8 +12,9 @@ from gpuvec.api.bulk import BulkImport, ImportWish
 from gpuvec.api.job import Job, Status
 from gpuvec.api.progress import progress
 from gpuvec.api.source import WriteResult
+from gpuvec.api.works import said_of
 from gpuvec.coord.root_coord import check_name
-from gpuvec.messages import OnConflict
+from gpuvec.messages import OnConflict, WorkStatus
 from gpuvec.query.session import Session
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class _ImportWork:
         self.size = bulk.size_bytes
         self.name = bulk.job
         self.what = bulk.what
-        self._status: Status = "running"
+        self._status: WorkStatus = "running"
         self._cancel = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -151,27 +152,47 @@ class _ImportWork:
         self._error: BaseException | None = None
 
     def run(self) -> WriteResult:
-        """Import on this thread, with a bar."""
+        """Import on this thread, with a bar.
+
+        Raises:
+            JobError: `GV-622`, it was cancelled from elsewhere.
+        """
         with progress("import", self._bulk.size_bytes, "bytes") as advance:
-            return self._bulk.run(advance)
+
+            def tell(size: int) -> None:
+                advance(size)
+                self._tell(size)
+
+            self._listed()
+            self._work(tell)
+        return self.result()
 
     def start(self) -> "_ImportWork":
         """Begin, or go on, on a thread of its own."""
         self._cancel.clear()
         self._ended.clear()
         self._status, self._done, self._error = "running", 0, None
-        threading.Thread(target=self._work, name="gpuvec-import", daemon=True).start()
+        self._listed()
+        args = (self._tell,)
+        threading.Thread(target=self._work, args=args, name="gpuvec-import", daemon=True).start()
         return self
 
-    def _work(self) -> None:
+    def _listed(self) -> None:
+        """Have it told of among the works of the database."""
+        self._entry = self._bulk.works.begin(
+            "import", self._bulk.collection_id, self.what, job_id=self.name, cancel=self._cancel.set
+        )
+
+    def _work(self, tell: Callable[[int], None]) -> None:
         try:
-            self._found = self._bulk.run(self._tell, self._begin)
+            self._found = self._bulk.run(tell, self._begin)
         except _Cancelled:
             self._status = "cancelled"
         except BaseException as error:  # whoever waits raises it
             self._error, self._status = error, "failed"
         else:
             self._status = "done"
+        self._entry.end(self._status, "" if self._error is None else said_of(self._error))
         self._ended.set()
 
     def _begin(self, size: int) -> None:
@@ -180,6 +201,7 @@ class _ImportWork:
     def _tell(self, size: int) -> None:
         with self._lock:
             self._done += size
+            self._entry.share = self.share()
         if self._cancel.is_set():
             raise _Cancelled
 

@@ -93,6 +93,8 @@ class Indexed:
         wish = _definition(schema, self._source.name, field, index, recall, k, max_memory)
         work = IndexWork(self._engine, self._id, self._source.name, wish)
         job: Job[IndexReport] = Job(work.definition.index_id, work)
+        if work.is_new:
+            self._engine.own_works.cancels(job.id, work.cancel)
         if not wait:
             return job
         try:

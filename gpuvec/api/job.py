@@ -118,7 +118,13 @@ class Job(Generic[R]):
         return now_s < self._alone_s + getattr(self._work, "patience_s", 0.0)
 
     def cancel(self) -> None:
-        """End it, and undo what is half done; nothing happens when it has ended already."""
+        """End it, and undo what is half done; nothing happens when it has ended already.
+
+        A compaction that runs by itself is put off, and tried again later.
+
+        Raises:
+            UnsupportedError: `GV-626`, work that `db.jobs()` lists and that only its own way ends.
+        """
         if self.status in ("running", "waiting", "interrupted"):
             self._work.cancel()
 
@@ -133,6 +139,16 @@ class Job(Generic[R]):
             raise errors.cannot_resume(self._work.what)
         if self.status in ("waiting", "failed", "cancelled", "interrupted"):
             resume()
+
+    @property
+    def kind(self) -> str:
+        """`batch`, or of other work that `db.jobs()` lists: `index`, `compaction` or `import`."""
+        return getattr(self._work, "kind", "batch")
+
+    @property
+    def collection(self) -> str | None:
+        """The collection that heavy work is about; None: of a batch job, or of one that is gone."""
+        return getattr(self._work, "collection", None)
 
     @property
     def output(self) -> str | None:

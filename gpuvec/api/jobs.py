@@ -15,6 +15,7 @@ from gpuvec.api.job import Job, Status
 from gpuvec.api.job_output import Output
 from gpuvec.api.job_run import is_alive, pin, status_of, unpin
 from gpuvec.api.job_sources import JobSources, engine_of
+from gpuvec.api.listed_work import ListedWork, listed
 from gpuvec.meta.batch_jobs import (
     JobPlan,
     JobSpec,
@@ -70,18 +71,22 @@ def submit(
     return _handle(engine, session, spec)
 
 
-def all_jobs(engine: Engine, session: Session) -> list[BatchJobHandle]:
-    """Return the jobs of a database, the newest first."""
+def all_jobs(engine: Engine, session: Session) -> list[Job[Any]]:
+    """Return the jobs of a database, heavy work that runs or ended of late first."""
     found = engine.run(list_jobs())
-    return [_handle(engine, session, engine.run(read_spec(job_id))) for job_id in reversed(found)]
+    batch = [_handle(engine, session, engine.run(read_spec(job_id))) for job_id in reversed(found)]
+    return [*listed(engine), *batch]
 
 
-def one_job(engine: Engine, session: Session, job_id: str) -> BatchJobHandle:
+def one_job(engine: Engine, session: Session, job_id: str) -> Job[Any]:
     """Return a job by name.
 
     Raises:
         NotFoundError: `GV-774`.
     """
+    for job in listed(engine):
+        if job.id == job_id:
+            return job
     return _handle(engine, session, engine.run(read_spec(job_id)))
 
 
@@ -256,20 +261,23 @@ def _place(state: JobState, part: int) -> str:
     return f" of {len(state.plan.parts):,} ({what} {start} to {stop})"
 
 
-def facts_of(jobs: Sequence[BatchJobHandle]) -> list[dict[str, Any]]:
+def facts_of(jobs: Sequence[Job[Any]]) -> list[dict[str, Any]]:
     """Return a line per job, for tables."""
-    names = ("id", "status", "progress", "parts", "what", "output")
+    names = ("id", "kind", "status", "progress", "parts", "what", "output")
     return [{name: facts[name] for name in names} for facts in map(details_of, jobs)]
 
 
-def details_of(job: BatchJobHandle) -> dict[str, Any]:
-    """Return what the store says of a job, for people."""
+def details_of(job: Job[Any]) -> dict[str, Any]:
+    """Return what is known of a job, for people."""
+    if isinstance(job._work, ListedWork):
+        return job._work.details()
     work = work_of(job)
     spec, state = work.spec, work.state()
     parts = "?" if state.plan is None else f"{len(state.plan.parts):,}"
     made = datetime.datetime.fromtimestamp(spec.created_ms / 1000, datetime.UTC)
     return {
         "id": job.id,
+        "kind": job.kind,
         "status": work.status_of(state),
         "progress": f"{state.share:.0%}",
         "parts": f"{len(state.parts):,}/{parts}",

@@ -154,7 +154,7 @@ class Maintenance:
         channel = self._channel(job.collection_id)
         if channel is not None:
             with self._compacting:
-                self._rewrite(channel, job.segments, None, self._go_on)
+                self._told(channel, job.segments, None)
 
     def compact(
         self,
@@ -167,10 +167,24 @@ class Maintenance:
         with self._compacting:
             for rewrite in plan(self.weights(channel, retention_s)):
                 try:
-                    total += self._rewrite(channel, rewrite.inputs, retention_s, self._go_on)
+                    total += self._told(channel, rewrite.inputs, retention_s)
                 except Stopped:
                     raise database_closed(self._host.where) from None
         return total
+
+    def _told(
+        self, channel: Channels, inputs: Sequence[SegmentId], retention_s: float | None
+    ) -> Compacted:
+        """Rewrite segments, as a work that is told of and can be cancelled."""
+        what = f"compaction of {len(inputs):,} segment{'' if len(inputs) == 1 else 's'}"
+        works, job_id = self._host.own_works, self._host.mint()
+        with works.doing("compaction", channel.collection_id, what, job_id=job_id) as entry:
+
+            def progress(share: float) -> None:
+                self._go_on(share)
+                entry.tell(share)
+
+            return self._rewrite(channel, inputs, retention_s, progress)
 
     def _rewrite(
         self,

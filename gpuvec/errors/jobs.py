@@ -111,3 +111,26 @@ def no_batch_job(what: str) -> UnsupportedError:
         hint="db.jobs() lists the jobs that frame.submit() made",
         details={"job": what},
     )
+
+
+def cannot_cancel(what: str, kind: str) -> UnsupportedError:
+    """Return the error for ending work that only its own way ends."""
+    return UnsupportedError(
+        "GV-626",
+        f"{what} cannot be cancelled: it goes on for a wish that was made before",
+        hint='drop_index("field") takes the wish for an index back'
+        if kind == "index"
+        else "wait for its end",
+        details={"job": what, "kind": kind},
+    )
+
+
+def work_failed(what: str, problem: str) -> JobError:
+    """Return the error for waiting for heavy work that failed, or of which nobody tells."""
+    said = f"failed: {problem}" if problem else "is not told of any more: its process ended"
+    return JobError(
+        "GV-627",
+        f"{what} {said}",
+        hint="what is due is tried again by itself; indexes() and stats() tell what there is",
+        details={"job": what, "problem": problem},
+    )

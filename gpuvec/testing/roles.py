@@ -159,6 +159,7 @@ class Roles:
         """Tell the coordinator that the connection to a node broke."""
         with self._lock:
             self._coord.note_lost(name, "1", time.monotonic())
+        self.coordinator.note_works(name, ())
 
     def pause(self) -> None:
         """Let nothing happen by itself any more."""
@@ -196,6 +197,7 @@ class Roles:
             report = report_of(name, "1", {self.ref.identity: engine})
             with self._lock:
                 reply = self._coord.note_report(report, time.monotonic())
+            self.coordinator.note_works(name, report.works.get(self.ref.identity, ()))
             engine.heard(sent_s, reply.renewed.get(self.ref.identity, {}))
             engine.tend()
 
