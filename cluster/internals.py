@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -246,3 +247,11 @@ async def can_connect(worker: Any) -> bool:
         return False
     await comm.close()
     return True
+
+
+def before_pools_end(work: Callable[[], None]) -> None:
+    """Have work done when the program ends, while thread pools still take work.
+
+    When `atexit` calls, they no longer do: a scheduler in this process could not close its parts.
+    """
+    threading._register_atexit(work)  # type: ignore[attr-defined]

@@ -1,6 +1,5 @@
 """Starts clusters on this machine, and attaches to those that run."""
 
-import atexit
 import contextlib
 import multiprocessing
 import os
@@ -16,7 +15,7 @@ from gpuvec.cluster import cards
 from gpuvec.cluster.client_database import ClusterDatabase, open_database
 from gpuvec.cluster.client_engine import ClusterEngine
 from gpuvec.cluster.grace_worker import GraceNanny
-from gpuvec.cluster.internals import has_ended
+from gpuvec.cluster.internals import before_pools_end, has_ended
 from gpuvec.cluster.link import Link
 from gpuvec.settings import config
 
@@ -162,12 +161,14 @@ def open_on(cluster: Any, path: str | os.PathLike[str], **options: Any) -> Clust
     return database
 
 
-@atexit.register
 def _close_all() -> None:
-    """End the cluster that this process started, before Dask's own end of everything."""
+    """End the cluster that this process started, while its scheduler still has threads."""
     with _lock:
         links = list(_links.values())
         _links.clear()
     for link in links:
         with contextlib.suppress(errors.GpuvecError):
             link.end()
+
+
+before_pools_end(_close_all)

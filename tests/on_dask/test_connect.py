@@ -234,3 +234,22 @@ def test_other_kinds_of_clusters_serve_too(tmp_path, options):
         items.insert(rows(100, 110))
         assert len(items.search(rows(0, 5), k=3).to_arrow()) == 15
         assert items.count() == 110
+
+
+@pytest.mark.timeout(120)
+def test_a_program_that_closes_nothing_ends_quietly_and_with_it_its_cluster(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import sys, gpuvec as gv\n"
+        "if __name__ == '__main__':\n"
+        "    gv.config.set(cluster__workers=1)\n"
+        "    db = gv.connect(sys.argv[1], cluster='local')\n"
+        "    rows = {'id': [1], 'v': [[1.0, 2.0]]}\n"
+        "    print(db.create_collection('items', data=rows, primary_key='id').count())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "db"], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    with gv.connect(tmp_path / "db") as alone:
+        assert alone["items"].insert({"id": [2], "v": [[3.0, 4.0]]}).inserted == 1

@@ -7,6 +7,8 @@ import os
 import pickle
 import select
 import socket
+import subprocess
+import sys
 import time
 from typing import ClassVar
 
@@ -340,3 +342,15 @@ def test_what_is_pickled_for_workers_is_small():
     from gpuvec.cluster.segment_host import SegmentHost
 
     assert len(pickle.dumps(SegmentHost())) < 200
+
+
+def test_what_ends_before_pools_may_still_use_them():
+    script = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from gpuvec.cluster import internals\n"
+        "pool = ThreadPoolExecutor(1)\n"
+        "pool.submit(int).result()\n"
+        "internals.before_pools_end(lambda: print(pool.submit(int, '7').result()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("7\n", "")
