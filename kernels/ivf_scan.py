@@ -23,7 +23,7 @@ from gpuvec.kernels.ivf_job import UNKNOWN
 from gpuvec.kernels.ivf_means import frozen
 from gpuvec.kernels.ivf_query import turn_queries
 from gpuvec.kernels.ivf_sweep import find_rows
-from gpuvec.kernels.ivf_work import Work, WorkPool, work_bytes
+from gpuvec.kernels.ivf_work import FIXED_BYTES, LEAST_QUERIES, Work, WorkPool, work_bytes
 from gpuvec.kernels.lanes import kernel_view, numbers_view
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import METRIC_CODES
@@ -172,6 +172,13 @@ class IvfSearch:
             rescanned=len(which),
             seconds=time.perf_counter() - begin,
         )
+
+    def least_bytes(self) -> int:
+        """Return what the search takes with the fewest queries at once."""
+        size = min(self._k, self._keep.rows)
+        room = min(self._keep.rows, ROOM + 4 * size)
+        at_once = min(thread_count(self._threads), -(-len(self._queries) // LEAST))
+        return at_once * (FIXED_BYTES + LEAST_QUERIES * work_bytes(self._pack, room))
 
     def _parts(self, m: int, room: int) -> list[tuple[int, int]]:
         """Cut the queries into those that are swept together."""

@@ -20,7 +20,8 @@ from gpuvec.kernels.ivf_pick import ASKED, CHOSEN, FACTS
 from gpuvec.kernels.ivf_tile import group_addresses
 from gpuvec.kernels.quantize import SEGMENT
 
-_LEAST = 16  # queries that there is always room for
+LEAST_QUERIES = 16  # that there is always room for
+FIXED_BYTES = 4 * RUN * (TILE_ROWS + PARTS) + 2 * RUN * PARTS  # of a `Work`, whatever its size
 
 
 class Work:
@@ -32,7 +33,7 @@ class Work:
     """
 
     def __init__(self, pack: IvfPack, size: int) -> None:
-        size = -(-max(size, _LEAST) // LANES) * LANES
+        size = -(-max(size, LEAST_QUERIES) // LANES) * LANES
         dims, lists = len(pack.variance), len(pack.arrays.units)
         self.pack = pack
         self.size = size

@@ -20,7 +20,6 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _FIRST = 256  # rows of the first block, which pass without a floor
 _BLOCK = 2048
-_BLOCK_BYTES = 1 << 20  # of widened rows: fewer where they are wide
 _RUN = 64  # sums whose greatest is looked at first
 
 
@@ -32,14 +31,18 @@ class FloatScan:
         queries: (m, dim) float32, as asked.
         listed: (c,) int64, the rows that may be found, rising; at least one.
         metric: dense.
+        step: rows that are widened at a time.
     """
 
-    def __init__(self, rows: Any, queries: F32, listed: I64, metric: Metric) -> None:
+    def __init__(
+        self, rows: Any, queries: F32, listed: I64, metric: Metric, step: int = _BLOCK
+    ) -> None:
+        self._step = step
         self._rows = rows
         self._listed = listed
         self._metric = metric
         self._origin = np.zeros(rows.shape[1], np.float32)
-        self.largest, self._safe = _extent(rows, listed)
+        self.largest, self._safe = _extent(rows, listed, step)
         if metric is Metric.COSINE:
             self.largest = 1.0
         if metric in (Metric.L2, Metric.SQEUCLIDEAN):
@@ -62,7 +65,6 @@ class FloatScan:
         if not flat:
             errors += L2_SLACK * (norms**2 + self.largest**2)
         queries = self._vectors[start:stop]
-        step = max(_FIRST, min(_BLOCK, _BLOCK_BYTES // (4 * dim)))
         low, high = 0, min(_FIRST, len(self._listed))
         while low < len(self._listed):
             places = self._listed[low:high]
@@ -71,7 +73,7 @@ class FloatScan:
             if not flat:
                 sums -= (np.einsum("ij,ij->i", block, block, dtype=np.float64) / 2).astype("f4")
             take_sums(sums, errors, places, found)
-            low, high = high, min(high + step, len(self._listed))
+            low, high = high, min(high + self._step, len(self._listed))
         return len(self._listed) * (stop - start) * int(dim)
 
 
@@ -82,11 +84,11 @@ def _gather(rows: Any, places: I64) -> Any:
     return rows[places]
 
 
-def _extent(rows: Any, listed: I64) -> tuple[float, bool]:
+def _extent(rows: Any, listed: I64, step: int) -> tuple[float, bool]:
     """Return a bound of the rows' norms, and whether float32 products of them are safe."""
     largest = 0.0
-    for start in range(0, len(listed), _BLOCK):
-        block = as_float32(_gather(rows, listed[start : start + _BLOCK]))
+    for start in range(0, len(listed), step):
+        block = as_float32(_gather(rows, listed[start : start + step]))
         peak = float(np.abs(block).max(initial=0))
         if not (peak == 0 or SMALLEST <= peak <= LARGEST):
             return 0.0, False

@@ -31,6 +31,7 @@ from gpuvec.kernels.pairwise import check_pair, paired_distances
 from gpuvec.kernels.parallel import run_parallel, split, thread_count
 from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.kernels.scan_float import FloatScan
+from gpuvec.kernels.scan_room import CANDIDATES, LEAST_QUERIES, block_rows, query_bytes
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.types import Metric, RowMask
 
@@ -40,8 +41,6 @@ I64 = NDArray[np.int64]
 
 STRATEGIES = {16: "int8-vnni512", 8: "int8-avxvnni", 0: "float32"}
 BLOCK = 2048  # queries per sweep: their codes stay in the second cache
-LEAST_FLOAT = 64  # queries of a float32 scan, however little memory there is
-ROOM = 1024  # candidates per query, besides four times k
 SCRATCH_BYTES = 1 << 30  # of a call without a limit
 MIN_SHARE = 0.06  # of the rows; thinner masks are gathered and scanned in float32
 MAX_SHARE = 0.1  # of the rows that may be found: more neighbours than that come from float32
@@ -206,10 +205,11 @@ class _Job:
         if self._count == 0:
             return self._out
         size = min(self._k, self._count)
-        room = min(self._count, ROOM + 4 * size)
+        room = min(self._count, CANDIDATES + 4 * size)
         dim = self._pack.shape[1]
-        least = LEAST_FLOAT if self._int8 is None else BLOCK
-        wave = max(least, self._memory // (24 * dim + 24 * room + 8 * size))
+        least = LEAST_QUERIES if self._int8 is None else BLOCK
+        share = self._memory if self._int8 is not None else self._memory // 2
+        wave = max(least, share // query_bytes(dim, size, room))
         for start in range(0, len(self._queries), wave):
             self._wave(start, min(len(self._queries), start + wave), size, room)
         return self._out
@@ -255,7 +255,8 @@ class _Job:
         if self._int8 is not None:
             return Int8Scan(self._int8, queries, self._masked, size, self._threads)
         listed = np.arange(len(self._rows)) if self._keep is None else np.flatnonzero(self._keep)
-        return FloatScan(self._rows, queries, listed, self._pack.metric)
+        step = block_rows(self._pack.shape[1], self._memory, self._threads)
+        return FloatScan(self._rows, queries, listed, self._pack.metric, step)
 
     def _finish(
         self, start: int, stop: int, found: Candidates, scanner: Scanner, at: slice, size: int

@@ -52,12 +52,26 @@ def no_index_fits(
     )
 
 
+def search_memory_exceeded(what: str, parts: Mapping[str, int], limit: int) -> DeviceMemoryError:
+    """Return the error for a search whose least parts do not fit into host memory."""
+    needed = sum(parts.values())
+    listed = ", ".join(f"{part} {_size(size)}" for part, size in parts.items() if size)
+    return DeviceMemoryError(
+        "GV-403",
+        f"{what} needs at least {_size(needed)} of host memory ({listed}); {_size(limit)} of the "
+        "memory limit are for that",
+        hint="raise memory_limit (a third of it is for caches, a third for what is found), give "
+        "less k, or search fewer queries at once",
+        details={"what": what, "parts": dict(parts), "needed": needed, "limit": limit},
+    )
+
+
 def result_too_large(rows: int, size_bytes: int, limit_bytes: int) -> ResultTooLargeError:
     """Return the error for an answer that host memory cannot hold."""
     return ResultTooLargeError(
         "GV-420",
-        f"the answer has about {rows:,} rows and {size_bytes / 2**30:,.2f} GiB; "
-        f"{limit_bytes / 2**30:,.2f} GiB of memory may be used",
+        f"the answer has about {rows:,} rows and {_size(size_bytes)}; {_size(limit_bytes)} of "
+        "memory may be used",
         hint="write it with to_parquet(path), read it with to_batches(n), select fewer columns, "
         "or give less k",
         details={"rows": rows, "size_bytes": size_bytes, "limit_bytes": limit_bytes},

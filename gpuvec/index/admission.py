@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from gpuvec.device.memory import host_limit_bytes
-from gpuvec.errors import index_memory_exceeded
+from gpuvec.errors import index_memory_exceeded, search_memory_exceeded
 from gpuvec.index.spec import IndexSpec
 
 _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory for temporary data
@@ -11,7 +11,17 @@ _SCRATCH_SHARE = 8  # a search takes at most this part of the process's memory f
 
 def scratch_limit(limit: int | None) -> int:
     """Return the bytes that a search may take for temporary data, by its caller or by default."""
-    return limit or host_limit_bytes() // _SCRATCH_SHARE
+    return host_limit_bytes() // _SCRATCH_SHARE if limit is None else limit
+
+
+def check_search_memory(what: str, parts: Mapping[str, int], limit: int) -> None:
+    """Refuse a search of which even the least does not fit.
+
+    Raises:
+        DeviceMemoryError: `GV-403`, naming the parts.
+    """
+    if sum(parts.values()) > limit:
+        raise search_memory_exceeded(what, parts, limit)
 
 
 def check_build_memory(spec: IndexSpec, parts: Mapping[str, int], limit: int | None) -> None:

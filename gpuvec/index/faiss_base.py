@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuvec.device.memory import tiles
-from gpuvec.index.admission import scratch_limit
+from gpuvec.index.admission import check_search_memory, scratch_limit
 from gpuvec.index.base import Neighbors, Params, Queries, SearchStats
 from gpuvec.index.faiss_library import openmp_threads
 from gpuvec.index.keep import Keep, as_mask
@@ -18,6 +18,7 @@ from gpuvec.index.spec import IndexSpec, check_params
 from gpuvec.kernels.nearest_of import NearestOf
 from gpuvec.kernels.pairwise import check_pair
 from gpuvec.kernels.parallel import run_parallel, thread_count
+from gpuvec.kernels.scan_room import OWN_BYTES
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
@@ -145,10 +146,14 @@ class FaissIndex(ABC):
         self, queries: int, one: int, threads: int, memory_limit: int | None
     ) -> list[tuple[int, int]]:
         """Cut a batch so that all parts that run at once fit into the memory limit."""
+        limit = scratch_limit(memory_limit)
+        check_search_memory(
+            f"a search of {self.spec}", {"the call": OWN_BYTES, "candidates of a query": one}, limit
+        )
         if queries == 1:
             return [(0, 1)]
         workers = min(queries, thread_count(threads))
-        limit = scratch_limit(memory_limit) // workers
+        limit //= workers
         most = -(-queries // (workers * _PARTS_PER_THREAD)) if workers > 1 else 0
         return tiles(queries, one, limit, what=f"a search of {self.spec}", most=most)
 

@@ -8,10 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace
+from gpuvec.errors import search_memory_exceeded
+from gpuvec.index.admission import check_search_memory
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors
 from gpuvec.kernels.bitset import BitSet, unpack
 from gpuvec.kernels.exact_scan import bit_scan_range, bit_scan_topk
 from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
+from gpuvec.kernels.scan_room import batch_room, few_room, plain_room
 from gpuvec.kernels.sparse_scan import (
     SparsePack,
     pack_sparse,
@@ -28,6 +31,8 @@ _PACK_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if 
 _RELEASE_AFTER = 512  # queries whose scan takes so long that reading rows anew is nothing
 _LEAST_SCRATCH = 4  # of the memory for temporary data, what is left to a scan beside its codes
 _FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
+
+_WHAT = "a search of vectors without an index"
 
 Found = tuple[Neighbors, str, int, int]  # answer, strategy, candidates, queries rescanned
 
@@ -95,12 +100,13 @@ class DenseScan:
 
     def topk(self, request: Request, k: int, bound: Array | None) -> Found:
         """See `RowScan.topk`."""
-        if self._takes_codes(request):
+        if self._takes_codes(request) and self._holds_batch(request, k):
             return self._batch(request, k, bound)
+        tile = self._tile(request, k)
         listed = request.listed()
         answers, candidates = [], 0
-        for start in range(0, max(1, len(request.queries)), _FLOAT_TILE):
-            at = slice(start, start + _FLOAT_TILE)
+        for start in range(0, max(1, len(request.queries)), tile):
+            at = slice(start, start + tile)
             found, measured = float_scan_topk(
                 self._rows,
                 request.queries[at],
@@ -117,6 +123,7 @@ class DenseScan:
 
     def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
         """See `RowScan.range`."""
+        tile = self._tile(request, 0)
         listed = request.listed()
 
         def search(at: slice) -> RangeNeighbors:
@@ -131,7 +138,27 @@ class DenseScan:
                 threads=request.threads,
             )
 
-        return join_ranges(search, len(request.queries), _FLOAT_TILE), "float32 scan"
+        return join_ranges(search, len(request.queries), tile), "float32 scan"
+
+    def _tile(self, request: Request, k: int) -> int:
+        """Return how many queries are scanned together."""
+        tile = max(1, min(_FLOAT_TILE, len(request.queries)))
+        while True:
+            parts = few_room(
+                self._rows.shape, k, tile, threads=request.threads, masked=request.keep is not None
+            )
+            if sum(parts.values()) <= request.memory_limit:
+                return tile
+            if tile == 1:
+                raise search_memory_exceeded(_WHAT, parts, request.memory_limit)
+            tile //= 2
+
+    def _holds_batch(self, request: Request, k: int) -> bool:
+        """Return whether memory holds the least that a batch takes."""
+        parts = batch_room(
+            self._rows.shape, k, len(request.queries), threads=request.threads, count=request.count
+        )
+        return sum(parts.values()) <= request.memory_limit
 
     def _takes_codes(self, request: Request) -> bool:
         """Count the queries; return whether codes serve best and by now are worth deriving."""
@@ -192,6 +219,8 @@ class BitScan:
 
     def topk(self, request: Request, k: int, bound: Array | None) -> Found:
         """See `RowScan.topk`."""
+        parts = plain_room(len(self._rows), k, masked=request.keep is not None)
+        check_search_memory(_WHAT, parts, request.memory_limit)
         found = bit_scan_topk(
             self._rows,
             request.queries,
@@ -239,6 +268,8 @@ class SparseScan:
 
     def topk(self, request: Request, k: int, bound: Array | None) -> Found:
         """See `RowScan.topk`."""
+        parts = plain_room(len(self._rows), k, masked=request.keep is not None, held=self.nbytes)
+        check_search_memory(_WHAT, parts, request.memory_limit)
         with self._lock:
             pack = self._pack
         found = sparse_scan_topk(

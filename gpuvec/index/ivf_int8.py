@@ -18,7 +18,7 @@ from gpuvec.errors import (
     damaged_index_file,
     index_cannot_measure,
 )
-from gpuvec.index.admission import check_build_memory, scratch_limit
+from gpuvec.index.admission import check_build_memory, check_search_memory, scratch_limit
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
 from gpuvec.index.keep import Keep as KeptRows
@@ -28,6 +28,7 @@ from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.ivf_form import Effort, IvfArrays, IvfPack, Keep
 from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
 from gpuvec.kernels.pairwise import check_pair, is_binary
+from gpuvec.kernels.scan_room import OWN_BYTES, few_room
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
@@ -117,7 +118,9 @@ class IVFInt8Index:
             mask = kept if mask is None else mask & kept
         loaded = is_loaded(_NAME)
         if self._pack is None or (not loaded and len(queries) <= _FEW):
-            found, candidates, rescanned = self._scan(queries, k, mask, tie_rank, bound, threads)
+            found, candidates, rescanned = self._scan(
+                queries, k, mask, tie_rank, bound, threads, memory_limit
+            )
             if self._pack is not None:
                 load_beside(_NAME, self._load)
         else:
@@ -202,6 +205,12 @@ class IVFInt8Index:
             memory_limit=scratch_limit(memory_limit),
             pool=self._pool,
         )
+        parts = {
+            "the call": OWN_BYTES,
+            "marks of the rows that may be found": 0 if mask is None else len(mask),
+            "queries and candidates": search.least_bytes(),
+        }
+        check_search_memory(f"a search of {self.spec}", parts, scratch_limit(memory_limit))
         found, stats = search.run()
         return found, stats.candidates, stats.rescanned
 
@@ -224,8 +233,11 @@ class IVFInt8Index:
         tie_rank: Array | None,
         bound: Array | None,
         threads: int,
+        memory_limit: int | None,
     ) -> tuple[Neighbors, int, int]:
         """Answer from the vectors themselves."""
+        parts = few_room(self._vectors.shape, k, 1, threads=threads, masked=mask is not None)
+        check_search_memory(f"a search of {self.spec}", parts, scratch_limit(memory_limit))
         listed = None if mask is None else np.flatnonzero(mask)
         answers, candidates = [Neighbors.empty(0, k)], 0
         for start in range(0, len(queries), _FLOAT_TILE):

@@ -8,8 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from gpuvec import telemetry
+from gpuvec.index.admission import check_search_memory
 from gpuvec.index.base import Queries
-from gpuvec.query.batch import Tile, array_blocks, frame_blocks, tile_size, tiles
+from gpuvec.query.batch import (
+    HIT_BYTES,
+    HIT_COPIES,
+    Tile,
+    array_blocks,
+    frame_blocks,
+    tile_size,
+    tiles,
+)
 from gpuvec.query.branch import LocalBranch
 from gpuvec.query.estimate import row_bytes
 from gpuvec.query.groups import grouped_hits, make_groups
@@ -128,6 +137,7 @@ def _answers(
 
 def _tiles(searcher: Answering, query_parts: Callable[[], Iterator[Part]]) -> Iterator[Tile]:
     node = searcher.node
+    _check_hits(searcher)
     if isinstance(node.queries, QueryArray):
         blocks = array_blocks(node.queries)
         if len(node.queries) == 1:
@@ -143,6 +153,17 @@ def _tiles(searcher: Answering, query_parts: Callable[[], Iterator[Part]]) -> It
         query_bytes=4 * getattr(kind, "dim", 0),
     )  # fmt: skip
     return tiles(blocks, size)
+
+
+def _check_hits(searcher: Answering) -> None:
+    """Refuse a search whose memory does not hold what one query finds."""
+    node = searcher.node
+    found = 1 if node.k is None else min(node.k * node.group_size, max(1, searcher.total))
+    parts = {
+        "hits of a query": found * HIT_BYTES * HIT_COPIES,
+        "their rows": found * row_bytes(node.columns),
+    }
+    check_search_memory("a search", parts, searcher.session.memory_limit)
 
 
 def _answer(

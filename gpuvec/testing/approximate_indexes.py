@@ -316,6 +316,17 @@ class ApproximateIndexTests(VectorIndexTests):
         assert all(type(size) is int and size >= 0 for size in parts.values())
         assert parts["index"] >= 0.8 * index.nbytes
 
+    def test_a_search_that_its_memory_does_not_hold_names_the_parts(
+        self, build: Any, metric: Metric, dtype: Any
+    ) -> None:
+        queries, rows = made_up_kind("gaussian", metric, dtype)
+        index = build(rows, metric)
+        for some in (queries, queries[:1]):
+            with pytest.raises(DeviceMemoryError) as caught:
+                index.search(some, 5, memory_limit=500)
+            assert caught.value.code == "GV-403"
+            assert sum(caught.value.details["parts"].values()) > 500
+
     def test_a_memory_limit_too_small_names_the_parts(
         self, build: Any, metric: Metric, dtype: Any
     ) -> None:

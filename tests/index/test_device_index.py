@@ -128,6 +128,7 @@ class DeviceIndexContract(DeviceIndexTests):
     test_files_make_an_equal_index = None  # this engine has none
     test_the_spec_is_decided_and_the_bytes_are_counted = None
     test_a_memory_limit_too_small_names_the_parts = None
+    test_a_search_that_its_memory_does_not_hold_names_the_parts = None
     test_metrics_of_other_vectors_are_refused = None  # which is for who builds to see to
 
 

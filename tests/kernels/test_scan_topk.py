@@ -193,7 +193,7 @@ def test_threads_blocks_and_memory_do_not_change_the_answer(rows, queries, monke
 
 
 def test_a_query_with_too_many_candidates_is_scanned_again(monkeypatch):
-    monkeypatch.setattr(engine, "ROOM", 0)
+    monkeypatch.setattr(engine, "CANDIDATES", 0)
     rows = np.repeat(clustered(40, 24), 60, axis=0)
     stats = check(rows, clustered(8, 24, seed=7), 5, Metric.IP)
     assert stats.rescanned == 8

@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import gpuvec as gv
 
 SCRIPT = """
 import ctypes, gc, sys, threading, time
@@ -120,3 +123,30 @@ def test_a_database_of_ten_times_the_limit_is_answered_exactly_within_it(tmp_pat
     taken, limit = map(int, done.stdout.split())
     assert 10 * limit <= 170_000 * 256 * 4
     assert taken <= limit
+
+
+def test_a_limit_that_no_search_fits_is_refused_with_its_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    rows, queries = rng.normal(size=(20_000, 64)).astype("f4"), rng.normal(size=(70, 64))
+    with gv.connect(tmp_path / "db") as db:
+        schema = gv.Schema({"id": gv.Int64(), "v": gv.Vector(64, metric="l2")}, primary_key="id")
+        items = db.create_collection("items", schema)
+        items.insert({"id": np.arange(len(rows)), "v": rows})
+        items.flush()
+        wanted = items.search(queries, k=3, exact=True).to_arrow()
+    for limit in ("2kB", "64KiB", "1MiB"):
+        with gv.connect(tmp_path / "db", memory_limit=limit) as db:
+            for search in (
+                lambda: db["items"].search(queries[:1], k=3).to_arrow(),
+                lambda: next(iter(db["items"].search(queries, k=3).to_batches(10))),
+                lambda: db["items"].filter("id > 10").search(queries[:1], k=3).to_arrow(),
+                lambda: db["items"].search(queries[:1], k=None, radius=5).to_arrow(),
+            ):
+                with pytest.raises(gv.DeviceMemoryError, match="memory_limit") as caught:
+                    search()
+                assert caught.value.code == "GV-403"
+                details = caught.value.details
+                assert sum(details["parts"].values()) == details["needed"] > details["limit"]
+    for limit in ("16MiB", "24MiB"):
+        with gv.connect(tmp_path / "db", memory_limit=limit) as db:
+            assert db["items"].search(queries, k=3, exact=True).to_arrow().equals(wanted)
