@@ -38,6 +38,7 @@ REPEATABLE = frozenset(
         "expect",
         "make_partition",
         "job",
+        "steer_job",
         "cancel_work",
     }
 )  # done twice, they do what they do once; the next owner is asked where one is lost
@@ -99,6 +100,7 @@ class AtOwner:
             "index_reports": lambda collection: collection._index_reports(),
             "make_partition": lambda collection, name: collection._partition(name),
             "job": self._job,
+            "steer_job": self._steer_job,
             "cancel_work": self._cancel_work,
         }
 
@@ -133,17 +135,24 @@ class AtOwner:
         return Ticket(job_id=job.id, what=work.what, size=work.size, is_new=work.is_new)
 
     def _job(self, _: Collection, job_id: str, action: str) -> Any:
-        """Return how a job stands, or do something about it."""
+        """Return how a job stands ("look"), or what came of it ("result")."""
+        job = self._found(job_id)
+        return job.wait(0) if action == "result" else _state(job)
+
+    def _steer_job(self, _: Collection, job_id: str, action: str) -> JobState:
+        """End a job ("cancel"), or let it go on ("resume")."""
+        job = self._found(job_id)
+        if action == "cancel":
+            job.cancel()
+        else:
+            job.resume()
+        return _state(job)
+
+    def _found(self, job_id: str) -> Job[Any]:
         job = self._jobs.get(job_id)
         if job is None:
             raise errors.job_lost("job", job_id)
-        if action == "result":
-            return job.wait(0)
-        if action == "cancel":
-            job.cancel()
-        elif action == "resume":
-            job.resume()
-        return JobState(status=job.status, share=job.progress)
+        return job
 
     def _cancel_work(self, _: Collection, line: WorkLine) -> None:
         self._engine.own_works.cancel(line)
@@ -154,6 +163,10 @@ class AtOwner:
 
     def _figures(self, collection: Collection) -> dict[str, float]:
         return self._engine.maintenance.figures(collection._id)
+
+
+def _state(job: Job[Any]) -> JobState:
+    return JobState(status=job.status, share=job.progress)
 
 
 def _plain(value: Any) -> Any:

@@ -63,11 +63,11 @@ class RemoteWork:
 
     def cancel(self) -> None:
         """See `Work.cancel`."""
-        self._ask("cancel")
+        self._ask("cancel", "steer_job")
 
     def resume(self) -> None:
         """Go on where it was."""
-        self._ask("resume")
+        self._ask("resume", "steer_job")
 
     def _look(self) -> JobState:
         seen = self._seen
@@ -77,10 +77,10 @@ class RemoteWork:
         self._seen = time.monotonic(), found
         return found
 
-    def _ask(self, action: str) -> Any:
+    def _ask(self, action: str, method: str = "job") -> Any:
         self._seen = None
         try:
-            return self._engine.call_owner(self._id, "job", self.job_id, action)
+            return self._engine.call_owner(self._id, method, self.job_id, action)
         except errors.JobError as error:
             if error.code != _LOST:
                 raise
@@ -88,7 +88,7 @@ class RemoteWork:
             raise errors.job_cancelled(self.what)
         if self._begin().job_id != self.job_id:
             raise errors.job_lost(self.what, self.job_id)
-        return self._engine.call_owner(self._id, "job", self.job_id, action)
+        return self._engine.call_owner(self._id, method, self.job_id, action)
 
 
 def _is_fresh(seen_s: float) -> bool:

@@ -172,7 +172,13 @@ class Collection(Importing, Indexed, Loaded, Maintained, Versioned, Frame):
     # Definition: one entry each, no row is rewritten
 
     def add_field(self, name: str, type: FieldType, default: Any = None) -> None:
-        """Add a field; rows already there have its default, or null."""
+        """Add a field; rows already there have its default, or null.
+
+        Raises:
+            SchemaError: `GV-128`, the type has no defaults, or not this one.
+        """
+        if default is not None and not hasattr(type, "default"):
+            raise errors.bad_default(repr(type), default)
         kind = type if default is None else replace(type, default=default)  # type: ignore[call-arg]
         self.schema.with_field(name, kind)  # checks the name
 

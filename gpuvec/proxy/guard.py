@@ -16,7 +16,16 @@ _LOOK_S = 5.0  # how long rights may be old
 _OF_METHODS = {
     **dict.fromkeys(("figures", "index_reports", "job"), "read"),
     **dict.fromkeys(
-        ("restore", "truncate", "drop_partition", "make_partition", "bulk_import", "flush"), "write"
+        (
+            "restore",
+            "truncate",
+            "drop_partition",
+            "make_partition",
+            "bulk_import",
+            "steer_job",
+            "flush",
+        ),
+        "write",
     ),
     "expect": "create",
 }  # what needs no `manage`

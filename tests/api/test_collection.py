@@ -283,6 +283,8 @@ def test_a_field_comes_with_its_default_and_goes(items):
 def test_fields_that_cannot_come_or_go_are_refused(items):
     with pytest.raises(gv.SchemaError, match="GV-155"):
         items.add_field("x", gv.Int32())
+    with pytest.raises(gv.SchemaError, match=r"GV-128.*Vector\(3"):
+        items.add_field("w", gv.Vector(3), default=[1, 2, 3])
     with pytest.raises(gv.AlreadyExistsError, match="GV-154"):
         items.add_field("price", gv.Int32(nullable=True))
     with pytest.raises(gv.SchemaError, match="GV-156"):

@@ -1,6 +1,10 @@
 """Users are let in by name and password, do what their roles allow, and no more than quotas say."""
 
+from functools import partial
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import gpuvec as gv
@@ -97,6 +101,22 @@ def test_a_user_may_do_what_its_roles_allow_and_nothing_else(root, enter):
     assert root.collections() == ["items", "others"]
     ann.users.set_password("ann", "anns other password")
     assert enter("ann", "anns other password")["items"].count() == 4
+
+
+def test_who_may_only_read_looks_at_jobs_and_ends_none(root, enter, tmp_path):
+    path = tmp_path / "rows.parquet"
+    vectors = pa.FixedSizeListArray.from_arrays(np.ones(16, np.float32), 4)
+    pq.write_table(pa.table({"id": np.arange(50, 54), "v": vectors}), path)
+    job = root["items"].bulk_import(str(path), wait=False)
+    work = job._work
+    job.wait()
+    ann = enter("ann", "anns password")
+    call = partial(ann._engine.call_owner, root["items"]._id)
+    assert call("job", work.job_id, "look").status == "done"
+    for action in ("cancel", "resume"):
+        with pytest.raises(gv.AccessDeniedError, match='lacks the privilege "write"'):
+            call("steer_job", work.job_id, action)
+        assert call("job", work.job_id, action).status == "done"  # looks only
 
 
 def test_a_right_that_is_given_or_taken_holds_for_clients_that_connect_then(root, enter):
