@@ -11,9 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuvec.device.arrays import array_namespace, to_device, to_host
+from gpuvec.device.arrays import array_namespace, to_host
 from gpuvec.kernels.device_scan_codes import QueryCodes, encode_queries
-from gpuvec.kernels.device_scan_launch import LOWEST, Pairs, ScanPart, Table, room_of, sweep
+from gpuvec.kernels.device_scan_launch import (
+    LOWEST,
+    Pairs,
+    ScanPart,
+    Table,
+    lying_there,
+    room_of,
+    sweep,
+)
 from gpuvec.kernels.merge_k import merge_k
 from gpuvec.kernels.neighbors import Neighbors
 from gpuvec.kernels.pairwise import paired_distances
@@ -111,7 +119,7 @@ def segments_of(parts: Sequence[ScanPart], rows: Array) -> tuple[Array, Array]:
     """Return the part of each row number and the row in that part; both -1 for gaps."""
     xp = array_namespace(rows)
     sizes = np.array([0, *(len(part.vectors) for part in parts)], np.int64)
-    starts = to_device(np.cumsum(sizes), "queries")
+    starts = lying_there(np.cumsum(sizes))
     part = xp.searchsorted(starts, xp.maximum(rows, 0), side="right") - 1
     return xp.where(rows < 0, -1, part), xp.where(rows < 0, -1, rows - starts[part])
 

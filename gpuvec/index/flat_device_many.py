@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuvec.device.arrays import array_namespace, to_device, to_host
+from gpuvec.device.arrays import array_namespace, to_host
 from gpuvec.device.rows import HeldRows
 from gpuvec.index.base import Neighbors, SearchStats
 from gpuvec.index.flat_device import DeviceScan, if_room
 from gpuvec.kernels.bitset import WORD, BitSet, unpack
 from gpuvec.kernels.device_scan import DeviceFound, device_scan_topk, scratch_of
 from gpuvec.kernels.device_scan_codes import DeviceCodes
-from gpuvec.kernels.device_scan_launch import ScanPart
+from gpuvec.kernels.device_scan_launch import ScanPart, lying_there
 from gpuvec.kernels.pairwise import check_pair
 from gpuvec.types import Array
 
@@ -255,7 +255,7 @@ def _listed(kept: Sequence[BitSet | None]) -> list[Array | None]:
         return [None] * len(kept)
     xp = array_namespace(own[0].words)
     starts = np.cumsum([0, *(WORD * len(bits.words) for bits in own)])
-    begins = to_device(starts, "queries")
+    begins = lying_there(starts)
     words = xp.concatenate([bits.words for bits in own])
     places = xp.flatnonzero(unpack(BitSet(words, int(starts[-1]))))
     rows = (places - begins[xp.searchsorted(begins, places, side="right") - 1]).astype(xp.uint32)
