@@ -50,6 +50,7 @@ def float_scan_topk(
     tie_rank: NDArray[np.int64] | None = None,
     bound: NDArray[np.float32] | None = None,
     threads: int = 0,
+    in_place: bool = False,
 ) -> tuple[Neighbors, int]:
     """Find the `k` nearest rows of each query, exactly.
 
@@ -62,6 +63,7 @@ def float_scan_topk(
         tie_rank: see `VectorIndex.search`.
         bound: see `VectorIndex.search`.
         threads: 0: all cores.
+        in_place: copy no blocks of rows, though compiled code must be waited for.
 
     Returns:
         The neighbours, and how many pairs were measured a second time.
@@ -69,7 +71,7 @@ def float_scan_topk(
     Cost: one read of the rows; per pair about dim / 16 fused multiply-adds of 16 lanes.
     """
     loaded = is_loaded(_name(rows))
-    plain = not loaded and plain_scan.serves(rows, queries)
+    plain = not loaded and not in_place and plain_scan.serves(rows, queries)
     scan = plain_scan.plain_scan_topk if plain else compiled_scan_topk
     answer = scan(
         rows, queries, k, metric, listed=listed, tie_rank=tie_rank, bound=bound, threads=threads

@@ -18,7 +18,13 @@ Parts = dict[str, int]
 
 
 def few_room(
-    shape: tuple[int, int], k: int, queries: int, *, threads: int = 0, masked: bool = False
+    shape: tuple[int, int],
+    k: int,
+    queries: int,
+    *,
+    threads: int = 0,
+    masked: bool = False,
+    in_place: bool = False,
 ) -> Parts:
     """Return bytes that a float32 scan for a few queries takes, by part.
 
@@ -28,9 +34,10 @@ def few_room(
         queries: that are scanned together.
         threads: 0: all cores.
         masked: whether some rows may not be found.
+        in_place: whether rows are measured where they lie; see `float_scan_topk`.
     """
     rows, dim = shape
-    block = min(BLOCK_BYTES, 4 * rows * dim)
+    block = 0 if in_place else min(BLOCK_BYTES, 4 * rows * dim)
     candidates = _CANDIDATE_BYTES * min(rows, CANDIDATES + 4 * k) + 8 * min(rows, k)
     workers = max(1, min(thread_count(threads), rows))
     return _named(

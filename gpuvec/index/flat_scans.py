@@ -8,13 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuvec.device.arrays import array_namespace
-from gpuvec.errors import search_memory_exceeded
-from gpuvec.index.admission import check_search_memory
+from gpuvec.index.admission import check_search_memory, scanned_together
 from gpuvec.index.base import Neighbors, Queries, RangeNeighbors
 from gpuvec.kernels.bitset import BitSet, unpack
 from gpuvec.kernels.exact_scan import bit_scan_range, bit_scan_topk
 from gpuvec.kernels.float_scan import float_scan_range, float_scan_topk
-from gpuvec.kernels.scan_room import batch_room, few_room, plain_room
+from gpuvec.kernels.scan_room import batch_room, plain_room
 from gpuvec.kernels.sparse_scan import (
     SparsePack,
     pack_sparse,
@@ -30,7 +29,6 @@ FEW_ROWS = 4096  # rows below which a float32 scan of just those rows is faster
 _PACK_AFTER = 64  # queries that pay for deriving codes; or one a dimension, if that is more
 _RELEASE_AFTER = 512  # queries whose scan takes so long that reading rows anew is nothing
 _LEAST_SCRATCH = 4  # of the memory for temporary data, what is left to a scan beside its codes
-_FLOAT_TILE = 32  # queries whose vectors stay in the first cache during a float32 scan
 
 _WHAT = "a search of vectors without an index"
 
@@ -102,7 +100,7 @@ class DenseScan:
         """See `RowScan.topk`."""
         if self._takes_codes(request) and self._holds_batch(request, k):
             return self._batch(request, k, bound)
-        tile = self._tile(request, k)
+        tile, in_place = self._tile(request, k)
         listed = request.listed()
         answers, candidates = [], 0
         for start in range(0, max(1, len(request.queries)), tile):
@@ -116,6 +114,7 @@ class DenseScan:
                 tie_rank=request.tie_rank,
                 bound=None if bound is None else bound[at],
                 threads=request.threads,
+                in_place=in_place,
             )
             answers.append(found)
             candidates += measured
@@ -123,7 +122,7 @@ class DenseScan:
 
     def range(self, request: Request, low: Array | None, high: Array) -> tuple[RangeNeighbors, str]:
         """See `RowScan.range`."""
-        tile = self._tile(request, 0)
+        tile, _ = self._tile(request, 0)
         listed = request.listed()
 
         def search(at: slice) -> RangeNeighbors:
@@ -140,18 +139,12 @@ class DenseScan:
 
         return join_ranges(search, len(request.queries), tile), "float32 scan"
 
-    def _tile(self, request: Request, k: int) -> int:
-        """Return how many queries are scanned together."""
-        tile = max(1, min(_FLOAT_TILE, len(request.queries)))
-        while True:
-            parts = few_room(
-                self._rows.shape, k, tile, threads=request.threads, masked=request.keep is not None
-            )
-            if sum(parts.values()) <= request.memory_limit:
-                return tile
-            if tile == 1:
-                raise search_memory_exceeded(_WHAT, parts, request.memory_limit)
-            tile //= 2
+    def _tile(self, request: Request, k: int) -> tuple[int, bool]:
+        """Return how many queries are scanned together, and whether rows are measured in place."""
+        return scanned_together(
+            _WHAT, self._rows.shape, k, len(request.queries), request.memory_limit,
+            threads=request.threads, masked=request.keep is not None,
+        )  # fmt: skip
 
     def _holds_batch(self, request: Request, k: int) -> bool:
         """Return whether memory holds the least that a batch takes."""

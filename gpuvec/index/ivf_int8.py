@@ -18,7 +18,12 @@ from gpuvec.errors import (
     damaged_index_file,
     index_cannot_measure,
 )
-from gpuvec.index.admission import check_build_memory, check_search_memory, scratch_limit
+from gpuvec.index.admission import (
+    check_build_memory,
+    check_search_memory,
+    scanned_together,
+    scratch_limit,
+)
 from gpuvec.index.base import IndexFile, Neighbors, Params, Queries, SearchStats
 from gpuvec.index.ivf_file import read_arrays, write_arrays
 from gpuvec.index.keep import Keep as KeptRows
@@ -28,14 +33,13 @@ from gpuvec.kernels.float_scan import float_scan_topk
 from gpuvec.kernels.ivf_form import Effort, IvfArrays, IvfPack, Keep
 from gpuvec.kernels.loading import is_loaded, load_beside, note_loaded
 from gpuvec.kernels.pairwise import check_pair, is_binary
-from gpuvec.kernels.scan_room import OWN_BYTES, few_room
+from gpuvec.kernels.scan_room import OWN_BYTES
 from gpuvec.kernels.select_k import check_k, check_lengths
 from gpuvec.rows import DenseVectors
 from gpuvec.storage.object_store import Buffer
 from gpuvec.types import Array, Metric, RowMask
 
 FILE, VERSION = "pack.bin", 2
-_FLOAT_TILE = 32  # queries of a float32 scan
 _NAME = "sweep of lists"
 _FEW = 4  # queries that are answered before compiled code is loaded
 _DEFAULT = 0.5
@@ -236,12 +240,14 @@ class IVFInt8Index:
         memory_limit: int | None,
     ) -> tuple[Neighbors, int, int]:
         """Answer from the vectors themselves."""
-        parts = few_room(self._vectors.shape, k, 1, threads=threads, masked=mask is not None)
-        check_search_memory(f"a search of {self.spec}", parts, scratch_limit(memory_limit))
+        tile, in_place = scanned_together(
+            f"a search of {self.spec}", self._vectors.shape, k, len(queries),
+            scratch_limit(memory_limit), threads=threads, masked=mask is not None,
+        )  # fmt: skip
         listed = None if mask is None else np.flatnonzero(mask)
         answers, candidates = [Neighbors.empty(0, k)], 0
-        for start in range(0, len(queries), _FLOAT_TILE):
-            at = slice(start, start + _FLOAT_TILE)
+        for start in range(0, len(queries), tile):
+            at = slice(start, start + tile)
             found, measured = float_scan_topk(
                 self._vectors.values,
                 queries[at],
@@ -251,6 +257,7 @@ class IVFInt8Index:
                 tie_rank=tie_rank,
                 bound=None if bound is None else bound[at],
                 threads=threads,
+                in_place=in_place,
             )
             answers.append(found)
             candidates += measured
