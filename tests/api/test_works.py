@@ -114,6 +114,7 @@ def cancelled(db, items):
     return told[0] if told else ""
 
 
+@pytest.mark.embedded  # a cluster tells of it a report later, when it may have ended
 def test_a_cancelled_compaction_changes_nothing(db, items):
     items.create_index("v", SLOW)
     for start in range(500, 30_500, 6_000):
