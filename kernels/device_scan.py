@@ -23,7 +23,7 @@ from gpuvec.kernels.device_scan_launch import (
     sweep,
 )
 from gpuvec.kernels.merge_k import merge_k
-from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.kernels.neighbors import Neighbors, in_parts
 from gpuvec.kernels.pairwise import paired_distances
 from gpuvec.kernels.scan_bounds import score_limits
 from gpuvec.types import Array
@@ -117,11 +117,8 @@ def device_scan_topk(
 
 def segments_of(parts: Sequence[ScanPart], rows: Array) -> tuple[Array, Array]:
     """Return the part of each row number and the row in that part; both -1 for gaps."""
-    xp = array_namespace(rows)
     sizes = np.array([0, *(len(part.vectors) for part in parts)], np.int64)
-    starts = lying_there(np.cumsum(sizes))
-    part = xp.searchsorted(starts, xp.maximum(rows, 0), side="right") - 1
-    return xp.where(rows < 0, -1, part), xp.where(rows < 0, -1, rows - starts[part])
+    return in_parts(rows, lying_there(np.cumsum(sizes)))
 
 
 class _Job:

@@ -150,15 +150,16 @@ class IvfSearch:
         self._threads = threads
         self._memory = memory_limit or SCRATCH_BYTES
         self._pool = pool
+        self._size = min(k, keep.rows)
+        self._room = min(keep.rows, ROOM + 4 * self._size)  # for candidates
         self._out = Neighbors.empty(len(queries), k)
 
     def run(self) -> tuple[Neighbors, IvfStats]:
         """Answer all queries."""
         begin = time.perf_counter()
-        m, size = len(self._queries), min(self._k, self._keep.rows)
+        m, size, room = len(self._queries), self._size, self._room
         if size == 0 or m == 0:
             return self._out, IvfStats(candidates=0, rescanned=0, seconds=0.0)
-        room = min(self._keep.rows, ROOM + 4 * size)
         by_blas = len(self._pack.turn) == 0
         with one_blas_thread() if by_blas else nullcontext():
             done = run_parallel(
@@ -175,10 +176,8 @@ class IvfSearch:
 
     def least_bytes(self) -> int:
         """Return what the search takes with the fewest queries at once."""
-        size = min(self._k, self._keep.rows)
-        room = min(self._keep.rows, ROOM + 4 * size)
         at_once = min(thread_count(self._threads), -(-len(self._queries) // LEAST))
-        return at_once * (FIXED_BYTES + LEAST_QUERIES * work_bytes(self._pack, room))
+        return at_once * (FIXED_BYTES + LEAST_QUERIES * work_bytes(self._pack, self._room))
 
     def _parts(self, m: int, room: int) -> list[tuple[int, int]]:
         """Cut the queries into those that are swept together."""

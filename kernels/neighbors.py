@@ -88,3 +88,15 @@ class RangeNeighbors:
     def counts(self) -> Array:
         """Rows found per query, (queries,) int64."""
         return self.offsets[1:] - self.offsets[:-1]
+
+
+def in_parts(rows: Array, starts: Array) -> tuple[Array, Array]:
+    """Return the part of each row number and the row in that part; both -1 for gaps.
+
+    Args:
+        rows: (...) int64, numbers through all parts, -1 for gaps.
+        starts: (parts + 1,) int64 beside the rows, where each part begins: 0 first.
+    """
+    xp = array_namespace(rows)
+    part = xp.searchsorted(starts, rows, side="right") - 1
+    return part, xp.where(rows < 0, -1, rows - starts[part])

@@ -19,7 +19,6 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _FIRST = 256  # rows of the first block, which pass without a floor
-_BLOCK = 2048
 _RUN = 64  # sums whose greatest is looked at first
 
 
@@ -34,9 +33,7 @@ class FloatScan:
         step: rows that are widened at a time.
     """
 
-    def __init__(
-        self, rows: Any, queries: F32, listed: I64, metric: Metric, step: int = _BLOCK
-    ) -> None:
+    def __init__(self, rows: Any, queries: F32, listed: I64, metric: Metric, step: int) -> None:
         self._step = step
         self._rows = rows
         self._listed = listed

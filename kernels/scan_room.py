@@ -8,6 +8,7 @@ from gpuvec.kernels.parallel import thread_count
 OWN_BYTES = 4 << 10  # at least what Python and NumPy hold for one call
 BLOCK_BYTES = 1 << 20  # of rows that a thread measures at a time, as float32
 LEAST_ROWS = 256  # of such a block
+_MOST_ROWS = 2048
 LEAST_QUERIES = 16  # of a batch, however little memory there is
 CANDIDATES = 1024  # of a query, besides four times k
 _CANDIDATE_BYTES = 16
@@ -97,7 +98,7 @@ def query_bytes(dim: int, k: int, room: int) -> int:
 def block_rows(dim: int, memory: int, threads: int) -> int:
     """Return how many rows each thread of a batch should widen at a time."""
     share = memory // (8 * thread_count(threads))
-    return max(LEAST_ROWS, min(2048, min(BLOCK_BYTES, share) // (4 * dim)))
+    return max(LEAST_ROWS, min(_MOST_ROWS, min(BLOCK_BYTES, share) // (4 * dim)))
 
 
 def _named(*, work: int, marks: int, block: int, candidates: int) -> Parts:

@@ -89,12 +89,8 @@ class Entry:
         until_s = self._now_s() if self.ended_s is None else self.ended_s
         taken_s = until_s - self._begun_s
         knows = running and share > _LEAST_SHARE
-        return WorkLine(
-            job_id=self._line.job_id,
-            kind=self._line.kind,
-            collection_id=self._line.collection_id,
-            what=self._line.what,
-            begun_ms=self._line.begun_ms,
+        return replace(
+            self._line,
             can_cancel=self._line.can_cancel and running,
             status=self.status,
             share=share,

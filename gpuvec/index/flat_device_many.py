@@ -21,6 +21,7 @@ from gpuvec.kernels.bitset import WORD, BitSet, unpack
 from gpuvec.kernels.device_scan import DeviceFound, device_scan_topk, scratch_of
 from gpuvec.kernels.device_scan_codes import DeviceCodes
 from gpuvec.kernels.device_scan_launch import ScanPart, lying_there
+from gpuvec.kernels.neighbors import in_parts
 from gpuvec.kernels.pairwise import check_pair
 from gpuvec.types import Array
 
@@ -105,8 +106,7 @@ def scan_many(
     )  # fmt: skip
     found, left = answered[0].to_host(), to_host(answered[1], "results")
     starts = np.cumsum([0, *(len(member.scan.rows) for member in own)])
-    place = np.searchsorted(starts, found.rows, side="right") - 1
-    rows = np.where(found.rows < 0, -1, found.rows - starts[place])
+    place, rows = in_parts(found.rows, starts)
     outside = sorted({*range(len(members))} - {*inside})
     numbers = np.array(inside, np.int64)[place]
     return ManyFound(numbers, Neighbors(rows, found.distances), left, outside, stats)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpuvec.index.keep import Keep, joined
-from gpuvec.kernels.neighbors import Neighbors
+from gpuvec.kernels.neighbors import Neighbors, in_parts
 from gpuvec.query.part import concat_parts
 from gpuvec.query.reduce import IntArray
 from gpuvec.query.target import Target
@@ -42,11 +42,9 @@ class Bundle:
 
     def places(self, found: Neighbors) -> tuple[Neighbors, IntArray]:
         """Return neighbours in `target` with their rows in its own targets, and which those are."""
-        rows = found.rows
         if len(self.numbers) == 1:
-            return found, np.full(rows.shape, self.numbers[0], np.int64)
-        place = np.searchsorted(self.offsets, rows, side="right") - 1
-        inside = np.where(rows < 0, -1, rows - self.offsets[place])
+            return found, np.full(found.rows.shape, self.numbers[0], np.int64)
+        place, inside = in_parts(found.rows, self.offsets)
         return Neighbors(inside, found.distances), np.asarray(self.numbers)[place]
 
 

@@ -13,6 +13,7 @@ from gpuvec.index.keep import Keep, as_bits
 from gpuvec.query.batch import take_queries
 from gpuvec.query.reduce import IntArray, TopK
 from gpuvec.query.target import Target
+from gpuvec.query.ways import both_limits
 from gpuvec.types import Array
 
 SMALL_ROWS = 1 << 16  # there codes cost fewer launches than a scan in float32
@@ -44,13 +45,6 @@ class Asked:
     def some(self, which: IntArray) -> "Asked":
         """Return what some queries ask."""
         return replace(self, queries=take_queries(self.queries, which))
-
-    def limits(self, bound: Array | None) -> Array | None:
-        """Return (queries,) float32, both limits of their distances; None: neither is set."""
-        if self.high is None:
-            return bound
-        high = np.full(len(self.queries), self.high, np.float32)
-        return high if bound is None else np.minimum(bound, high)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +99,7 @@ class Together:
                     keep=as_bits(asked.kept[number]), count=target.count,
                 )
             )  # fmt: skip
-        limits = asked.limits(bound)
+        limits = both_limits(bound, asked.high, len(asked.queries))
         at_most = None if limits is None else to_device(limits, "queries")
         found = scan_many(members, asked.queries, min(asked.k, count), at_most)
         if found is None:

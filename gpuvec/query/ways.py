@@ -42,12 +42,15 @@ class Question:
     @property
     def limits(self) -> Array | None:
         """Return (queries,) both limits together; None: neither is set."""
-        if self.high is None:
-            return self.bound
-        high = np.float32(self.high)
-        if self.bound is None:
-            return np.full(len(self.queries), high, np.float32)
-        return np.minimum(self.bound, high)
+        return both_limits(self.bound, self.high, len(self.queries))
+
+
+def both_limits(bound: Array | None, high: float | None, queries: int) -> Array | None:
+    """Return (queries,) float32, the lesser of a limit for each and one for all; None: neither."""
+    if high is None:
+        return bound
+    far = np.full(queries, high, np.float32)
+    return far if bound is None else np.minimum(bound, far)
 
 
 class Ways:
