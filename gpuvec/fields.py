@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import ml_dtypes
@@ -320,6 +320,17 @@ def _check_vector(kind: Vector | BinaryVector, metrics: tuple[Metric, ...]) -> N
     if kind.metric not in metrics:
         raise bad_option("metric", kind.metric, metrics)
     object.__setattr__(kind, "metric", str(kind.metric))
+
+
+def with_default(kind: FieldType, default: Any) -> FieldType:
+    """Return a type with a default.
+
+    Raises:
+        SchemaError: `GV-128`, the type has no defaults, or not this one.
+    """
+    if not hasattr(kind, "default"):
+        raise bad_default(repr(kind), default)
+    return replace(kind, default=default)  # type: ignore[call-arg]
 
 
 def _checked_default(kind: FieldType, default: Any) -> Any:

@@ -4,7 +4,6 @@ import datetime
 import html
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from gpuvec.api.versions import Versioned
 from gpuvec.coord.root_coord import check_name
 from gpuvec.expr.parse import as_filter
 from gpuvec.expr.tree import Expr, col
+from gpuvec.fields import with_default
 from gpuvec.messages import OnConflict, WriteReply
 from gpuvec.meta.catalog import CollectionState
 from gpuvec.meta.changes import (
@@ -172,14 +172,8 @@ class Collection(Importing, Indexed, Loaded, Maintained, Versioned, Frame):
     # Definition: one entry each, no row is rewritten
 
     def add_field(self, name: str, type: FieldType, default: Any = None) -> None:
-        """Add a field; rows already there have its default, or null.
-
-        Raises:
-            SchemaError: `GV-128`, the type has no defaults, or not this one.
-        """
-        if default is not None and not hasattr(type, "default"):
-            raise errors.bad_default(repr(type), default)
-        kind = type if default is None else replace(type, default=default)  # type: ignore[call-arg]
+        """Add a field; rows already there have its default, or null; errors as `with_default`."""
+        kind = type if default is None else with_default(type, default)
         self.schema.with_field(name, kind)  # checks the name
 
         def decide(state: CollectionState, ts: Timestamp) -> list[Change]:
