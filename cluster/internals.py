@@ -5,6 +5,7 @@ something breaks `tests/on_dask/test_internals.py`.
 """
 
 import asyncio
+import os
 import pickle
 import socket
 import ssl
@@ -253,5 +254,12 @@ def before_pools_end(work: Callable[[], None]) -> None:
     """Have work done when the program ends, while thread pools still take work.
 
     When `atexit` calls, they no longer do: a scheduler in this process could not close its parts.
+    A child that was forked leaves it to its parent: the threads that would do it are there.
     """
-    threading._register_atexit(work)  # type: ignore[attr-defined]
+    mine = os.getpid()
+
+    def here() -> None:
+        if os.getpid() == mine:
+            work()
+
+    threading._register_atexit(here)  # type: ignore[attr-defined]

@@ -354,3 +354,17 @@ def test_what_ends_before_pools_may_still_use_them():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_what_is_done_before_pools_end_is_not_done_by_a_forked_child():
+    script = (
+        "import multiprocessing\n"
+        "from gpuvec.cluster import internals\n"
+        "internals.before_pools_end(lambda: print('done', flush=True))\n"
+        "child = multiprocessing.get_context('fork').Process(target=int)\n"
+        "child.start()\n"
+        "child.join()\n"
+        "print('child', child.exitcode, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("child 0\ndone\n", "")
